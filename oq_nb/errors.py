@@ -1,0 +1,171 @@
+"""Every error that oq_nb raises to its callers, and the three that handlers raise.
+
+::
+
+    OqError                       .task_id .key; __cause__ kept
+    ├ ConfigurationError          also ValueError: an argument, a setting or the bucket is not usable as it is
+    ├ StorageError
+    │ ├ StorageUnavailableError   time-out, 5xx, no connection: try later
+    │ ├ StorageDeniedError        fix the credentials or the policy
+    │ └ ConflictError             a conditional write lost: re-read, decide again
+    ├ TaskNotFoundError
+    ├ TransitionError             .status .wanted: the task is not in a state that allows this
+    ├ LeaseExpiredError           another owner has the task: stop, write nothing more
+    ├ TaskFailedError             .last_error; renders the remote traceback in IPython
+    ├ TaskCancelledError
+    ├ WaitTimeoutError            also TimeoutError
+    └ RecordError                 an object in the bucket is not what its key says
+
+    RetryableError, PermanentError, RescheduleError     raised by handlers; not OqError
+
+This module imports nothing of the package.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ConfigurationError",
+    "ConflictError",
+    "LeaseExpiredError",
+    "OqError",
+    "PermanentError",
+    "RecordError",
+    "RescheduleError",
+    "RetryableError",
+    "StorageDeniedError",
+    "StorageError",
+    "StorageUnavailableError",
+    "TaskCancelledError",
+    "TaskFailedError",
+    "TaskNotFoundError",
+    "TransitionError",
+    "WaitTimeoutError",
+]
+
+
+class OqError(Exception):
+    """Base of all errors that oq_nb raises to its callers.
+
+    Args:
+        message: what happened, to which task, and what to do about it.
+        task_id: the task concerned, when there is one.
+        key: the object concerned, when there is one.
+    """
+
+    def __init__(self, message: str, *, task_id: str | None = None, key: str | None = None) -> None:
+        super().__init__(message)
+        self.task_id = task_id
+        self.key = key
+
+
+class ConfigurationError(OqError, ValueError):
+    """An argument, a setting or the bucket is not usable as it is; the message names it."""
+
+
+class StorageError(OqError):
+    """The store answered with something that cannot be worked with."""
+
+
+class StorageUnavailableError(StorageError):
+    """The store did not answer, or asked to be left alone for a while: try again later."""
+
+
+class StorageDeniedError(StorageError):
+    """The store refused the credentials, or they do not allow this operation."""
+
+
+class ConflictError(StorageError):
+    """A conditional write lost: the object is not what the writer last saw.
+
+    Args:
+        message: what happened.
+        key: the object.
+        ambiguous: an earlier try of the same write had no answer, so it may be our own write that was met.
+    """
+
+    def __init__(self, message: str, *, key: str | None = None, ambiguous: bool = False) -> None:
+        super().__init__(message, key=key)
+        self.ambiguous = ambiguous
+
+
+class TaskNotFoundError(OqError):
+    """No task with this id is in the bucket."""
+
+
+class TransitionError(OqError):
+    """The task is not in a state that allows what was asked.
+
+    Args:
+        message: what was refused and why.
+        status: the task's status.
+        wanted: what was asked for.
+        task_id: the task.
+    """
+
+    def __init__(self, message: str, *, status: str, wanted: str, task_id: str | None = None) -> None:
+        super().__init__(message, task_id=task_id)
+        self.status = status
+        self.wanted = wanted
+
+
+class LeaseExpiredError(OqError):
+    """This attempt no longer owns its task: stop working on it; nothing more is written for it."""
+
+
+class TaskFailedError(OqError):
+    """The task ended as failed (or expired unclaimed); ``last_error`` is its handler's traceback or reason.
+
+    Args:
+        message: which task failed, and why in one line.
+        task_id: the task.
+        last_error: the text stored with the task.
+    """
+
+    def __init__(self, message: str, *, task_id: str | None = None, last_error: str | None = None) -> None:
+        super().__init__(message, task_id=task_id)
+        self.last_error = last_error
+
+    def _render_traceback_(self) -> list[str]:
+        """Lines that IPython shows instead of a local traceback: the remote one is what matters."""
+        from oq_nb.text import printable
+
+        lines = [f"{type(self).__name__}: {printable(str(self))}"]
+        if self.last_error:
+            lines += ["", "The handler's error, as stored with the task:", ""]
+            lines += printable(self.last_error, keep_newlines=True).splitlines()
+        return lines
+
+
+class TaskCancelledError(OqError):
+    """The task was cancelled, or is asked to stop."""
+
+
+class WaitTimeoutError(OqError, TimeoutError):
+    """The task was not done within the time given; it goes on, wait again to see more."""
+
+
+class RecordError(OqError):
+    """An object in the bucket is not what its key says it is."""
+
+
+class RetryableError(Exception):
+    """Raised by a handler: this attempt failed, try the task again after its retry delay."""
+
+
+class PermanentError(Exception):
+    """Raised by a handler: the task cannot succeed, fail it without another try."""
+
+
+class RescheduleError(Exception):
+    """Raised by a handler: run the task again after a delay, without counting a retry.
+
+    Args:
+        delay: seconds from now, 0 or more.
+        message: an optional reason, for logs.
+    """
+
+    def __init__(self, delay: float, message: str = "") -> None:
+        super().__init__(message or f"reschedule in {delay} s")
+        if not isinstance(delay, (int, float)) or isinstance(delay, bool) or not 0 <= delay <= 10 * 365 * 86400:
+            raise ValueError(f"delay: seconds from 0 to ten years, not {delay!r}")
+        self.delay = float(delay)
