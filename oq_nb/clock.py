@@ -1,0 +1,87 @@
+"""Store time: what the store's ``Date`` headers say, carried on by the monotonic clock.
+
+A ``Date`` header has a resolution of one second, so each response only bounds the store's time: it was in
+``[Date, Date + 1 s)`` at some moment between sending and receiving. `Clock` intersects these bounds; after a few
+responses it knows the store's time far better than a second. When a bound contradicts the rest (the machine slept,
+the store's clock was set) the clock starts over from that response.
+
+No request is made here. Imports nothing of the package but `model`.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
+from email.utils import parsedate_to_datetime
+
+from oq_nb.model import Timestamp
+
+__all__ = ["Clock"]
+
+_DRIFT = 100e-6  # how far two clocks may drift apart, seconds a second
+
+
+class Clock:
+    """The store's time, as far as its answers tell; the machine's own time before the first one.
+
+    Args:
+        monotonic: seconds of a clock that never goes back.
+        wall: seconds since 1970 by the machine's own clock.
+    """
+
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic, wall: Callable[[], float] = time.time) -> None:
+        self.monotonic = monotonic
+        self.wall = wall
+        self._lock = threading.Lock()
+        # Bounds of (store time - monotonic time), valid at monotonic time `_seen`.
+        self._low: float | None = None
+        self._high = 0.0
+        self._seen = 0.0
+        self._last = datetime.min.replace(tzinfo=timezone.utc)
+
+    @property
+    def is_synchronised(self) -> bool:
+        """Whether a response has told the store's time yet."""
+        return self._low is not None
+
+    def observe(self, date: str | None, sent: float, received: float) -> None:
+        """Take in the ``Date`` header of a response; one that cannot be read is passed over.
+
+        Args:
+            date: the header's text.
+            sent: monotonic seconds when the request was sent.
+            received: monotonic seconds when its answer was there.
+        """
+        if not date:
+            return
+        try:
+            stamp = parsedate_to_datetime(date).timestamp()
+        except (ValueError, TypeError):
+            return
+        low, high = stamp - received, stamp + 1 - sent
+        with self._lock:
+            if self._low is not None:
+                drift = max(0.0, received - self._seen) * _DRIFT
+                kept_low, kept_high = max(low, self._low - drift), min(high, self._high + drift)
+                if kept_low <= kept_high:
+                    low, high = kept_low, kept_high
+            self._low, self._high, self._seen = low, high, received
+
+    def now(self) -> datetime:
+        """Return the store's time, UTC."""
+        with self._lock:
+            if self._low is None:
+                return datetime.fromtimestamp(self.wall(), timezone.utc)
+            seconds = self.monotonic() + (self._low + self._high) / 2
+        return datetime.fromtimestamp(seconds, timezone.utc)
+
+    def stamp(self) -> Timestamp:
+        """Return the store's time for writing, later than any that was given out before by this clock."""
+        now = self.now()
+        with self._lock:
+            if now <= self._last and self._last - now < timedelta(seconds=5):  # else the clock was set back
+                now = self._last + timedelta(microseconds=1)
+            self._last = now
+        return Timestamp.of(now)
