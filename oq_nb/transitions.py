@@ -52,7 +52,8 @@ def _need(record: TaskRecord, wanted: str, *allowed: TaskStatus) -> None:
 def _owned(record: TaskRecord, lease_id: str) -> None:
     if record.status is not TaskStatus.RUNNING or record.lease_id != lease_id:
         raise LeaseExpiredError(
-            f"task {record.id}: this attempt no longer owns it (it is {record.status.value}, attempt {record.attempt}); "
+            f"task {record.id}: this attempt no longer owns it "
+            f"(it is {record.status.value}, attempt {record.attempt}): "
             "stop working on it, its result would be thrown away",
             task_id=record.id,
         )
