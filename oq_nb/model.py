@@ -125,7 +125,7 @@ class Timestamp(datetime):
             f".{self.microsecond:06}Z"
         )
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         return (Timestamp.parse, (self.text,))
 
     def __str__(self) -> str:
@@ -267,9 +267,9 @@ class Progress(_Record):
         return max(0, self.total - self.current) / self.rate
 
     def __repr__(self) -> str:
-        from oq_nb.view import progress_text
+        from oq_nb.view import progress_line
 
-        return f"<Progress {progress_text(self)}>"
+        return f"<Progress {progress_line(self)}>"
 
 
 class TaskRecord(_Record):
@@ -301,7 +301,7 @@ class TaskRecord(_Record):
     timeout_seconds: int = Field(300, ge=0)
     max_retries: int = Field(3, ge=0)
     retry_count: int = Field(0, ge=0)
-    retry_policy: RetryPolicy = Field(default_factory=lambda: RetryPolicy())
+    retry_policy: RetryPolicy = Field(default_factory=RetryPolicy)
     status: TaskStatus
     created_at: Instant
     #: Not to be claimed before.

@@ -99,7 +99,7 @@ class ObjectStore(Protocol):
         """
 
     def list(self, prefix: str, *, page_size: int = 1000) -> Iterator[Entry]:
-        """Yield what stands under a prefix, in key order. Requests: 1 LIST a page, sent when its first line is asked."""
+        """Yield what stands under a prefix, in key order. Requests: 1 LIST a page, when it is needed."""
 
     def versions(self, prefix: str, *, page_size: int = 1000) -> Iterator[Entry]:
         """Yield all versions and delete markers under a prefix, newest first for each key. Requests: as `list`."""
@@ -207,11 +207,15 @@ class S3Store:
     def get(self, key: str, *, version_id: str | None = None) -> StoredObject | None:
         """Return the object (or one version of it), or None. Requests: 1 GET."""
         extra = {"VersionId": version_id} if version_id else {}
-        return self._run("GET", key, lambda: self._read(key, extra), missing=lambda: None)
+        found: StoredObject | None = self._run("GET", key, lambda: self._read(key, extra), missing=_none)
+        return found
 
     def get_if_changed(self, key: str, etag: str) -> StoredObject | NotModified | None:
         """Return the object unless its ETag is ``etag``. Requests: 1 GET, If-None-Match."""
-        return self._run("GET", key, lambda: self._read(key, {"IfNoneMatch": etag}), missing=lambda: None)
+        found: StoredObject | NotModified | None = self._run(
+            "GET", key, lambda: self._read(key, {"IfNoneMatch": etag}), missing=_none
+        )
+        return found
 
     def _read(self, key: str, extra: dict[str, str]) -> StoredObject | NotModified:
         try:
@@ -294,15 +298,16 @@ class S3Store:
         )
 
     def _page(self, operation: str, prefix: str, page_size: int, more: dict[str, str]) -> dict[str, Any]:
-        return self._run(
+        page: dict[str, Any] = self._run(
             "LIST", prefix, lambda: self._call(operation, Prefix=self.prefix + prefix, MaxKeys=page_size, **more)
         )
+        return page
 
     # --- the bucket itself
 
     def bucket_exists(self) -> bool:
         """Return whether the bucket is there. Requests: 1 HEAD."""
-        return bool(self._run("HEAD", "", lambda: self._call("head_bucket"), missing=lambda: None))
+        return bool(self._run("HEAD", "", lambda: self._call("head_bucket"), missing=_none))
 
     def create_bucket(self) -> None:
         """Create the bucket; one that we own already is fine. Requests: 1 PUT."""
@@ -450,3 +455,7 @@ def _status(exc: Any) -> int:
 
 def _code(exc: Any) -> str:
     return str(exc.response.get("Error", {}).get("Code", ""))
+
+
+def _none() -> None:
+    return None

@@ -1,0 +1,47 @@
+"""Set up everything the tests need in a virtual environment of the project's own, then run them.
+
+    python3 tests/run.py [--check] [pytest arguments]
+
+Needs Python 3.10 or later and nothing else. With ``--check`` the linters and the type checker run too, after the tests.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+HOME = ROOT / ".venv-test"
+BIN = HOME / ("Scripts" if os.name == "nt" else "bin")
+
+
+def run(*command: str | Path) -> int:
+    print("+", *(str(part) for part in command), flush=True)
+    return subprocess.call([str(part) for part in command], cwd=ROOT)
+
+
+def main(arguments: list[str]) -> int:
+    if sys.version_info < (3, 10):  # noqa: UP036
+        print("Python 3.10 or later is needed, this is", sys.version.split()[0])
+        return 2
+    check = "--check" in arguments
+    arguments = [argument for argument in arguments if argument != "--check"]
+    python = BIN / "python"
+    if not python.exists():
+        print(f"creating {HOME.name} …", flush=True)
+        venv.create(HOME, with_pip=True)
+    print("installing what the tests need (a minute or two the first time) …", flush=True)
+    failed = run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-e", ".[dev]")
+    failed = failed or run(python, "-m", "pytest", *arguments)
+    if check:
+        failed = run(python, "-m", "ruff", "check", ".") or failed
+        failed = run(python, "-m", "ruff", "format", "--check", ".") or failed
+        failed = run(python, "-m", "mypy") or failed
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
