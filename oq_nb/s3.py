@@ -91,8 +91,18 @@ class ObjectStore(Protocol):
     def get_if_changed(self, key: str, etag: str) -> StoredObject | NotModified | None:
         """Return the object unless its ETag is ``etag``. Requests: 1 GET, If-None-Match."""
 
-    def put(self, key: str, body: bytes, *, if_match: str | None = None, create: bool = False) -> PutResult:
+    def put(
+        self,
+        key: str,
+        body: bytes,
+        *,
+        if_match: str | None = None,
+        create: bool = False,
+        before_try: Callable[[], object] | None = None,
+    ) -> PutResult:
         """Write the object: over anything, over one ETag only, or only where there is none. Requests: 1 PUT.
+
+        ``before_try`` is called before each time the request is sent.
 
         Raises:
             ConflictError: the condition did not hold.
@@ -228,7 +238,15 @@ class S3Store:
             body = stream.read()
         return StoredObject(body, self._etag(answer, key), answer.get("VersionId"))
 
-    def put(self, key: str, body: bytes, *, if_match: str | None = None, create: bool = False) -> PutResult:
+    def put(
+        self,
+        key: str,
+        body: bytes,
+        *,
+        if_match: str | None = None,
+        create: bool = False,
+        before_try: Callable[[], object] | None = None,
+    ) -> PutResult:
         """Write the object. Requests: 1 PUT.
 
         Args:
@@ -236,6 +254,7 @@ class S3Store:
             body: what.
             if_match: only over the object with this ETag.
             create: only where there is no object.
+            before_try: called before each time the request is sent.
 
         Raises:
             ConflictError: the condition did not hold; `ambiguous` when an earlier try had no answer.
@@ -245,7 +264,13 @@ class S3Store:
             extra["IfNoneMatch"] = "*"
         elif if_match is not None:
             extra["IfMatch"] = if_match
-        answer = self._run("PUT", key, lambda: self._call("put_object", Key=self.prefix + key, Body=body, **extra))
+
+        def send() -> Any:
+            if before_try is not None:
+                before_try()
+            return self._call("put_object", Key=self.prefix + key, Body=body, **extra)
+
+        answer = self._run("PUT", key, send)
         return PutResult(self._etag(answer, key), answer.get("VersionId"))
 
     def delete(self, key: str, *, version_id: str | None = None) -> None:

@@ -32,7 +32,7 @@ def ago(then: datetime, now: datetime) -> str:
 
 
 def progress_line(progress: Progress) -> str:
-    """Return percent, counts, rate and time left in one line, such as ``45% (450/1000), 12.5 it/s, 44 seconds left``."""
+    """Return percent, counts, rate and time left, such as ``45% (450/1000), 12.5 it/s, 44 seconds left``."""
     parts: list[str] = []
     counts = ""
     if progress.current is not None:

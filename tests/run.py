@@ -1,8 +1,9 @@
 """Set up everything the tests need in a virtual environment of the project's own, then run them.
 
-    python3 tests/run.py [--check] [pytest arguments]
+    python3 tests/run.py [pytest arguments]
+    python3 tests/run.py --lint              the linters and the type checker instead
 
-Needs Python 3.10 or later and nothing else. With ``--check`` the linters and the type checker run too, after the tests.
+Needs Python 3.10 or later and nothing else.
 """
 
 from __future__ import annotations
@@ -27,20 +28,18 @@ def main(arguments: list[str]) -> int:
     if sys.version_info < (3, 10):  # noqa: UP036
         print("Python 3.10 or later is needed, this is", sys.version.split()[0])
         return 2
-    check = "--check" in arguments
-    arguments = [argument for argument in arguments if argument != "--check"]
     python = BIN / "python"
     if not python.exists():
         print(f"creating {HOME.name} …", flush=True)
         venv.create(HOME, with_pip=True)
     print("installing what the tests need (a minute or two the first time) …", flush=True)
     failed = run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-e", ".[dev]")
-    failed = failed or run(python, "-m", "pytest", *arguments)
-    if check:
-        failed = run(python, "-m", "ruff", "check", ".") or failed
-        failed = run(python, "-m", "ruff", "format", "--check", ".") or failed
-        failed = run(python, "-m", "mypy") or failed
-    return failed
+    if failed:
+        return failed
+    if "--lint" not in arguments:
+        return run(python, "-m", "pytest", *arguments)
+    checks = (("ruff", "check", "."), ("ruff", "format", "--check", "."), ("mypy",))
+    return max(run(python, "-m", *check) for check in checks)
 
 
 if __name__ == "__main__":
