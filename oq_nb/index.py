@@ -29,7 +29,7 @@ _SWEEP_LIMIT = 20  # leftovers removed per scan
 _PAGE_LIMIT = 10  # pages per scan, when leftovers hide the entries
 
 _LIST_POLICY = '{"Effect": "Allow", "Action": ["s3:ListBucketVersions"], "Resource": "arn:aws:s3:::BUCKET"}'
-_DELETE_LIST_POLICY = '{"Effect": "Allow", "Action": ["s3:DeleteObjectVersion"], "Resource": "arn:aws:s3:::BUCKET/*"}'
+_DELETE_POLICY = '{"Effect": "Allow", "Action": ["s3:DeleteObjectVersion"], "Resource": "arn:aws:s3:::BUCKET/*"}'
 
 
 @dataclass(frozen=True)

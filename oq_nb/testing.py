@@ -1,0 +1,189 @@
+"""A store and a clock for tests without a server: linearizable, versioned, with faults before and after each request.
+
+`FakeStore` follows the documented behaviour of AWS S3. The contract suite runs on it as on real servers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from email.utils import formatdate
+
+from oq_nb.clock import Clock
+from oq_nb.errors import ConflictError
+from oq_nb.s3 import NOT_MODIFIED, Entry, NotModified, PutResult, StoredObject
+
+__all__ = ["FakeStore", "FakeTime", "Fault"]
+
+
+class FakeTime:
+    """A time that moves only when told to; hand `monotonic` and `wall` to a `Clock`."""
+
+    def __init__(self, start: float = 1_800_000_000.0) -> None:
+        self.seconds = start
+
+    def monotonic(self) -> float:
+        """Return seconds."""
+        return self.seconds
+
+    wall = monotonic
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass."""
+        self.seconds += seconds
+
+
+#: Called with ``(kind, key, "before" | "after")`` around each request; what it raises is the request's outcome.
+Fault = Callable[[str, str, str], None]
+
+
+@dataclass(frozen=True)
+class _Version:
+    id: str
+    body: bytes | None  # None: a delete marker
+    written: datetime
+
+    @property
+    def etag(self) -> str:
+        return f'"{hashlib.md5(self.body or b"").hexdigest()}"'
+
+
+class FakeStore:
+    """An `ObjectStore` in memory.
+
+    Args:
+        time: the store's own time; real time when None.
+        versioned: keep versions.
+        fault: called around each request.
+    """
+
+    def __init__(self, time: FakeTime | None = None, *, versioned: bool = True, fault: Fault | None = None) -> None:
+        self.clock = Clock(time.monotonic, time.wall) if time is not None else Clock()
+        self.requests: Counter[str] = Counter()
+        self.is_versioned = versioned
+        self.fault = fault
+        self._keys: dict[str, list[_Version]] = {}
+        self._count = 0
+        self._lock = threading.Lock()
+
+    def close(self) -> None:
+        """Do nothing."""
+
+    def get(self, key: str, *, version_id: str | None = None) -> StoredObject | None:
+        """Return the object, or None."""
+        with self._request("GET", key):
+            for version in reversed(self._keys.get(key, ())):
+                if version_id is None or version.id == version_id:
+                    return None if version.body is None else StoredObject(version.body, version.etag, version.id)
+            return None
+
+    def get_if_changed(self, key: str, etag: str) -> StoredObject | NotModified | None:
+        """Return the object unless its ETag is ``etag``."""
+        found = self.get(key)
+        return NOT_MODIFIED if found is not None and found.etag == etag else found
+
+    def put(
+        self,
+        key: str,
+        body: bytes,
+        *,
+        if_match: str | None = None,
+        create: bool = False,
+        before_try: Callable[[], object] | None = None,
+    ) -> PutResult:
+        """Write the object."""
+        if before_try is not None:
+            before_try()
+        with self._request("PUT", key):
+            versions = self._keys.setdefault(key, [])
+            current = versions[-1] if versions and versions[-1].body is not None else None
+            if (create and current) or (if_match is not None and (current is None or current.etag != if_match)):
+                raise ConflictError(f"PUT {key}: the object is not what was last seen", key=key)
+            if not self.is_versioned:
+                versions.clear()
+            made = self._add(versions, body)
+            return PutResult(made.etag, made.id if self.is_versioned else None)
+
+    def list(self, prefix: str, *, page_size: int = 1000) -> Iterator[Entry]:
+        """Yield what stands under a prefix."""
+        yield from self._pages(
+            prefix,
+            page_size,
+            lambda key, versions: (
+                [Entry(key, versions[-1].written, versions[-1].etag, len(versions[-1].body))]
+                if versions[-1].body is not None
+                else []
+            ),
+        )
+
+    def versions(self, prefix: str, *, page_size: int = 1000) -> Iterator[Entry]:
+        """Yield all versions and delete markers under a prefix."""
+        yield from self._pages(
+            prefix,
+            page_size,
+            lambda key, versions: [
+                Entry(key, v.written, v.etag, len(v.body or b""), v.id, v is versions[-1], v.body is None)
+                for v in reversed(versions)
+            ],
+        )
+
+    def _pages(
+        self, prefix: str, page_size: int, lines: Callable[[str, list[_Version]], list[Entry]]
+    ) -> Iterator[Entry]:
+        done = ""
+        while True:
+            with self._request("LIST", prefix):
+                keys = sorted(k for k, v in self._keys.items() if k.startswith(prefix) and k > done and v)
+                page: list[Entry] = []
+                for done in keys:
+                    page += lines(done, self._keys[done])
+                    if len(page) >= page_size:
+                        break
+                is_last = not keys or done == keys[-1]
+            yield from page
+            if is_last:
+                return
+
+    def delete(self, key: str, *, version_id: str | None = None) -> None:
+        """Remove an object, or one version of it."""
+        with self._request("DELETE", key):
+            versions = self._keys.get(key, [])
+            if version_id is not None:
+                versions[:] = [version for version in versions if version.id != version_id]
+            elif self.is_versioned:
+                self._add(self._keys.setdefault(key, versions), None)
+            else:
+                versions.clear()
+
+    def _add(self, versions: list[_Version], body: bytes | None) -> _Version:
+        self._count += 1
+        now = datetime.fromtimestamp(self.clock.wall(), timezone.utc)
+        versions.append(_Version(f"v{self._count}", body, now))
+        return versions[-1]
+
+    def _request(self, kind: str, key: str) -> _Request:
+        return _Request(self, kind, key)
+
+
+class _Request:
+    """One atomic request, with a fault before it or after it was applied."""
+
+    def __init__(self, store: FakeStore, kind: str, key: str) -> None:
+        self._store, self._kind, self._key = store, kind, key
+
+    def __enter__(self) -> None:
+        if self._store.fault is not None:
+            self._store.fault(self._kind, self._key, "before")
+        self._store._lock.acquire()
+        self._store.requests[self._kind] += 1
+        clock = self._store.clock
+        clock.observe(formatdate(clock.wall(), usegmt=True), clock.monotonic(), clock.monotonic())
+
+    def __exit__(self, exc_type: object, exc: object, traceback: object) -> None:
+        self._store._lock.release()
+        if exc is None and self._store.fault is not None:
+            self._store.fault(self._kind, self._key, "after")
