@@ -120,7 +120,7 @@ class Index:
                 return
             except StorageDeniedError:
                 self._do_without_versions("list versions", _LIST_POLICY)
-        yield from self._objects.list(prefix)
+        yield from self._objects.entries(prefix)
 
     def _delete(self, key: str, version_id: str | None) -> None:
         try:

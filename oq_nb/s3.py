@@ -108,11 +108,11 @@ class ObjectStore(Protocol):
             ConflictError: the condition did not hold.
         """
 
-    def list(self, prefix: str, *, page_size: int = 1000) -> Iterator[Entry]:
+    def entries(self, prefix: str, *, page_size: int = 1000) -> Iterator[Entry]:
         """Yield what stands under a prefix, in key order. Requests: 1 LIST a page, when it is needed."""
 
     def versions(self, prefix: str, *, page_size: int = 1000) -> Iterator[Entry]:
-        """Yield all versions and delete markers under a prefix, newest first for each key. Requests: as `list`."""
+        """Yield all versions and delete markers under a prefix, newest first for each key. Requests: as `entries`."""
 
     def delete(self, key: str, *, version_id: str | None = None) -> None:
         """Remove an object, or one version of it; one that is not there is no error. Requests: 1 DELETE."""
@@ -280,7 +280,7 @@ class S3Store:
 
     # --- listings
 
-    def list(self, prefix: str, *, page_size: int = 1000) -> Iterator[Entry]:
+    def entries(self, prefix: str, *, page_size: int = 1000) -> Iterator[Entry]:
         """Yield what stands under a prefix, in key order. Requests: 1 LIST a page."""
         more: dict[str, str] = {}
         while True:

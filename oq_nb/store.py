@@ -128,7 +128,7 @@ class TaskStore:
     def task_ids_newest_first(self, shards: Sequence[str] | None = None) -> list[str]:
         """Return the ids of all tasks, the one that changed last first. Requests: 1 LIST per 1,000 tasks."""
         prefixes = [model.TASKS] if shards is None else [f"{model.TASKS}{shard}/" for shard in shards]
-        found = [entry for prefix in prefixes for entry in self.objects.list(prefix)]
+        found = [entry for prefix in prefixes for entry in self.objects.entries(prefix)]
         found.sort(key=lambda entry: entry.last_modified, reverse=True)
         names = (entry.key.rsplit("/", 1)[1] for entry in found if entry.key.endswith(".json"))
         return [name.removesuffix(".json") for name in names]
@@ -307,9 +307,12 @@ class TaskStore:
         """
         self.objects.put(key, body)
         stale = '"00000000000000000000000000000000"'
-        for how, condition in (("If-Match", {"if_match": stale}), ("If-None-Match", {"create": True})):
+        for how in ("If-Match", "If-None-Match"):
             try:
-                self.objects.put(key, body, **condition)  # type: ignore[arg-type]
+                if how == "If-Match":
+                    self.objects.put(key, body, if_match=stale)
+                else:
+                    self.objects.put(key, body, create=True)
             except ConflictError:
                 continue
             except StorageError as exc:

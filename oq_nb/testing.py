@@ -108,7 +108,7 @@ class FakeStore:
             made = self._add(versions, body)
             return PutResult(made.etag, made.id if self.is_versioned else None)
 
-    def list(self, prefix: str, *, page_size: int = 1000) -> Iterator[Entry]:
+    def entries(self, prefix: str, *, page_size: int = 1000) -> Iterator[Entry]:
         """Yield what stands under a prefix."""
         yield from self._pages(
             prefix,

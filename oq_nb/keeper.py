@@ -1,0 +1,125 @@
+"""A few background threads that call each of many objects when it is due: leases to renew, heartbeats to send.
+
+Threads are daemons named ``oq-keeper-…``, started when there is work for them, stopped by `Keeper.stop` and joined.
+Imports nothing of the package.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import logging
+import threading
+import time
+from typing import Protocol
+
+__all__ = ["Keeper", "Kept"]
+
+logger = logging.getLogger("oq_nb.keeper")
+
+
+class Kept(Protocol):
+    """Something that is called from time to time."""
+
+    def tick(self) -> float | None:
+        """Do what is due; return the monotonic time of the next call, or None when there is none."""
+
+
+class Keeper:
+    """Calls `Kept` objects when they are due, each by one thread at a time.
+
+    Args:
+        name: part of the threads' names.
+        max_threads: threads at most; each is started when all others are busy.
+    """
+
+    def __init__(self, name: str, max_threads: int = 4) -> None:
+        self._name = name
+        self._max_threads = max(1, max_threads)
+        self._changed = threading.Condition()
+        self._heap: list[tuple[float, int, Kept]] = []
+        self._due: dict[int, float] = {}  # by id() of an object that the heap or a thread holds
+        self._running: set[int] = set()
+        self._again: dict[int, float] = {}
+        self._threads: list[threading.Thread] = []
+        self._idle = 0
+        self._stopped = False
+        self._order = itertools.count()
+
+    def call(self, kept: Kept, at: float | None = None) -> None:
+        """Have ``kept.tick()`` called at a monotonic time (now when None), or earlier when that was asked already."""
+        at = time.monotonic() if at is None else at
+        with self._changed:
+            if self._stopped:
+                return
+            if id(kept) in self._running:
+                self._again[id(kept)] = min(at, self._again.get(id(kept), at))
+                return
+            if self._due.get(id(kept), float("inf")) <= at:
+                return
+            self._push(kept, at)
+            if self._idle == 0 and len(self._threads) < self._max_threads:
+                number = len(self._threads) + 1
+                thread = threading.Thread(target=self._run, name=f"oq-keeper-{self._name}-{number}", daemon=True)
+                self._threads.append(thread)
+                thread.start()
+            self._changed.notify()
+
+    def stop(self, timeout_seconds: float = 5.0) -> None:
+        """End the threads; calls under way are waited for up to ``timeout_seconds``."""
+        with self._changed:
+            self._stopped = True
+            self._heap.clear()
+            self._due.clear()
+            self._changed.notify_all()
+            threads = list(self._threads)
+        deadline = time.monotonic() + timeout_seconds
+        for thread in threads:
+            if thread is not threading.current_thread():
+                thread.join(max(0.0, deadline - time.monotonic()))
+
+    def _push(self, kept: Kept, at: float) -> None:
+        self._due[id(kept)] = at
+        heapq.heappush(self._heap, (at, next(self._order), kept))
+
+    def _run(self) -> None:
+        while True:
+            kept = self._next()
+            if kept is None:
+                return
+            try:
+                next_at = kept.tick()
+            except Exception:
+                logger.exception("%r failed; it is not called again", kept)
+                next_at = None
+            with self._changed:
+                self._running.discard(id(kept))
+                again = self._again.pop(id(kept), None)
+                times = [at for at in (next_at, again) if at is not None]
+                if times and not self._stopped:
+                    self._push(kept, min(times))
+                    self._changed.notify()
+
+    def _next(self) -> Kept | None:
+        with self._changed:
+            self._idle += 1
+            try:
+                while not self._stopped:
+                    if not self._heap:
+                        self._changed.wait()
+                        continue
+                    at, _, kept = self._heap[0]
+                    if self._due.get(id(kept)) != at:  # called earlier since
+                        heapq.heappop(self._heap)
+                        continue
+                    wait = at - time.monotonic()
+                    if wait > 0:
+                        self._changed.wait(wait)
+                        continue
+                    heapq.heappop(self._heap)
+                    del self._due[id(kept)]
+                    self._running.add(id(kept))
+                    return kept
+                return None
+            finally:
+                self._idle -= 1
