@@ -18,12 +18,13 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
+from datetime import datetime
 
 from oq_nb import transitions
 from oq_nb.errors import ConflictError, LeaseExpiredError, OqError, StorageError, TransitionError
 from oq_nb.index import IndexEntry
 from oq_nb.keeper import Keeper
-from oq_nb.model import Progress, TaskRecord
+from oq_nb.model import Progress, TaskRecord, Timestamp
 from oq_nb.store import Held, TaskStore, Transition
 
 __all__ = ["Lease"]
@@ -79,6 +80,7 @@ class Lease:
         self._write_at = float("inf")
         self._renew_at = time.monotonic() + lease_seconds / 3 if renews else float("inf")
         self._failures = 0
+        self._retry_at = float("-inf")  # while the store does not answer
         self._over: OqError | None = None
         if renews:
             keeper.call(self, self._renew_at)
@@ -97,6 +99,10 @@ class Lease:
     def is_lost(self) -> bool:
         """Whether the task has another owner, or none, since."""
         return self._over is not None
+
+    def now(self) -> datetime:
+        """Return the store's time."""
+        return self._store.clock.now()
 
     def check(self) -> None:
         """Raise when the lease is lost.
@@ -126,7 +132,7 @@ class Lease:
             self._pending = progress
             self._asked += 1
             number = self._asked
-            due = max(now, self._last_write + throttle_seconds)
+            due = max(now, self._last_write + throttle_seconds, self._retry_at)
             self._write_at = min(self._write_at, due) if throttle_seconds else due
             waits = wait and self._write_at <= now and self._failures == 0
         self._keeper.call(self, self._write_at)
@@ -197,9 +203,7 @@ class Lease:
                 self._note_success()
                 return self._next_at()
 
-    def _report_and_renew(
-        self, record: TaskRecord, now: transitions.Timestamp, progress: Progress | None
-    ) -> TaskRecord:
+    def _report_and_renew(self, record: TaskRecord, now: Timestamp, progress: Progress | None) -> TaskRecord:
         if progress is not None:
             record = transitions.report(record, now, lease_id=self.lease_id, progress=progress)
         if self._renews:
@@ -212,7 +216,7 @@ class Lease:
 
     def _note_failure(self, reason: str) -> None:
         """Try again later; say it once."""
-        with_delay = time.monotonic() + _RETRY_SECONDS[min(self._failures, len(_RETRY_SECONDS) - 1)]
+        self._retry_at = time.monotonic() + _RETRY_SECONDS[min(self._failures, len(_RETRY_SECONDS) - 1)]
         if self._failures == 0:
             logger.warning(
                 "task %s: progress cannot be written for now, the work goes on and it is tried again: %s",
@@ -221,15 +225,16 @@ class Lease:
             )
         self._failures += 1
         if self._write_at != float("inf"):
-            self._write_at = max(self._write_at, with_delay)
+            self._write_at = max(self._write_at, self._retry_at)
         if self._renew_at != float("inf"):
-            self._renew_at = max(self._renew_at, with_delay)
+            self._renew_at = max(self._renew_at, self._retry_at)
         self._changed.notify_all()
 
     def _note_success(self) -> None:
         if self._failures:
             logger.warning("task %s: progress is written again", self.task_id)
         self._failures = 0
+        self._retry_at = float("-inf")
         self._changed.notify_all()
 
     # --- the end
@@ -288,9 +293,9 @@ class Lease:
             except ConflictError:
                 found = self._store.read(self.task_id)
                 if found is None:
-                    exc = LeaseExpiredError(f"task {self.task_id} is gone from the bucket", task_id=self.task_id)
-                    self._lose(exc)
-                    raise exc from None
+                    gone = LeaseExpiredError(f"task {self.task_id} is gone from the bucket", task_id=self.task_id)
+                    self._lose(gone)
+                    raise gone from None
                 self._held = found
                 continue
             except StorageError:
