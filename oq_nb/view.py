@@ -10,7 +10,7 @@ from datetime import datetime
 from oq_nb.model import Progress, TaskRecord, TaskStatus
 from oq_nb.text import printable, shorten
 
-__all__ = ["ago", "duration", "progress_line", "status_lines", "version_line"]
+__all__ = ["ago", "duration", "progress_line", "status_lines", "task_line", "version_line"]
 
 
 def duration(seconds: float) -> str:
@@ -110,3 +110,17 @@ def _change(record: TaskRecord, before: TaskRecord | None) -> str:
     if record.status is TaskStatus.PENDING and before.status.is_terminal:
         return "replayed"
     return ""
+
+
+def task_line(record: TaskRecord, now: datetime) -> str:
+    """Return a task in one line: type, short id, status, progress."""
+    parts = [f"{printable(shorten(record.task_type, 40))} {record.id[:8]} {record.status}"]
+    if record.progress is not None:
+        parts.append(progress_line(record.progress))
+        if record.progress.message:
+            parts.append(printable(shorten(record.progress.message, 60)))
+    elif record.status is TaskStatus.PENDING and record.available_at > now:
+        parts.append(f"available {ago(record.available_at, now)}")
+    if record.status in (TaskStatus.FAILED, TaskStatus.CANCELLED) and record.last_error:
+        parts.append(printable(shorten(record.last_error.strip().splitlines()[0], 80)))
+    return ", ".join(parts)

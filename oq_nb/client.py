@@ -1,0 +1,719 @@
+"""`connect`, `Queue` and `Task`: what people type.
+
+Imports of the package: `errors`, `model`, `transitions`, `clock`, `s3`, `store`, `view`; `local` only when it is needed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+
+from oq_nb import model, transitions, view
+from oq_nb.errors import (
+    ConfigurationError,
+    ConflictError,
+    OqError,
+    RecordError,
+    StorageDeniedError,
+    StorageError,
+    TaskCancelledError,
+    TaskFailedError,
+    TaskNotFoundError,
+    TransitionError,
+    WaitTimeoutError,
+)
+from oq_nb.index import IndexEntry
+from oq_nb.model import IdempotencyRecord, Progress, RetryPolicy, TaskRecord, TaskStatus, Timestamp, WorkerRecord
+from oq_nb.s3 import S3Store
+from oq_nb.store import Held, TaskStore
+
+__all__ = ["Queue", "Task", "connect", "default_queue"]
+
+_IDEMPOTENCY_DAYS = 30
+_SUBMITTERS = 16
+_POLL_SECONDS = (0.1, 2.0)
+
+_default_queue: Queue | None = None
+
+
+class Wakeable(Protocol):
+    """A worker of this process, told of tasks that are submitted here."""
+
+    def wake(self) -> None:
+        """Look for tasks now."""
+
+
+def default_queue() -> Queue | None:
+    """Return the queue of the process's last `connect`; else, where the environment configures one, connect to it."""
+    if _default_queue is None and os.environ.get("S3_BUCKET"):
+        return connect()
+    return _default_queue
+
+
+def connect(
+    bucket: str | None = None,
+    *,
+    endpoint: str | None = None,
+    region: str | None = None,
+    prefix: str = "",
+    shard_prefix_len: int = 1,
+    access_key: str | None = None,
+    secret_key: str | None = None,
+    create: bool = False,
+    allow_unversioned: bool = False,
+    connect_timeout_seconds: float = 3.0,
+    read_timeout_seconds: float = 10.0,
+    client_options: dict[str, Any] | None = None,
+) -> Queue:
+    """Open the queue in a bucket.
+
+    Args:
+        bucket: its name; None: ``S3_BUCKET``, else the embedded local store, which is started when it is not running.
+        endpoint: URL of the S3 service; None: ``S3_ENDPOINT``, else AWS.
+        region: None: ``S3_REGION``, else boto3's rules.
+        prefix: put before every key, so that several queues share a bucket.
+        shard_prefix_len: hexadecimal digits of a shard, 1 to 4; the same for all who use the bucket.
+        access_key: with ``secret_key``: credentials; None: boto3's rules (environment, profile, role).
+        secret_key: see ``access_key``.
+        create: create the bucket when it is missing.
+        allow_unversioned: accept a bucket that cannot keep versions; there is no history then.
+        connect_timeout_seconds: bound on setting up a connection.
+        read_timeout_seconds: bound on waiting for an answer.
+        client_options: further arguments of ``boto3.client``, such as ``verify``.
+
+    Raises:
+        ConfigurationError: an argument or the bucket is not usable; the message says how to mend it.
+        StorageDeniedError: wrong credentials, or their policy is too narrow.
+        StorageUnavailableError: the store does not answer.
+
+    Requests: 1 HEAD, 1 GET; 1 PUT when versioning has to be turned on, 1 PUT to create the bucket.
+    """
+    global _default_queue
+    bucket = bucket if bucket is not None else os.environ.get("S3_BUCKET") or None
+    endpoint = endpoint if endpoint is not None else os.environ.get("S3_ENDPOINT") or None
+    region = region if region is not None else os.environ.get("S3_REGION") or None
+    model.shards(shard_prefix_len)
+    if prefix and (prefix.startswith("/") or not prefix.isprintable()):
+        raise ConfigurationError(f"prefix: must not begin with / nor hold control characters: {prefix!r}")
+    label = ""
+    if bucket is None:
+        if endpoint is not None:
+            raise ConfigurationError("bucket: an endpoint is given but no bucket; name one, or set S3_BUCKET")
+        from oq_nb import local
+
+        store = local.start()
+        bucket, endpoint, region = store.bucket, store.endpoint, store.region
+        access_key, secret_key, create = store.access_key, store.secret_key, True
+        label = f"embedded {store.kind}"
+    elif not isinstance(bucket, str) or not bucket:
+        raise ConfigurationError(f"bucket: a name is needed, not {bucket!r}")
+    if endpoint is not None and region is None:
+        region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
+    objects = S3Store(
+        bucket,
+        prefix=prefix,
+        endpoint=endpoint,
+        region=region,
+        access_key=access_key,
+        secret_key=secret_key,
+        connect_timeout_seconds=connect_timeout_seconds,
+        read_timeout_seconds=read_timeout_seconds,
+        client_options=client_options,
+    )
+    _prepare_bucket(objects, create=create, allow_unversioned=allow_unversioned)
+    _default_queue = Queue(TaskStore(objects, shard_prefix_len=shard_prefix_len), label=label)
+    return _default_queue
+
+
+def _prepare_bucket(objects: S3Store, *, create: bool, allow_unversioned: bool) -> None:
+    if not objects.bucket_exists():
+        if not create:
+            raise ConfigurationError(
+                f"bucket: {objects.bucket!r} does not exist at {objects.endpoint or 'AWS S3'}: check its name, or "
+                "create it with connect(..., create=True)"
+            )
+        objects.create_bucket()
+    try:
+        if objects.read_versioning():
+            return
+        objects.enable_versioning()
+        if objects.read_versioning():
+            return
+        reason = "the store did not keep the setting"
+    except (StorageDeniedError, StorageError) as exc:
+        reason = str(exc)
+    if not allow_unversioned:
+        raise ConfigurationError(
+            f"bucket {objects.bucket!r} does not keep versions and they cannot be turned on ({reason}). Turn them on: "
+            f"aws s3api put-bucket-versioning --bucket {objects.bucket} --versioning-configuration Status=Enabled; or "
+            "do without history: connect(..., allow_unversioned=True)"
+        )
+    objects.is_versioned = False
+
+
+class Queue:
+    """The tasks in a bucket. Safe to use from several threads.
+
+    Args:
+        store: the tasks.
+        label: shown in the repr, such as ``embedded seaweedfs``.
+    """
+
+    def __init__(self, store: TaskStore, *, label: str = "") -> None:
+        self.store = store
+        self._label = label
+        self._workers: weakref.WeakSet[Wakeable] = weakref.WeakSet()
+
+    def __repr__(self) -> str:
+        label = f" ({self._label})" if self._label else ""
+        return f"<Queue {repr(self.store.objects)[1:-1].removeprefix('S3Store ')}{label}>"
+
+    # --- submitting
+
+    def submit(
+        self,
+        task_type: str,
+        input: Any = None,  # noqa: A002
+        *,
+        timeout_seconds: int = 300,
+        max_retries: int = 3,
+        retry_policy: RetryPolicy | None = None,
+        schedule_at: datetime | None = None,
+        ttl_seconds: float | None = None,
+        expires_at: datetime | None = None,
+        max_reschedules: int | None = None,
+        idempotency_key: str | None = None,
+        idempotency_scope: str | None = None,
+    ) -> Task:
+        """Add a task.
+
+        Args:
+            task_type: which handler runs it; 1 to 200 characters.
+            input: what the handler is given: anything that JSON holds. Above 64 KiB it is kept in an object of its own.
+            timeout_seconds: length of a lease; a worker that dies is noticed within it. From 1.
+            max_retries: further attempts after a retryable failure or a lost worker. From 0.
+            retry_policy: delays between attempts.
+            schedule_at: not to be run before; an aware `datetime`.
+            ttl_seconds: not to be started later than so many seconds from now (or from ``schedule_at``).
+            expires_at: not to be started at or after; an aware `datetime`.
+            max_reschedules: how often `RescheduleError` may put it off; None for always.
+            idempotency_key: submitting again with the same key and input returns the first task, for 30 days.
+            idempotency_scope: within which the key is unique; the task type when None.
+
+        Raises:
+            ConfigurationError: an argument is not usable, or the key stands for another input. Nothing was written.
+            StorageError: the store did not take it; it may be there all the same when no answer came.
+
+        Requests: 2 PUT; 1 PUT more for a large input, 1 PUT more with an idempotency key.
+        """
+        record = self._new_record(
+            task_type,
+            input,
+            timeout_seconds=timeout_seconds,
+            max_retries=max_retries,
+            retry_policy=retry_policy,
+            schedule_at=schedule_at,
+            ttl_seconds=ttl_seconds,
+            expires_at=expires_at,
+            max_reschedules=max_reschedules,
+        )
+        if idempotency_key is None:
+            return self._create(record)
+        return self._create_once(record, idempotency_key, idempotency_scope or task_type)
+
+    def submit_many(self, task_type: str, inputs: Iterable[Any], **options: Any) -> list[Task]:
+        """Add many tasks, some at the same time.
+
+        Args:
+            task_type: which handler runs them.
+            inputs: one for each task.
+            **options: as for `submit`, the same for all.
+
+        Returns:
+            The tasks, in the order of their inputs.
+
+        Raises:
+            ConfigurationError: an argument is not usable. Nothing was written.
+            StorageError: the store did not take all; its ``submitted`` lists the tasks that are there.
+
+        Requests: 2 PUT each; see `submit`.
+        """
+        if "idempotency_key" in options:
+            raise ConfigurationError("idempotency_key: one key cannot stand for many tasks; use submit for each")
+        if isinstance(inputs, (str, bytes)):
+            raise ConfigurationError("inputs: an iterable of inputs is needed, not text")
+        records = [self._new_record(task_type, item, **options) for item in inputs]
+        made: list[Task] = []
+        failure: OqError | None = None
+        with ThreadPoolExecutor(min(_SUBMITTERS, len(records) or 1), thread_name_prefix="oq-submit") as pool:
+            for future in [pool.submit(self._create, record) for record in records]:
+                try:
+                    made.append(future.result())
+                except OqError as exc:
+                    failure = failure or exc
+        if failure is not None:
+            failure.submitted = made  # type: ignore[attr-defined]
+            raise failure
+        return made
+
+    def _new_record(
+        self,
+        task_type: str,
+        input: Any = None,  # noqa: A002
+        *,
+        timeout_seconds: int = 300,
+        max_retries: int = 3,
+        retry_policy: RetryPolicy | None = None,
+        schedule_at: datetime | None = None,
+        ttl_seconds: float | None = None,
+        expires_at: datetime | None = None,
+        max_reschedules: int | None = None,
+    ) -> TaskRecord:
+        model.check_task_type(task_type)
+        try:
+            model.to_json(input)
+        except (TypeError, ValueError, RecursionError) as exc:
+            raise ConfigurationError(f"input: not something that JSON holds: {exc}") from exc
+        _check_whole("timeout_seconds", timeout_seconds, 1)
+        _check_whole("max_retries", max_retries, 0)
+        if max_reschedules is not None:
+            _check_whole("max_reschedules", max_reschedules, 0)
+        if retry_policy is not None and not isinstance(retry_policy, RetryPolicy):
+            raise ConfigurationError(f"retry_policy: a RetryPolicy is needed, not {type(retry_policy).__name__}")
+        now = self.store.clock.stamp()
+        available = now if schedule_at is None else _instant("schedule_at", schedule_at)
+        ends = None if expires_at is None else _instant("expires_at", expires_at)
+        if ttl_seconds is not None:
+            if ends is not None:
+                raise ConfigurationError("ttl_seconds: give it or expires_at, not both")
+            if isinstance(ttl_seconds, bool) or not isinstance(ttl_seconds, (int, float)) or not 0 < ttl_seconds < 1e10:
+                raise ConfigurationError(f"ttl_seconds: a number of seconds above 0 is needed, not {ttl_seconds!r}")
+            ends = Timestamp.of(max(now, available) + timedelta(seconds=ttl_seconds))
+        if ends is not None and ends <= available:
+            raise ConfigurationError(f"expires_at: {ends} is not after {available}, when the task becomes available")
+        task_id = model.new_id()
+        return TaskRecord(
+            id=task_id,
+            shard=self.store.shard_of(task_id),
+            task_type=task_type,
+            input=input,
+            timeout_seconds=timeout_seconds,
+            max_retries=max_retries,
+            retry_policy=retry_policy or RetryPolicy(),
+            status=TaskStatus.PENDING,
+            created_at=now,
+            available_at=available,
+            updated_at=now,
+            max_reschedules=max_reschedules,
+            expires_at=ends,
+        )
+
+    def _create(self, record: TaskRecord) -> Task:
+        value, ref = self.store.offload(record.id, "input", record.input)
+        held = self.store.create(record.evolve(input=value, input_ref=ref))
+        for worker in list(self._workers):
+            worker.wake()
+        return Task(self, held)
+
+    def _create_once(self, record: TaskRecord, key: str, scope: str) -> Task:
+        if not isinstance(key, str) or not key or len(key) > 1000:
+            raise ConfigurationError("idempotency_key: text of 1 to 1,000 characters is needed")
+        path = model.idempotency_key(scope, key)
+        digest = hashlib.sha256(model.canonical_json(record.input)).hexdigest()
+        claim = IdempotencyRecord(
+            key=key,
+            key_hash=f"sha256:{path.rsplit('/', 1)[1].removesuffix('.json')}",
+            task_id=record.id,
+            task_key=record.key,
+            created_at=record.created_at,
+            expires_at=Timestamp.of(record.created_at + timedelta(days=_IDEMPOTENCY_DAYS)),
+            task_type=record.task_type,
+            input_hash=f"sha256:{digest}",
+        )
+        try:
+            self.store.objects.put(path, claim.to_bytes(), create=True)
+            return self._create(record)
+        except ConflictError:
+            pass
+        found = self.store.objects.get(path)
+        if found is None:
+            raise ConflictError(f"idempotency_key: {key!r} was removed just now, try again", key=path)
+        earlier = IdempotencyRecord.from_bytes(found.body, key=path)
+        if earlier.task_id == record.id:
+            return self._create(record)
+        if earlier.expires_at <= self.store.clock.now():
+            self.store.objects.put(path, claim.to_bytes(), if_match=found.etag)
+            return self._create(record)
+        if earlier.input_hash != claim.input_hash or earlier.task_type != claim.task_type:
+            raise ConfigurationError(
+                f"idempotency_key: {key!r} already stands for task {earlier.task_id} with another input or type",
+                task_id=earlier.task_id,
+            )
+        held = self.store.read(model.check_task_id(earlier.task_id))
+        if held is not None:
+            return Task(self, held)
+        # Whoever wrote the key stopped before its task: write it under the id that was promised.
+        task_id = earlier.task_id
+        try:
+            return self._create(record.evolve(id=task_id, shard=self.store.shard_of(task_id)))
+        except ConflictError:
+            return self._get(task_id)
+
+    # --- looking
+
+    def get(self, task_id: str) -> Task | None:
+        """Return a task, or None. Requests: 1 GET.
+
+        Raises:
+            ConfigurationError: it is not a task id.
+            RecordError: the object under its key is not a task.
+        """
+        held = self.store.read(model.check_task_id(task_id))
+        return None if held is None else Task(self, held)
+
+    def _get(self, task_id: str) -> Task:
+        task = self.get(task_id)
+        if task is None:
+            raise TaskNotFoundError(f"there is no task {task_id} in {self!r}", task_id=task_id)
+        return task
+
+    def list(
+        self,
+        status: TaskStatus | str | None = None,
+        task_type: str | None = None,
+        *,
+        limit: int | None = 100,
+        shards: Sequence[str] | None = None,
+    ) -> list[Task]:
+        """Return tasks, the ones that changed last first.
+
+        Args:
+            status: only these.
+            task_type: only these.
+            limit: so many at most; None for all.
+            shards: only in these; None for all.
+
+        Requests: pending and running ones: 1 LIST of each index per 1,000 entries; others: 1 LIST per 1,000 tasks; and
+        1 GET for each task looked at, 16 at a time.
+        """
+        wanted = None if status is None else _status(status)
+        if limit is not None:
+            _check_whole("limit", limit, 0)
+        if wanted in (TaskStatus.PENDING, TaskStatus.RUNNING):
+            ids = self._indexed_ids(shards)
+        else:
+            ids = self.store.task_ids_newest_first(shards)
+        found: list[Task] = []
+        for held in self.store.read_many(ids):
+            if limit is not None and len(found) >= limit:
+                break
+            if wanted in (None, held.record.status) and task_type in (None, held.record.task_type):
+                found.append(Task(self, held))
+        return found
+
+    def _indexed_ids(self, shards: Sequence[str] | None) -> list[str]:
+        """Return the ids that the index knows: every pending or running task is among them."""
+        entries: list[IndexEntry] = []
+        for prefix in (model.READY, model.LEASES):
+            for part in [prefix] if shards is None else [f"{prefix}{shard}/" for shard in shards]:
+                entries += self.store.index.scan(part, limit=1_000_000)
+        entries.sort(key=lambda entry: entry.minute, reverse=True)
+        return list(dict.fromkeys(entry.task_id for entry in entries))
+
+    def list_ready(self, *, limit: int = 100) -> list[Task]:
+        """Return tasks that can be claimed now, oldest first. Requests: 1 LIST, 1 GET for each entry looked at."""
+        now = self.now()
+        entries = self.store.index.scan(model.READY, limit=1_000_000, until_minute=model.minute_of(now))
+        entries.sort(key=lambda entry: entry.minute)
+        ids = list(dict.fromkeys(entry.task_id for entry in entries))
+        ready: list[Task] = []
+        for held in self.store.read_many(ids):
+            if len(ready) >= limit:
+                break
+            if transitions.is_claimable(held.record, now):
+                ready.append(Task(self, held))
+        return ready
+
+    def get_history(self, task_id: str, *, limit: int | None = None) -> list[TaskRecord]:
+        """Return the versions of a task, oldest first; the newest ``limit`` of them.
+
+        Raises:
+            TaskNotFoundError: there is no such task.
+
+        Requests: 1 LIST per 1,000 versions, 1 GET each.
+        """
+        versions = self.store.history(model.check_task_id(task_id), limit=limit)
+        if not versions:
+            raise TaskNotFoundError(f"there is no task {task_id} in {self!r}", task_id=task_id)
+        return versions
+
+    def workers(self) -> list[WorkerRecord]:
+        """Return the registered workers. Requests: 1 LIST, 1 GET each."""
+        found: list[WorkerRecord] = []
+        for entry in self.store.objects.entries(model.WORKERS):
+            stored = self.store.objects.get(entry.key)
+            if stored is None:
+                continue
+            try:
+                found.append(WorkerRecord.from_bytes(stored.body, key=entry.key))
+            except RecordError:
+                continue
+        return found
+
+    def now(self) -> datetime:
+        """Return the store's time, UTC. Requests: none once the store has answered anything."""
+        return self.store.clock.now()
+
+    def all_shards(self) -> list[str]:
+        """Return all shards."""
+        return list(self.store.shards)
+
+    # --- changing
+
+    def cancel(self, task_id: str, reason: str | None = None, *, by: str | None = None) -> Task:
+        """Cancel a pending task at once; ask a running one to stop, which its handler sees with its next report.
+
+        Raises:
+            TransitionError: it has ended already.
+            TaskNotFoundError: there is no such task.
+
+        Requests: 1 GET, 1 PUT, and 1 LIST and 1 DELETE for the index entry of a pending task.
+        """
+
+        def change(record: TaskRecord, now: Timestamp) -> TaskRecord:
+            if record.status is TaskStatus.RUNNING:
+                return transitions.request_cancellation(record, now, by=by)
+            return transitions.cancel(record, now, reason=reason, by=by)
+
+        return self._update(task_id, change)
+
+    def cancel_many(self, task_ids: Iterable[str], reason: str | None = None) -> list[Task]:
+        """Cancel several tasks; those that have ended already are passed over. Requests: as `cancel`, for each."""
+        cancelled: list[Task] = []
+        for task_id in [model.check_task_id(task_id) for task_id in task_ids]:
+            try:
+                cancelled.append(self.cancel(task_id, reason))
+            except (TransitionError, TaskNotFoundError):
+                continue
+        return cancelled
+
+    def cancel_by_type(self, task_type: str, reason: str | None = None) -> list[Task]:
+        """Cancel the pending tasks of a type. Requests: as `list` for pending tasks, and `cancel` for each."""
+        pending = self.list(TaskStatus.PENDING, model.check_task_type(task_type), limit=None)
+        return self.cancel_many([task.id for task in pending], reason)
+
+    def request_cancellation(self, task_id: str, *, by: str | None = None) -> Task:
+        """Ask a running task to stop. Requests: 1 GET, 1 PUT.
+
+        Raises:
+            TransitionError: it is not running.
+            TaskNotFoundError: there is no such task.
+        """
+        return self._update(task_id, lambda record, now: transitions.request_cancellation(record, now, by=by))
+
+    def replay(self, task_id: str) -> Task:
+        """Run a finished task again, with its retries at zero. Requests: 1 GET, 2 PUT.
+
+        Raises:
+            TransitionError: it has not ended.
+            TaskNotFoundError: there is no such task.
+        """
+        task = self._update(task_id, transitions.replay)
+        for worker in list(self._workers):
+            worker.wake()
+        return task
+
+    retry = replay
+
+    def archive(self, task_id: str) -> Task:
+        """Mark a finished task as put away. Requests: 1 GET, 1 PUT.
+
+        Raises:
+            TransitionError: it has not ended, or is archived already.
+            TaskNotFoundError: there is no such task.
+        """
+        return self._update(task_id, transitions.archive)
+
+    def _update(self, task_id: str, change: Callable[[TaskRecord, Timestamp], TaskRecord]) -> Task:
+        return Task(self, self.store.update(model.check_task_id(task_id), change))
+
+
+class Task:
+    """A handle on a task: what was last seen of it, and what can be done with it.
+
+    Args:
+        queue: where it is.
+        held: what was last seen.
+    """
+
+    def __init__(self, queue: Queue, held: Held) -> None:
+        self.queue = queue
+        self._held = held
+
+    def __repr__(self) -> str:
+        return f"<Task {view.task_line(self.record, self.queue.now())}>"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Task) and other.id == self.id and other.queue is self.queue
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    # --- the last snapshot
+
+    @property
+    def record(self) -> TaskRecord:
+        """Everything that was last seen, as it stands in the bucket."""
+        return self._held.record
+
+    @property
+    def id(self) -> str:
+        """The task's id."""
+        return self.record.id
+
+    @property
+    def task_type(self) -> str:
+        """Which handler runs it."""
+        return self.record.task_type
+
+    @property
+    def status(self) -> TaskStatus:
+        """Where it is in its life."""
+        return self.record.status
+
+    @property
+    def progress(self) -> Progress | None:
+        """What it last said of itself; None before its first report and after its end."""
+        return self.record.progress
+
+    @property
+    def attempt(self) -> int:
+        """How often it was claimed."""
+        return self.record.attempt
+
+    @property
+    def worker_id(self) -> str | None:
+        """Who runs it."""
+        return self.record.worker_id
+
+    @property
+    def last_error(self) -> str | None:
+        """Why it failed, is tried again, or was cancelled."""
+        return self.record.last_error
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it has ended."""
+        return self.status.is_terminal
+
+    @property
+    def input(self) -> Any:
+        """What its handler is given. Requests: 1 GET when it is held apart."""
+        return self.queue.store.load(self.record, "input")
+
+    @property
+    def output(self) -> Any:
+        """What its handler returned; None before. Requests: 1 GET when it is held apart."""
+        return self.queue.store.load(self.record, "output")
+
+    # --- doing
+
+    def refresh(self) -> Task:
+        """Look again; return this handle. Requests: 1 GET, If-None-Match.
+
+        Raises:
+            TaskNotFoundError: it is gone from the bucket.
+        """
+        held = self.queue.store.read_again(self._held)
+        if held is None:
+            raise TaskNotFoundError(f"task {self.id} is gone from the bucket", task_id=self.id)
+        self._held = held
+        return self
+
+    def wait(self, timeout: float | None = None) -> Task:
+        """Wait until it has ended, however it ended; return this handle.
+
+        Args:
+            timeout: seconds; None to wait for ever.
+
+        Raises:
+            WaitTimeoutError: it has not ended in time.
+
+        Requests: 1 GET, If-None-Match, after 0.1 s, then less and less often, every 2 s in the end.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        pause, longest = _POLL_SECONDS
+        while not self.is_done:
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0:
+                raise WaitTimeoutError(
+                    f"task {self.id} is still {self.status} after {timeout:g} s; it goes on, wait again to see more",
+                    task_id=self.id,
+                )
+            time.sleep(pause if left is None else min(pause, left))
+            pause = min(longest, pause * 1.3)
+            self.refresh()
+        return self
+
+    def result(self, timeout: float | None = None) -> Any:
+        """Wait until it has ended; return its output.
+
+        Args:
+            timeout: seconds; None to wait for ever.
+
+        Raises:
+            TaskFailedError: it failed, or expired before a worker took it; with its handler's traceback.
+            TaskCancelledError: it was cancelled.
+            WaitTimeoutError: it has not ended in time.
+        """
+        self.wait(timeout)
+        if self.status is TaskStatus.CANCELLED:
+            why = f": {self.last_error}" if self.last_error else ""
+            raise TaskCancelledError(f"task {self.id} was cancelled{why}", task_id=self.id)
+        # An archived task no longer says how it ended: one that failed has an error, one that completed has none.
+        archived_failure = self.status is TaskStatus.ARCHIVED and self.last_error is not None
+        if self.status in (TaskStatus.FAILED, TaskStatus.EXPIRED) or archived_failure:
+            first = (self.last_error or "no worker took it in time").strip().splitlines()[0]
+            raise TaskFailedError(f"task {self.id} {self.status}: {first}", task_id=self.id, last_error=self.last_error)
+        return self.output
+
+    def cancel(self, reason: str | None = None) -> Task:
+        """Cancel it when pending, ask it to stop when running; return this handle. Requests: see `Queue.cancel`."""
+        self._held = self.queue.cancel(self.id, reason)._held
+        return self
+
+    def replay(self) -> Task:
+        """Run it again after it has ended; return this handle. Requests: see `Queue.replay`."""
+        self._held = self.queue.replay(self.id)._held
+        return self
+
+    retry = replay
+
+    def history(self, *, limit: int | None = None) -> list[TaskRecord]:
+        """Return its versions, oldest first. Requests: see `Queue.get_history`."""
+        return self.queue.get_history(self.id, limit=limit)
+
+
+def _check_whole(name: str, value: Any, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 2**31:
+        raise ConfigurationError(f"{name}: a whole number from {least} is needed, not {value!r}")
+
+
+def _instant(name: str, value: Any) -> Timestamp:
+    if not isinstance(value, datetime) or value.tzinfo is None:
+        raise ConfigurationError(f"{name}: a datetime with a time zone is needed, not {value!r}")
+    return Timestamp.of(value)
+
+
+def _status(value: TaskStatus | str) -> TaskStatus:
+    try:
+        return TaskStatus(value)
+    except ValueError:
+        names = ", ".join(status.value for status in TaskStatus)
+        raise ConfigurationError(f"status: one of {names}, not {value!r}") from None
