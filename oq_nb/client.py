@@ -1,10 +1,11 @@
 """`connect`, `Queue` and `Task`: what people type.
 
-Imports of the package: `errors`, `model`, `transitions`, `clock`, `s3`, `store`, `view`; `local` only when it is needed.
+Imports of the package: `errors`, `model`, `transitions`, `s3`, `index`, `store`, `view`; `local` when it is needed.
 """
 
 from __future__ import annotations
 
+import builtins
 import hashlib
 import os
 import time
@@ -39,7 +40,7 @@ _IDEMPOTENCY_DAYS = 30
 _SUBMITTERS = 16
 _POLL_SECONDS = (0.1, 2.0)
 
-_default_queue: Queue | None = None
+_default_queue: Queue | None = None  # the one global state of the package
 
 
 class Wakeable(Protocol):
@@ -227,7 +228,7 @@ class Queue:
             return self._create(record)
         return self._create_once(record, idempotency_key, idempotency_scope or task_type)
 
-    def submit_many(self, task_type: str, inputs: Iterable[Any], **options: Any) -> list[Task]:
+    def submit_many(self, task_type: str, inputs: Iterable[Any], **options: Any) -> builtins.list[Task]:
         """Add many tasks, some at the same time.
 
         Args:
@@ -249,7 +250,7 @@ class Queue:
         if isinstance(inputs, (str, bytes)):
             raise ConfigurationError("inputs: an iterable of inputs is needed, not text")
         records = [self._new_record(task_type, item, **options) for item in inputs]
-        made: list[Task] = []
+        made: builtins.list[Task] = []
         failure: OqError | None = None
         with ThreadPoolExecutor(min(_SUBMITTERS, len(records) or 1), thread_name_prefix="oq-submit") as pool:
             for future in [pool.submit(self._create, record) for record in records]:
@@ -390,7 +391,7 @@ class Queue:
         *,
         limit: int | None = 100,
         shards: Sequence[str] | None = None,
-    ) -> list[Task]:
+    ) -> builtins.list[Task]:
         """Return tasks, the ones that changed last first.
 
         Args:
@@ -409,7 +410,7 @@ class Queue:
             ids = self._indexed_ids(shards)
         else:
             ids = self.store.task_ids_newest_first(shards)
-        found: list[Task] = []
+        found: builtins.list[Task] = []
         for held in self.store.read_many(ids):
             if limit is not None and len(found) >= limit:
                 break
@@ -417,22 +418,22 @@ class Queue:
                 found.append(Task(self, held))
         return found
 
-    def _indexed_ids(self, shards: Sequence[str] | None) -> list[str]:
+    def _indexed_ids(self, shards: Sequence[str] | None) -> builtins.list[str]:
         """Return the ids that the index knows: every pending or running task is among them."""
-        entries: list[IndexEntry] = []
+        entries: builtins.list[IndexEntry] = []
         for prefix in (model.READY, model.LEASES):
             for part in [prefix] if shards is None else [f"{prefix}{shard}/" for shard in shards]:
                 entries += self.store.index.scan(part, limit=1_000_000)
         entries.sort(key=lambda entry: entry.minute, reverse=True)
         return list(dict.fromkeys(entry.task_id for entry in entries))
 
-    def list_ready(self, *, limit: int = 100) -> list[Task]:
+    def list_ready(self, *, limit: int = 100) -> builtins.list[Task]:
         """Return tasks that can be claimed now, oldest first. Requests: 1 LIST, 1 GET for each entry looked at."""
         now = self.now()
         entries = self.store.index.scan(model.READY, limit=1_000_000, until_minute=model.minute_of(now))
         entries.sort(key=lambda entry: entry.minute)
         ids = list(dict.fromkeys(entry.task_id for entry in entries))
-        ready: list[Task] = []
+        ready: builtins.list[Task] = []
         for held in self.store.read_many(ids):
             if len(ready) >= limit:
                 break
@@ -440,7 +441,7 @@ class Queue:
                 ready.append(Task(self, held))
         return ready
 
-    def get_history(self, task_id: str, *, limit: int | None = None) -> list[TaskRecord]:
+    def get_history(self, task_id: str, *, limit: int | None = None) -> builtins.list[TaskRecord]:
         """Return the versions of a task, oldest first; the newest ``limit`` of them.
 
         Raises:
@@ -453,9 +454,9 @@ class Queue:
             raise TaskNotFoundError(f"there is no task {task_id} in {self!r}", task_id=task_id)
         return versions
 
-    def workers(self) -> list[WorkerRecord]:
+    def workers(self) -> builtins.list[WorkerRecord]:
         """Return the registered workers. Requests: 1 LIST, 1 GET each."""
-        found: list[WorkerRecord] = []
+        found: builtins.list[WorkerRecord] = []
         for entry in self.store.objects.entries(model.WORKERS):
             stored = self.store.objects.get(entry.key)
             if stored is None:
@@ -470,7 +471,7 @@ class Queue:
         """Return the store's time, UTC. Requests: none once the store has answered anything."""
         return self.store.clock.now()
 
-    def all_shards(self) -> list[str]:
+    def all_shards(self) -> builtins.list[str]:
         """Return all shards."""
         return list(self.store.shards)
 
@@ -493,9 +494,9 @@ class Queue:
 
         return self._update(task_id, change)
 
-    def cancel_many(self, task_ids: Iterable[str], reason: str | None = None) -> list[Task]:
+    def cancel_many(self, task_ids: Iterable[str], reason: str | None = None) -> builtins.list[Task]:
         """Cancel several tasks; those that have ended already are passed over. Requests: as `cancel`, for each."""
-        cancelled: list[Task] = []
+        cancelled: builtins.list[Task] = []
         for task_id in [model.check_task_id(task_id) for task_id in task_ids]:
             try:
                 cancelled.append(self.cancel(task_id, reason))
@@ -503,7 +504,7 @@ class Queue:
                 continue
         return cancelled
 
-    def cancel_by_type(self, task_type: str, reason: str | None = None) -> list[Task]:
+    def cancel_by_type(self, task_type: str, reason: str | None = None) -> builtins.list[Task]:
         """Cancel the pending tasks of a type. Requests: as `list` for pending tasks, and `cancel` for each."""
         pending = self.list(TaskStatus.PENDING, model.check_task_type(task_type), limit=None)
         return self.cancel_many([task.id for task in pending], reason)

@@ -1,0 +1,723 @@
+"""Workers: poll, claim, run handlers in background threads, recover what others lost.
+
+One thread polls the index (``oq-worker-…``), ``concurrency`` threads claim and run (``oq-handler-…``), a `Keeper`
+renews leases, writes progress and sends the heartbeat. All are daemons; `Worker.stop` ends and joins them.
+
+Invariants:
+
+* Losing a race for a task is normal and silent; a handler runs only under a lease of its own.
+* Nothing that stands in the bucket stops a worker: an object that is not a task is logged once and passed over.
+* A stranger's entry that leads nowhere is removed only when it is old (rule 1 of the protocol).
+
+Imports of the package: all but `client`'s edges (`view`, `cli`, `aio`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import logging
+import os
+import random
+import signal
+import socket
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, TypeVar
+
+from oq_nb import model, transitions
+from oq_nb.client import Queue
+from oq_nb.context import TaskContext, running_in
+from oq_nb.errors import (
+    ConfigurationError,
+    ConflictError,
+    LeaseExpiredError,
+    OqError,
+    PermanentError,
+    RecordError,
+    RescheduleError,
+    RetryableError,
+    StorageError,
+    TaskCancelledError,
+    TransitionError,
+)
+from oq_nb.handlers import Handler, error_text, handler_of
+from oq_nb.index import IndexEntry
+from oq_nb.keeper import Keeper
+from oq_nb.lease import Lease
+from oq_nb.model import TaskRecord, TaskStatus, WorkerRecord
+from oq_nb.store import Held, Transition
+
+__all__ = ["Worker"]
+
+logger = logging.getLogger("oq_nb.worker")
+
+F = TypeVar("F", bound=Callable[..., Any])
+Hook = Callable[..., Any]
+
+_OLD_ENTRY = timedelta(minutes=10)  # rule 1
+_DEAD_WORKER = timedelta(days=1)
+_MIN_POLL_SECONDS = 0.1
+_FOREIGN_TYPE_SECONDS = 60.0
+_HEARTBEAT_SECONDS = 15.0
+_LEASE_SCAN_SECONDS = (2.0, 60.0)
+_LEASE_PAD_SECONDS = 1.0  # a Date header tells whole seconds
+_EXIT_SECONDS = 2.0
+_BACKLOG = 4  # entries kept waiting per handler thread
+
+_started: weakref.WeakSet[Worker] = weakref.WeakSet()
+
+
+class Worker:
+    """Runs the tasks of a queue in background threads.
+
+    Args:
+        queue: where the tasks are.
+        worker_id: a name of its own; None makes one from host and process.
+        shards: only tasks of these; None for all.
+        concurrency: tasks at a time, from 1.
+        progress_throttle_seconds: default of ``report_progress``: at most one write per so many seconds.
+        renew_leases: renew while the handler runs; else a lease is the longest run.
+        retry_on: exception types that count as retryable, besides `RetryableError`.
+        max_poll_seconds: longest pause between two looks at an idle queue.
+
+    Example:
+        >>> worker = Worker(queue)                      # doctest: +SKIP
+        >>> @worker.task("double")                      # doctest: +SKIP
+        ... def double(input, context):
+        ...     return input * 2
+        >>> worker.start()                              # doctest: +SKIP
+
+    Requests: idle: at most 1 LIST per ``max_poll_seconds`` and per minute, 1 PUT and 1 DELETE per 15 s. A task: 1 GET,
+    2 PUT and 1 DELETE for its claim, 1 PUT and 1 DELETE for its end.
+    """
+
+    def __init__(
+        self,
+        queue: Queue,
+        worker_id: str | None = None,
+        shards: Iterable[str] | None = None,
+        *,
+        concurrency: int = 1,
+        progress_throttle_seconds: float = 0.0,
+        renew_leases: bool = True,
+        retry_on: Iterable[type[BaseException]] = (),
+        max_poll_seconds: float = 15.0,
+    ) -> None:
+        if not isinstance(queue, Queue):
+            raise ConfigurationError(f"queue: what connect() returns is needed, not {type(queue).__name__}")
+        if isinstance(concurrency, bool) or not isinstance(concurrency, int) or not 1 <= concurrency <= 1000:
+            raise ConfigurationError(f"concurrency: a whole number from 1 to 1000 is needed, not {concurrency!r}")
+        for name, value in (
+            ("progress_throttle_seconds", progress_throttle_seconds),
+            ("max_poll_seconds", max_poll_seconds),
+        ):
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1e9:
+                raise ConfigurationError(f"{name}: a number of seconds from 0 is needed, not {value!r}")
+        self.queue = queue
+        self.worker_id = _worker_id(worker_id)
+        self.shards = _own_shards(shards, queue.all_shards())
+        self.concurrency = concurrency
+        self.progress_throttle_seconds = progress_throttle_seconds
+        self.renew_leases = renew_leases
+        self.max_poll_seconds = max(_MIN_POLL_SECONDS, max_poll_seconds)
+        self.tasks_completed = 0
+        self.tasks_failed = 0
+        self._retry_on = tuple(retry_on)
+        self._handlers: dict[str, Handler] = {}
+        self._hooks: dict[str, list[Hook]] = {"startup": [], "shutdown": [], "success": [], "error": []}
+        self._store = queue.store
+        self._changed = threading.Condition()  # guards the fields below
+        self._backlog: deque[IndexEntry] = deque()
+        self._not_before: dict[str, float] = {}  # entry key → monotonic time of the next look
+        self._leases: dict[str, Lease] = {}
+        self._doubtful: dict[str, str] = {}  # task id → lease id of a claim whose answer was lost
+        self._busy = 0
+        self._woken = False
+        self._stopping = False
+        self._threads: list[threading.Thread] = []
+        self._keeper: Keeper | None = None
+        self._heartbeat: _Heartbeat | None = None
+
+    def __repr__(self) -> str:
+        state = "running" if self.is_running else "stopped"
+        types = ", ".join(sorted(self._handlers)) or "no handlers"
+        return (
+            f"<Worker {self.worker_id} {state}, {len(self._leases)}/{self.concurrency} busy, "
+            f"{self.tasks_completed} completed, {self.tasks_failed} failed: {types}>"
+        )
+
+    # --- handlers and hooks
+
+    def task(self, task_type: str) -> Callable[[F], F]:
+        """Register the decorated function as the handler of a task type.
+
+        It is called with the input, and with a `TaskContext` when it takes a second argument; what it returns is the
+        task's output. ``async def`` works too.
+        """
+
+        def register(function: F) -> F:
+            self._handlers[task_type] = handler_of(task_type, function)
+            return function
+
+        model.check_task_type(task_type)
+        return register
+
+    def register(self, handler: Any) -> None:
+        """Register an object with ``task_type`` and ``handle(input, context)``."""
+        try:
+            task_type, function = handler.task_type, handler.handle
+        except AttributeError as exc:
+            raise ConfigurationError(f"handler: it needs task_type and handle: {exc}") from None
+        self._handlers[task_type] = handler_of(task_type, function)
+
+    def on_startup(self, hook: F) -> F:
+        """Call ``hook()`` when the worker starts; usable as a decorator."""
+        self._hooks["startup"].append(hook)
+        return hook
+
+    def on_shutdown(self, hook: F) -> F:
+        """Call ``hook()`` when the worker has stopped; usable as a decorator."""
+        self._hooks["shutdown"].append(hook)
+        return hook
+
+    def on_success(self, hook: F) -> F:
+        """Call ``hook(context, output)`` after a task has completed; usable as a decorator."""
+        self._hooks["success"].append(hook)
+        return hook
+
+    def on_error(self, hook: F) -> F:
+        """Call ``hook(context, error)`` after a handler has raised; usable as a decorator."""
+        self._hooks["error"].append(hook)
+        return hook
+
+    def _call_hooks(self, name: str, *arguments: Any) -> None:
+        for hook in self._hooks[name]:
+            try:
+                hook(*arguments)
+            except Exception:
+                logger.exception("the %s hook %r failed", name, hook)
+
+    # --- life
+
+    @property
+    def is_running(self) -> bool:
+        """Whether its threads run."""
+        return bool(self._threads) and not self._stopping
+
+    @property
+    def current_tasks(self) -> list[str]:
+        """Ids of the tasks that it runs."""
+        with self._changed:
+            return list(self._leases)
+
+    def start(self) -> Worker:
+        """Start the background threads and return at once; calling it again changes nothing.
+
+        Raises:
+            ConfigurationError: no handler is registered, or the store ignores conditional writes.
+            StorageError: the store does not answer.
+
+        Requests: 3 PUT, which register the worker and prove that the store refuses stale writes.
+        """
+        if self._threads:
+            return self
+        if not self._handlers:
+            raise ConfigurationError('no handler: register one with @worker.task("type") before start()')
+        self._stopping = False
+        self._keeper = Keeper(self.worker_id, max_threads=min(self.concurrency, 16) + 1)
+        self._heartbeat = _Heartbeat(self)
+        self._store.prove_conditional_writes(model.worker_key(self.worker_id), self._heartbeat.body())
+        self._heartbeat.tidy()
+        self._keeper.call(self._heartbeat)
+        self._call_hooks("startup")
+        names = [("worker", self._poll)] + [("handler", self._serve)] * self.concurrency
+        for number, (name, target) in enumerate(names):
+            thread = threading.Thread(target=target, name=f"oq-{name}-{self.worker_id}-{number}", daemon=True)
+            self._threads.append(thread)
+        self.queue._workers.add(self)
+        _started.add(self)
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def stop(self, timeout: float = 30.0) -> None:
+        """Stop: claim nothing more, let running tasks finish, hand back those that do not.
+
+        Args:
+            timeout: seconds that running tasks are given; then they go back to pending at once, their handlers'
+                next report raises `LeaseExpiredError`, and their results are thrown away.
+        """
+        if not self._threads or self._keeper is None:
+            return
+        deadline = time.monotonic() + max(0.0, timeout)
+        with self._changed:
+            self._stopping = True
+            self._backlog.clear()
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._busy == 0, max(0.0, deadline - time.monotonic()))
+            left = list(self._leases.values())
+        for lease in left:
+            self._hand_back(lease)
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join(1.0 if left else 10.0)
+        alive = [thread.name for thread in self._threads if thread.is_alive()]
+        if alive:
+            logger.warning("handlers that do not stop are left to themselves, their tasks are handed back: %s", alive)
+        self._keeper.stop()
+        if self._heartbeat is not None:
+            self._heartbeat.remove()
+        self._threads, self._keeper, self._heartbeat = [], None, None
+        self.queue._workers.discard(self)
+        _started.discard(self)
+        self._call_hooks("shutdown")
+
+    def _hand_back(self, lease: Lease) -> None:
+        try:
+            lease.finish(
+                lambda record, now: transitions.release(record, now, lease_id=lease.lease_id), give_up=lambda: True
+            )
+            logger.info("task %s was handed back to pending", lease.task_id)
+        except OqError as exc:
+            logger.warning("task %s could not be handed back, its lease will run out: %s", lease.task_id, exc)
+
+    def run(self) -> None:
+        """Start, and block until Ctrl-C or SIGTERM; then stop. Requests: see `start`."""
+        ended = threading.Event()
+        earlier: Any = None
+        in_main = threading.current_thread() is threading.main_thread()
+        if in_main:
+            earlier = signal.signal(signal.SIGTERM, lambda *_: ended.set())
+        self.start()
+        try:
+            while self.is_running and not ended.wait(0.5):
+                pass
+        except KeyboardInterrupt:
+            pass
+        finally:
+            if in_main:
+                signal.signal(signal.SIGTERM, earlier)
+            self.stop()
+
+    def __enter__(self) -> Worker:
+        return self.start()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.stop()
+
+    def wake(self) -> None:
+        """Look for tasks now, instead of when the pause between two looks is over."""
+        with self._changed:
+            self._woken = True
+            self._changed.notify_all()
+
+    # --- polling
+
+    def _poll(self) -> None:
+        now = time.monotonic()
+        idle_since = now
+        next_ready = next_leases = now
+        while True:
+            with self._changed:
+                if self._stopping:
+                    return
+                wanted = len(self._backlog) < self.concurrency and self._busy < self.concurrency
+                if self._woken:
+                    self._woken, idle_since, next_ready = False, time.monotonic(), 0.0
+            now = time.monotonic()
+            try:
+                if wanted and now >= next_ready:
+                    if self._look_for_tasks():
+                        idle_since = now
+                    next_ready = time.monotonic() + self._pause(now - idle_since)
+                if now >= next_leases:
+                    soonest = self._look_at_leases()
+                    low, high = _LEASE_SCAN_SECONDS
+                    next_leases = min(now + min(high, max(low, (now - idle_since) / 4)), max(now + 0.5, soonest))
+            except StorageError as exc:
+                logger.warning("worker %s cannot look for tasks for now: %s", self.worker_id, exc)
+                next_ready = next_leases = time.monotonic() + random.uniform(1, 3)
+            except Exception:
+                logger.exception("worker %s: a look for tasks failed", self.worker_id)
+                next_ready = next_leases = time.monotonic() + 5
+            with self._changed:
+                due = min(self._not_before.values(), default=float("inf"))
+                until = min(next_leases, next_ready if self._wants_more() else float("inf"), max(due, now + 0.05))
+                if not self._stopping and not self._woken:
+                    self._changed.wait(max(0.0, min(until - time.monotonic(), self.max_poll_seconds)))
+                if due <= time.monotonic():
+                    next_ready = min(next_ready, time.monotonic())
+
+    def _wants_more(self) -> bool:
+        return len(self._backlog) < self.concurrency and self._busy < self.concurrency
+
+    def _pause(self, idle_seconds: float) -> float:
+        """Return the pause between two looks: a quarter of the time that nothing was found, within bounds."""
+        pause = min(self.max_poll_seconds, max(_MIN_POLL_SECONDS, idle_seconds / 4))
+        return pause * random.uniform(0.8, 1.0)
+
+    def _look_for_tasks(self) -> bool:
+        """Read the ready index; return whether there was anything for the handler threads."""
+        minute = model.minute_of(self.queue.now())
+        entries = self._store.index.scan(model.READY, until_minute=minute)
+        if len(entries) >= 1000:  # more than one page: look at the heads of some shards instead
+            entries = []
+            for shard in random.sample(self.shards, len(self.shards)):
+                entries += self._store.index.scan(f"{model.READY}{shard}/", until_minute=minute)
+                if len(entries) >= self.concurrency * _BACKLOG:
+                    break
+        own = set(self.shards)
+        now = time.monotonic()
+        with self._changed:
+            seen = {entry.key for entry in entries}
+            for key in [k for k, at in self._not_before.items() if at < now and k not in seen]:
+                del self._not_before[key]
+            fresh = [e for e in entries if e.shard in own and self._not_before.get(e.key, 0.0) <= now]
+            fresh.sort(key=lambda entry: entry.minute)
+            fresh = fresh[: self.concurrency * _BACKLOG * 8]
+            random.shuffle(fresh)
+            fresh.sort(key=lambda entry: entry.minute)
+            for entry in fresh:
+                self._not_before[entry.key] = now + 30  # it is being looked at
+            self._backlog.extend(fresh)
+            self._changed.notify_all()
+        return bool(fresh)
+
+    def _look_at_leases(self) -> float:
+        """Recover tasks whose lease has run out; return the monotonic time when the next one may have."""
+        minute = model.minute_of(self.queue.now())
+        own = set(self.shards)
+        soonest = float("inf")
+        for entry in self._store.index.scan(model.LEASES, until_minute=minute):
+            if self._stopping:
+                break
+            at = self._not_before.get(entry.key, 0.0)
+            if entry.shard in own and entry.task_id not in self._leases and at <= time.monotonic():
+                self._judge(entry)
+                at = self._not_before.get(entry.key, float("inf"))
+            soonest = min(soonest, at or float("inf"))
+        return soonest
+
+    # --- one entry
+
+    def _serve(self) -> None:
+        """A handler thread: take an entry, claim its task, run it."""
+        loop: asyncio.AbstractEventLoop | None = None
+        while True:
+            with self._changed:
+                while not self._backlog and not self._stopping:
+                    self._changed.wait()
+                if self._stopping:
+                    break
+                entry = self._backlog.popleft()
+                self._busy += 1
+            try:
+                lease = self._judge(entry, claims=True)
+                if lease is not None:
+                    handler = self._handlers[lease.record.task_type]
+                    if handler.is_async and loop is None:
+                        loop = asyncio.new_event_loop()
+                    self._attempt(lease, handler, loop)
+            except StorageError as exc:
+                logger.warning("worker %s: task %s has to wait: %s", self.worker_id, entry.task_id, exc)
+                self._look_again(entry, random.uniform(1, 3))
+            except Exception:
+                logger.exception("worker %s: task %s", self.worker_id, entry.task_id)
+                self._look_again(entry, 60)
+            finally:
+                with self._changed:
+                    self._busy -= 1
+                    if len(self._backlog) < self.concurrency:
+                        self._changed.notify_all()
+        if loop is not None:
+            loop.close()
+
+    def _look_again(self, entry: IndexEntry, seconds: float) -> None:
+        with self._changed:
+            self._not_before[entry.key] = time.monotonic() + seconds
+
+    def _judge(self, entry: IndexEntry, *, claims: bool = False) -> Lease | None:
+        """Look at the task that an entry points to and do what it needs; return a lease when it was claimed."""
+        try:
+            held = self._store.read(entry.task_id)
+        except RecordError as exc:
+            logger.warning("passed over: %s", exc)
+            self._look_again(entry, 3600)
+            return None
+        now = self.queue.now()
+        if held is None or held.record.status.is_terminal:
+            self._judge_stale(entry)
+        elif held.record.status is TaskStatus.RUNNING:
+            if self._doubtful.get(held.record.id) == held.record.lease_id:
+                return self._take(held, [entry]) if claims else None
+            self._judge_running(held, entry)
+        elif held.record.expires_at is not None and held.record.expires_at <= now:
+            self._settle(held, entry, transitions.expire)
+        elif held.record.available_at > now:
+            self._look_again(entry, (held.record.available_at - now).total_seconds())
+        elif not claims:
+            self._judge_stale(entry)  # a lease entry of a pending task: its ready entry leads to it
+        elif held.record.task_type not in self._handlers:
+            self._look_again(entry, _FOREIGN_TYPE_SECONDS)
+        else:
+            return self._claim(held, entry)
+        return None
+
+    def _judge_stale(self, entry: IndexEntry) -> None:
+        """An entry that leads nowhere: remove it when it is old, else remember it (rule 1)."""
+        if entry.written_at is None:
+            return
+        age = self.queue.now() - entry.written_at
+        if age >= _OLD_ENTRY:
+            self._store.index.leave(entry)
+        self._look_again(entry, max(60.0, (_OLD_ENTRY - age).total_seconds()))
+
+    def _judge_running(self, held: Held, entry: IndexEntry) -> None:
+        record, now = held.record, self.queue.now()
+        ends = record.lease_expires_at
+        if ends is not None and now < ends + timedelta(seconds=_LEASE_PAD_SECONDS):
+            self._look_again(entry, (ends - now).total_seconds() + _LEASE_PAD_SECONDS + random.uniform(0, 0.5))
+            right_key = model.lease_key(record)
+            if entry.key.startswith(model.LEASES) and entry.key < right_key:
+                self._store.index.enter(right_key)
+                self._store.index.leave(entry)
+            return
+        logger.warning("task %s: the lease of worker %s has run out", record.id, record.worker_id)
+        chance = random.random()
+        self._settle(held, entry, lambda record, now: transitions.recover(record, now, chance=chance))
+
+    def _settle(self, held: Held, entry: IndexEntry, transition: Transition) -> None:
+        """Make a transition that anyone may make, and remove the entry that led here."""
+        try:
+            changed = transition(held.record, self._store.clock.stamp())
+            self._store.move(held, changed)
+        except (ConflictError, TransitionError):
+            self._look_again(entry, _LEASE_PAD_SECONDS)
+            return
+        if changed.status is not TaskStatus.PENDING or entry.key != model.ready_key(changed):
+            self._store.index.leave(entry)
+
+    def _claim(self, held: Held, entry: IndexEntry) -> Lease | None:
+        lease_id = model.new_id()
+        record = held.record
+        changed = transitions.claim(
+            record,
+            self._store.clock.stamp(),
+            lease_id=lease_id,
+            worker_id=self.worker_id,
+            lease_seconds=max(1, record.timeout_seconds),
+        )
+        try:
+            made = self._store.move(held, changed)
+        except ConflictError:
+            return None
+        except StorageError:
+            self._doubtful[record.id] = lease_id
+            raise
+        if made.record.lease_id != lease_id:
+            return None
+        return self._take(made, [entry])
+
+    def _take(self, held: Held, ready: list[IndexEntry]) -> Lease | None:
+        """Begin the attempt: the lease entry, then the end of the ready entry."""
+        self._doubtful.pop(held.record.id, None)
+        entries = ready
+        try:
+            entries = [self._store.index.enter(model.lease_key(held.record))]
+        except StorageError as exc:
+            logger.debug("task %s keeps its ready entry as its lease entry: %s", held.record.id, exc)
+        else:
+            for entry in ready:
+                self._store.index.leave(entry)
+        if self._keeper is None:
+            return None
+        lease = Lease(
+            self._store,
+            held,
+            self._keeper,
+            lease_seconds=max(1, held.record.timeout_seconds),
+            entries=entries,
+            renews=self.renew_leases,
+        )
+        with self._changed:
+            self._leases[lease.task_id] = lease
+        return lease
+
+    # --- one attempt
+
+    def _attempt(self, lease: Lease, handler: Handler, loop: asyncio.AbstractEventLoop | None) -> None:
+        context = TaskContext(lease, throttle_seconds=self.progress_throttle_seconds)
+        try:
+            error: BaseException | None = None
+            output: Any = None
+            try:
+                task_input = self._store.load(lease.record, "input")
+                with running_in(context):
+                    output = self._call(handler, task_input, context, loop)
+                model.to_json(output)
+            except (TypeError, ValueError) as exc:
+                error = exc
+            except BaseException as exc:
+                error = exc
+            try:
+                self._end(lease, output, error)
+            except LeaseExpiredError as exc:
+                logger.warning("the result of task %s is thrown away: %s", lease.task_id, exc)
+                return
+            if error is None:
+                self.tasks_completed += 1
+                self._call_hooks("success", context, output)
+            else:
+                self.tasks_failed += 1
+                self._call_hooks("error", context, error)
+        finally:
+            with self._changed:
+                self._leases.pop(lease.task_id, None)
+
+    def _call(
+        self, handler: Handler, task_input: Any, context: TaskContext, loop: asyncio.AbstractEventLoop | None
+    ) -> Any:
+        if not handler.is_async or loop is None:
+            return handler.function(task_input, context) if handler.wants_context else handler.function(task_input)
+        from oq_nb.aio import AsyncTaskContext
+
+        arguments = (task_input, AsyncTaskContext(context)) if handler.wants_context else (task_input,)
+        return loop.run_until_complete(handler.function(*arguments))
+
+    def _end(self, lease: Lease, output: Any, error: BaseException | None) -> None:
+        """Write how the attempt ended, however long the store does not answer."""
+        lease_id = lease.lease_id
+        if error is None:
+            value, ref = self._persistently(lambda: self._store.offload(lease.task_id, "output", output))
+            lease.finish(
+                lambda record, now: transitions.complete(record, now, lease_id=lease_id, output=value, output_ref=ref),
+                give_up=self._gives_up,
+            )
+            return
+        lease.check()
+        lease.flush(2.0)
+        lease.finish(self._end_of_failure(lease, error), give_up=self._gives_up)
+
+    def _end_of_failure(self, lease: Lease, error: BaseException) -> Transition:
+        lease_id, text, chance = lease.lease_id, error_text(error), random.random()
+
+        def change(record: TaskRecord, now: model.Timestamp) -> TaskRecord:
+            if isinstance(error, TaskCancelledError) and record.cancel_requested:
+                return transitions.finish_cancelled(record, now, lease_id=lease_id, reason=None)
+            if isinstance(error, RescheduleError):
+                return transitions.reschedule(record, now, lease_id=lease_id, delay_seconds=error.delay)
+            retryable = isinstance(error, (RetryableError, *self._retry_on)) and not isinstance(error, PermanentError)
+            if retryable:
+                return transitions.retry(record, now, lease_id=lease_id, error=text, chance=chance)
+            return transitions.fail(record, now, lease_id=lease_id, error=text)
+
+        return change
+
+    def _persistently(self, write: Callable[[], tuple[Any, str | None]]) -> tuple[Any, str | None]:
+        while True:
+            try:
+                return write()
+            except StorageError:
+                if self._gives_up():
+                    raise
+                time.sleep(1.0)
+
+    def _gives_up(self) -> bool:
+        return self._stopping
+
+
+class _Heartbeat:
+    """The worker's object under ``workers/``: written from time to time, each version replacing the one before."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = weakref.proxy(worker)
+        self._objects = worker.queue.store.objects
+        self._key = model.worker_key(worker.worker_id)
+        self._version: str | None = None
+        self._started_at = worker.queue.store.clock.stamp()
+
+    def body(self) -> bytes:
+        worker = self._worker
+        current = worker.current_tasks
+        return WorkerRecord(
+            worker_id=worker.worker_id,
+            started_at=self._started_at,
+            last_heartbeat=worker.queue.store.clock.stamp(),
+            shards=worker.shards,
+            current_task=current[0] if current else None,
+            tasks_completed=worker.tasks_completed,
+            tasks_failed=worker.tasks_failed,
+            current_tasks=current,
+            task_types=sorted(worker._handlers),
+        ).to_bytes()
+
+    def tick(self) -> float | None:
+        try:
+            before, self._version = self._version, self._objects.put(self._key, self.body()).version_id
+            if before is not None:
+                self._objects.delete(self._key, version_id=before)
+        except ReferenceError:
+            return None
+        except OqError as exc:
+            logger.debug("heartbeat: %s", exc)
+        return time.monotonic() + _HEARTBEAT_SECONDS
+
+    def tidy(self) -> None:
+        """Remove older versions of this object, and the objects of workers that are dead for a day."""
+        try:
+            long_ago = self._worker.queue.now() - _DEAD_WORKER
+            lines = list(self._objects.versions(model.WORKERS)) if self._objects.is_versioned else []
+            alive = {e.key for e in lines if e.is_latest and not e.is_delete_marker and e.last_modified > long_ago}
+            for entry in sorted(lines, key=lambda entry: entry.is_delete_marker)[:200]:
+                if entry.key not in alive or not entry.is_latest:
+                    self._objects.delete(entry.key, version_id=entry.version_id)
+                elif entry.key == self._key:
+                    self._version = entry.version_id
+        except StorageError as exc:
+            logger.debug("objects of dead workers stay for now: %s", exc)
+
+    def remove(self) -> None:
+        """Take the worker out of the register."""
+        try:
+            if self._objects.is_versioned:
+                for entry in list(self._objects.versions(self._key)):
+                    if entry.key == self._key:
+                        self._objects.delete(entry.key, version_id=entry.version_id)
+            else:
+                self._objects.delete(self._key)
+        except OqError as exc:
+            logger.debug("the worker's object stays: %s", exc)
+
+
+def _worker_id(worker_id: str | None) -> str:
+    if worker_id is None:
+        host = "".join(char for char in socket.gethostname() if char.isalnum() or char == "-")[:40] or "host"
+        return f"{host}-{os.getpid()}-{model.new_id()[:6]}"
+    if not isinstance(worker_id, str) or not 1 <= len(worker_id) <= 200:
+        raise ConfigurationError("worker_id: text of 1 to 200 characters is needed")
+    if "/" in worker_id or not worker_id.isprintable():
+        raise ConfigurationError(f"worker_id: no slashes or control characters: {worker_id!r}")
+    return worker_id
+
+
+def _own_shards(shards: Iterable[str] | None, every: list[str]) -> list[str]:
+    if shards is None:
+        return every
+    own = sorted(set(shards))
+    wrong = [shard for shard in own if shard not in set(every)]
+    if wrong or not own:
+        raise ConfigurationError(f"shards: {wrong or 'none given'}; this queue has {every[0]} to {every[-1]}")
+    return own
+
+
+@atexit.register
+def _stop_all() -> None:
+    """At the interpreter's end: hand running tasks back, as far as there is time."""
+    for worker in list(_started):
+        worker.stop(_EXIT_SECONDS)
