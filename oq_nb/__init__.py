@@ -1,9 +1,63 @@
-"""oq_nb: a task queue on an S3 bucket, with live progress, made for notebooks."""
+"""oq_nb: a task queue on an S3 bucket, with live progress, made for notebooks.
+
+Importing this package loads neither boto3 nor IPython nor ipywidgets: each is loaded when it is first needed.
+"""
 
 from __future__ import annotations
 
-from oq_nb.errors import OqError
+from oq_nb.client import Queue, Task, connect, default_queue
+from oq_nb.context import TaskContext, current_context
+from oq_nb.errors import (
+    ConfigurationError,
+    ConflictError,
+    LeaseExpiredError,
+    OqError,
+    PermanentError,
+    RecordError,
+    RescheduleError,
+    RetryableError,
+    StorageDeniedError,
+    StorageError,
+    StorageUnavailableError,
+    TaskCancelledError,
+    TaskFailedError,
+    TaskNotFoundError,
+    TransitionError,
+    WaitTimeoutError,
+)
+from oq_nb.model import Progress, RetryPolicy, TaskRecord, TaskStatus, WorkerRecord
+from oq_nb.worker import Worker
 
-__all__ = ["OqError", "__version__"]
+__all__ = [
+    "ConfigurationError",
+    "ConflictError",
+    "LeaseExpiredError",
+    "OqError",
+    "PermanentError",
+    "Progress",
+    "Queue",
+    "RecordError",
+    "RescheduleError",
+    "RetryPolicy",
+    "RetryableError",
+    "StorageDeniedError",
+    "StorageError",
+    "StorageUnavailableError",
+    "Task",
+    "TaskCancelledError",
+    "TaskContext",
+    "TaskFailedError",
+    "TaskNotFoundError",
+    "TaskRecord",
+    "TaskStatus",
+    "TransitionError",
+    "WaitTimeoutError",
+    "Worker",
+    "WorkerRecord",
+    "__version__",
+    "connect",
+    "current_context",
+    "default_queue",
+]
 
 __version__ = "0.1.0"

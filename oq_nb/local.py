@@ -133,12 +133,13 @@ def start(*, data_dir: Path | None = None, timeout_seconds: float = 30) -> Local
     _prepare_folder(root)
     with _exclusive(root, timeout_seconds):
         deadline = time.monotonic() + timeout_seconds
+        if _is_locked(root):  # one lives: it may be dying, its starter may have died, its disk may be slow
+            state = _read_state(root)
+            pid = _known_pid(root, state)
+            if _wait_until_ready(root, state, deadline):
+                return _describe(root, state)
         if not _is_locked(root):
             return _launch(root, deadline)
-        state = _read_state(root)  # it lives, but its starter died, or its disk is slow
-        pid = _known_pid(root, state)
-        if _wait_until_ready(root, state, deadline):
-            return _describe(root, state)
     message = f"the embedded store (process {pid}) runs, but has not answered for {timeout_seconds:g} s"
     raise StorageUnavailableError(f"{message}: end it with oq local stop, then try again. Log: {_log(root)}")
 
@@ -187,7 +188,13 @@ def _launch(root: Path, deadline: float) -> LocalStore:
         ports = _choose_ports(ports)
         _remove_sockets(ports)
         started_at = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        state = {"kind": kind, "host": socket.gethostname(), "ports": ports, "pid": None, "started_at": started_at}
+        state: dict[str, Any] = {
+            "kind": kind,
+            "host": socket.gethostname(),
+            "ports": ports,
+            "pid": None,
+            "started_at": started_at,
+        }
         _write_private(root / "state.json", state)
         command = _weed_command(program, ports) if kind == "seaweedfs" else _moto_command(ports)
         state["pid"] = _spawn(root, command, environment)
@@ -366,11 +373,11 @@ def _known_pid(root: Path, state: dict[str, Any]) -> int:
 def _end(root: Path, state: dict[str, Any], grace_seconds: float) -> bool:
     """End the server that has the lock: ask, then kill. Say whether it is gone."""
     for number, seconds in ((signal.SIGTERM, grace_seconds), (signal.SIGKILL, 5.0)):
+        if _is_locked(root):
+            os.kill(state["pid"], number)
         deadline = time.monotonic() + seconds
         while _is_locked(root) and time.monotonic() < deadline:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(state["pid"], number)
-            time.sleep(0.05)
+            time.sleep(0.02)
     if _is_locked(root):
         return False
     _write_private(root / "state.json", {**state, "pid": None})

@@ -460,7 +460,7 @@ class Worker:
         elif held.record.expires_at is not None and held.record.expires_at <= now:
             self._settle(held, entry, transitions.expire)
         elif held.record.available_at > now:
-            self._look_again(entry, (held.record.available_at - now).total_seconds())
+            self._look_again(entry, -(now - held.record.available_at).total_seconds())
         elif not claims:
             self._judge_stale(entry)  # a lease entry of a pending task: its ready entry leads to it
         elif held.record.task_type not in self._handlers:
@@ -482,7 +482,7 @@ class Worker:
         record, now = held.record, self.queue.now()
         ends = record.lease_expires_at
         if ends is not None and now < ends + timedelta(seconds=_LEASE_PAD_SECONDS):
-            self._look_again(entry, (ends - now).total_seconds() + _LEASE_PAD_SECONDS + random.uniform(0, 0.5))
+            self._look_again(entry, -(now - ends).total_seconds() + _LEASE_PAD_SECONDS + random.uniform(0, 0.5))
             right_key = model.lease_key(record)
             if entry.key.startswith(model.LEASES) and entry.key < right_key:
                 self._store.index.enter(right_key)
