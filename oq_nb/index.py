@@ -47,6 +47,11 @@ class IndexEntry:
         return self.key.rsplit("/", 1)[1]
 
     @property
+    def name(self) -> str:
+        """Key and version: the same key may stand for another entry later."""
+        return f"{self.key}?{self.version_id}"
+
+    @property
     def shard(self) -> str:
         """The task's shard."""
         return self.key.split("/")[1]
@@ -72,15 +77,21 @@ class Index:
         """Write an entry. Requests: 1 PUT."""
         return IndexEntry(key, self._objects.put(key, b"").version_id)
 
+    def find(self, key: str) -> list[IndexEntry]:
+        """Return the versions of one entry that are there now. Requests: 1 LIST."""
+        if not self._by_version:
+            return [IndexEntry(key)]
+        return [
+            IndexEntry(entry.key, entry.version_id, entry.last_modified)
+            for entry in self._listing(key)
+            if entry.key == key and not entry.is_delete_marker
+        ]
+
     def leave(self, entry: IndexEntry) -> None:
-        """Remove an entry, as far as the store lets us. Requests: 1 DELETE, and 1 LIST when its version is unknown."""
+        """Remove the version of an entry that was seen, as far as the store lets us. Requests: 1 DELETE."""
         try:
-            if entry.version_id is not None and self._by_version:
+            if self._by_version:
                 self._delete(entry.key, entry.version_id)
-            elif self._by_version:
-                for found in self._objects.versions(entry.key):
-                    if found.key == entry.key:
-                        self._delete(found.key, found.version_id)
             else:
                 self._objects.delete(entry.key)
         except StorageError as exc:

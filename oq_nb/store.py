@@ -163,7 +163,7 @@ class TaskStore:
     def move(self, held: Held, record: TaskRecord, *, doubted: Sequence[bytes] = ()) -> Held:
         """Write a changed task over the one that was last seen; its ready entry first when it becomes pending.
 
-        The entry of the state that it leaves stays: the caller removes it, or hands it to `remove_entry_of`.
+        The entry of the state that it leaves stays: the caller removes it.
 
         Args:
             held: the task as last seen.
@@ -205,22 +205,26 @@ class TaskStore:
             changed = transition(held.record, self.clock.stamp())
             if changed is held.record:
                 return held
+            left = self._entries_left(held.record, changed)
             try:
                 made = self.move(held, changed)
             except ConflictError:
                 held = None
                 time.sleep(random.uniform(0, min(1.0, 0.01 * 2**attempt)))
                 continue
-            self.remove_entry_of(held.record, changed)
+            for entry in left:
+                self.index.leave(entry)
             return made
         raise ConflictError(f"task {task_id} is being changed by others all the time: try again", key=task_id)
 
-    def remove_entry_of(self, before: TaskRecord, after: TaskRecord) -> None:
-        """Remove the index entry of the state that a task has left, where it can be told from the task."""
+    def _entries_left(self, before: TaskRecord, after: TaskRecord) -> list[IndexEntry]:
+        """Return the index entries of the state that a change leaves.
+
+        They are looked up before the change: what is written under the same key after it belongs to a later state.
+        """
         if before.status is TaskStatus.PENDING and after.status is not TaskStatus.PENDING:
-            self.index.leave(IndexEntry(model.ready_key(before)))
-        elif before.status is TaskStatus.RUNNING and after.status is not TaskStatus.RUNNING and before.lease_expires_at:
-            self.index.leave(IndexEntry(model.lease_key(before)))
+            return self.index.find(model.ready_key(before))
+        return []
 
     def _put(
         self,

@@ -134,7 +134,7 @@ class Worker:
         self._store = queue.store
         self._changed = threading.Condition()  # guards the fields below
         self._backlog: deque[IndexEntry] = deque()
-        self._not_before: dict[str, float] = {}  # entry key → monotonic time of the next look
+        self._not_before: dict[str, float] = {}  # entry → monotonic time of the next look
         self._leases: dict[str, Lease] = {}
         self._doubtful: dict[str, str] = {}  # task id → lease id of a claim whose answer was lost
         self._busy = 0
@@ -375,16 +375,16 @@ class Worker:
         own = set(self.shards)
         now = time.monotonic()
         with self._changed:
-            seen = {entry.key for entry in entries}
+            seen = {entry.name for entry in entries}
             for key in [k for k, at in self._not_before.items() if at < now and k not in seen]:
                 del self._not_before[key]
-            fresh = [e for e in entries if e.shard in own and self._not_before.get(e.key, 0.0) <= now]
+            fresh = [e for e in entries if e.shard in own and self._not_before.get(e.name, 0.0) <= now]
             fresh.sort(key=lambda entry: entry.minute)
             fresh = fresh[: self.concurrency * _BACKLOG * 8]
             random.shuffle(fresh)
             fresh.sort(key=lambda entry: entry.minute)
             for entry in fresh:
-                self._not_before[entry.key] = now + 30  # it is being looked at
+                self._not_before[entry.name] = now + 30  # it is being looked at
             self._backlog.extend(fresh)
             self._changed.notify_all()
         return bool(fresh)
@@ -397,10 +397,10 @@ class Worker:
         for entry in self._store.index.scan(model.LEASES, until_minute=minute):
             if self._stopping:
                 break
-            at = self._not_before.get(entry.key, 0.0)
+            at = self._not_before.get(entry.name, 0.0)
             if entry.shard in own and entry.task_id not in self._leases and at <= time.monotonic():
                 self._judge(entry)
-                at = self._not_before.get(entry.key, float("inf"))
+                at = self._not_before.get(entry.name, float("inf"))
             soonest = min(soonest, at or float("inf"))
         return soonest
 
@@ -440,7 +440,7 @@ class Worker:
 
     def _look_again(self, entry: IndexEntry, seconds: float) -> None:
         with self._changed:
-            self._not_before[entry.key] = time.monotonic() + seconds
+            self._not_before[entry.name] = time.monotonic() + seconds
 
     def _judge(self, entry: IndexEntry, *, claims: bool = False) -> Lease | None:
         """Look at the task that an entry points to and do what it needs; return a lease when it was claimed."""
@@ -500,7 +500,7 @@ class Worker:
         except (ConflictError, TransitionError):
             self._look_again(entry, _LEASE_PAD_SECONDS)
             return
-        if changed.status is not TaskStatus.PENDING or entry.key != model.ready_key(changed):
+        if entry.version_id is not None or changed.status.is_terminal or entry.key != model.ready_key(changed):
             self._store.index.leave(entry)
 
     def _claim(self, held: Held, entry: IndexEntry) -> Lease | None:
