@@ -1,0 +1,5 @@
+"""``python -m oq_nb`` is ``oq``."""
+
+from oq_nb.cli import main
+
+main()
