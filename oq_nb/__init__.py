@@ -5,7 +5,7 @@ Importing this package loads neither boto3 nor IPython nor ipywidgets: each is l
 
 from __future__ import annotations
 
-from oq_nb.client import Queue, Task, connect, default_queue
+from oq_nb.client import connect, default_queue
 from oq_nb.context import TaskContext, current_context
 from oq_nb.errors import (
     ConfigurationError,
@@ -26,6 +26,8 @@ from oq_nb.errors import (
     WaitTimeoutError,
 )
 from oq_nb.model import Progress, RetryPolicy, TaskRecord, TaskStatus, WorkerRecord
+from oq_nb.queue import Queue
+from oq_nb.task import Task
 from oq_nb.worker import Worker
 
 __all__ = [

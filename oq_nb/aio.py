@@ -1,7 +1,8 @@
 """The same queue as coroutines: thin wrappers that run the synchronous calls in threads. No second implementation.
 
 The example of the progress-reporting feature runs with ``from oq_nb.aio import connect, Worker`` and nothing else
-changed. Imports of the package: `client`, `context`, `worker` (inside functions, because workers import this module).
+changed. Imports of the package: `client`, `queue`, `task`, `context`; `worker` inside functions, because workers import
+this module.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import asyncio
 from collections.abc import Callable, Generator, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from oq_nb import client
+from oq_nb import client, queue, task
 from oq_nb.context import TaskContext
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class AsyncTaskContext:
 class Task:
     """An `oq_nb.Task` whose methods are coroutines; ``await task`` gives its result."""
 
-    def __init__(self, task: client.Task) -> None:
+    def __init__(self, task: task.Task) -> None:
         self.sync = task
 
     def __repr__(self) -> str:
@@ -93,7 +94,7 @@ class Task:
 class Queue:
     """An `oq_nb.Queue` whose methods are coroutines."""
 
-    def __init__(self, queue: client.Queue) -> None:
+    def __init__(self, queue: queue.Queue) -> None:
         self.sync = queue
 
     def __repr__(self) -> str:

@@ -21,7 +21,8 @@ from oq_nb.text import printable
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from oq_nb.client import Queue, Task
+    from oq_nb.queue import Queue
+    from oq_nb.task import Task
 
 __all__ = ["app", "main"]
 

@@ -70,6 +70,7 @@ class Lease:
         self._keeper = keeper
         self._entries = list(entries)
         self._renews = renews
+        self._monotonic = store.clock.monotonic
         self._io = threading.Lock()  # held while a write is under way
         self._changed = threading.Condition()  # guards what follows
         self._held = held
@@ -78,7 +79,7 @@ class Lease:
         self._written = 0  # number of the newest report that is written
         self._last_write = float("-inf")
         self._write_at = float("inf")
-        self._renew_at = time.monotonic() + lease_seconds / 3 if renews else float("inf")
+        self._renew_at = self._monotonic() + lease_seconds / 3 if renews else float("inf")
         self._failures = 0
         self._retry_at = float("-inf")  # while the store does not answer
         self._over: OqError | None = None
@@ -127,7 +128,7 @@ class Lease:
         Requests: 1 PUT, If-Match, by a background thread.
         """
         self.check()
-        now = time.monotonic()
+        now = self._monotonic()
         with self._changed:
             self._pending = progress
             self._asked += 1
@@ -145,7 +146,7 @@ class Lease:
         with self._changed:
             if self._pending is None or self._over is not None:
                 return self._pending is None
-            self._write_at = time.monotonic()
+            self._write_at = self._monotonic()
             number = self._asked
         self._keeper.call(self)
         return self._wait_for(number, timeout_seconds)
@@ -177,7 +178,7 @@ class Lease:
     def tick(self) -> float | None:
         """Write what is due: progress, a renewal, or both in one PUT."""
         with self._io:
-            now = time.monotonic()
+            now = self._monotonic()
             with self._changed:
                 if self._over is not None:
                     return None
@@ -216,7 +217,7 @@ class Lease:
 
     def _note_failure(self, reason: str) -> None:
         """Try again later; say it once."""
-        self._retry_at = time.monotonic() + _RETRY_SECONDS[min(self._failures, len(_RETRY_SECONDS) - 1)]
+        self._retry_at = self._monotonic() + _RETRY_SECONDS[min(self._failures, len(_RETRY_SECONDS) - 1)]
         if self._failures == 0:
             logger.warning(
                 "task %s: progress cannot be written for now, the work goes on and it is tried again: %s",

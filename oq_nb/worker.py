@@ -5,11 +5,10 @@ renews leases, writes progress and sends the heartbeat. All are daemons; `Worker
 
 Invariants:
 
-* Losing a race for a task is normal and silent; a handler runs only under a lease of its own.
-* Nothing that stands in the bucket stops a worker: an object that is not a task is logged once and passed over.
-* A stranger's entry that leads nowhere is removed only when it is old (rule 1 of the protocol).
+* A handler runs only under a lease of its own; what is done at an index entry is in `claims`, a run in `attempt`.
+* No thread of a worker ends before `Worker.stop`, whatever the store or a handler does.
 
-Imports of the package: all but `client`'s edges (`view`, `cli`, `aio`).
+Imports of the package: `queue`, `claims`, `attempt`, `lease`, `context`, `keeper`, `heartbeat` and what they stand on.
 """
 
 from __future__ import annotations
@@ -26,32 +25,21 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
-from datetime import timedelta
 from types import TracebackType
 from typing import Any, TypeVar
 
 from oq_nb import model, transitions
-from oq_nb.client import Queue
-from oq_nb.context import TaskContext, running_in
-from oq_nb.errors import (
-    ConfigurationError,
-    ConflictError,
-    LeaseExpiredError,
-    OqError,
-    PermanentError,
-    RecordError,
-    RescheduleError,
-    RetryableError,
-    StorageError,
-    TaskCancelledError,
-    TransitionError,
-)
-from oq_nb.handlers import Handler, error_text, handler_of
+from oq_nb.attempt import run_attempt
+from oq_nb.claims import Claim, Claims
+from oq_nb.context import TaskContext
+from oq_nb.errors import ConfigurationError, LeaseExpiredError, OqError, StorageError
+from oq_nb.handlers import Handler, handler_of
+from oq_nb.heartbeat import Heartbeat
 from oq_nb.index import IndexEntry
 from oq_nb.keeper import Keeper
 from oq_nb.lease import Lease
-from oq_nb.model import TaskRecord, TaskStatus, WorkerRecord
-from oq_nb.store import Held, Transition
+from oq_nb.model import WorkerRecord
+from oq_nb.queue import Queue
 
 __all__ = ["Worker"]
 
@@ -60,13 +48,8 @@ logger = logging.getLogger("oq_nb.worker")
 F = TypeVar("F", bound=Callable[..., Any])
 Hook = Callable[..., Any]
 
-_OLD_ENTRY = timedelta(minutes=10)  # rule 1
-_DEAD_WORKER = timedelta(days=1)
 _MIN_POLL_SECONDS = 0.1
-_FOREIGN_TYPE_SECONDS = 60.0
-_HEARTBEAT_SECONDS = 15.0
 _LEASE_SCAN_SECONDS = (2.0, 60.0)
-_LEASE_PAD_SECONDS = 1.0  # a Date header tells whole seconds
 _EXIT_SECONDS = 2.0
 _BACKLOG = 4  # entries kept waiting per handler thread
 
@@ -132,17 +115,17 @@ class Worker:
         self._handlers: dict[str, Handler] = {}
         self._hooks: dict[str, list[Hook]] = {"startup": [], "shutdown": [], "success": [], "error": []}
         self._store = queue.store
+        self._claims = Claims(self._store, self.worker_id, lambda task_type: task_type in self._handlers)
         self._changed = threading.Condition()  # guards the fields below
         self._backlog: deque[IndexEntry] = deque()
-        self._not_before: dict[str, float] = {}  # entry → monotonic time of the next look
         self._leases: dict[str, Lease] = {}
-        self._doubtful: dict[str, str] = {}  # task id → lease id of a claim whose answer was lost
         self._busy = 0
         self._woken = False
         self._stopping = False
         self._threads: list[threading.Thread] = []
         self._keeper: Keeper | None = None
-        self._heartbeat: _Heartbeat | None = None
+        self._heartbeat: Heartbeat | None = None
+        self._started_at = self._store.clock.stamp()
 
     def __repr__(self) -> str:
         state = "running" if self.is_running else "stopped"
@@ -231,8 +214,9 @@ class Worker:
             raise ConfigurationError('no handler: register one with @worker.task("type") before start()')
         self._stopping = False
         self._keeper = Keeper(self.worker_id, max_threads=min(self.concurrency, 16) + 1)
-        self._heartbeat = _Heartbeat(self)
-        self._store.prove_conditional_writes(model.worker_key(self.worker_id), self._heartbeat.body())
+        self._started_at = self._store.clock.stamp()
+        self._heartbeat = Heartbeat(self._store.objects, self.worker_id, self._describe)
+        self._store.prove_conditional_writes(self._heartbeat.key, self._describe())
         self._heartbeat.tidy()
         self._keeper.call(self._heartbeat)
         self._call_hooks("startup")
@@ -327,12 +311,12 @@ class Worker:
             with self._changed:
                 if self._stopping:
                     return
-                wanted = len(self._backlog) < self.concurrency and self._busy < self.concurrency
+                wants_more = self._wants_more()
                 if self._woken:
                     self._woken, idle_since, next_ready = False, time.monotonic(), 0.0
             now = time.monotonic()
             try:
-                if wanted and now >= next_ready:
+                if wants_more and now >= next_ready:
                     if self._look_for_tasks():
                         idle_since = now
                     next_ready = time.monotonic() + self._pause(now - idle_since)
@@ -346,13 +330,13 @@ class Worker:
             except Exception:
                 logger.exception("worker %s: a look for tasks failed", self.worker_id)
                 next_ready = next_leases = time.monotonic() + 5
+            due = self._claims.next_due_at()
             with self._changed:
-                due = min(self._not_before.values(), default=float("inf"))
                 until = min(next_leases, next_ready if self._wants_more() else float("inf"), max(due, now + 0.05))
                 if not self._stopping and not self._woken:
                     self._changed.wait(max(0.0, min(until - time.monotonic(), self.max_poll_seconds)))
-                if due <= time.monotonic():
-                    next_ready = min(next_ready, time.monotonic())
+            if due <= time.monotonic():
+                next_ready = min(next_ready, time.monotonic())
 
     def _wants_more(self) -> bool:
         return len(self._backlog) < self.concurrency and self._busy < self.concurrency
@@ -373,18 +357,13 @@ class Worker:
                 if len(entries) >= self.concurrency * _BACKLOG:
                     break
         own = set(self.shards)
-        now = time.monotonic()
+        fresh = [entry for entry in self._claims.due(entries) if entry.shard in own]
+        fresh.sort(key=lambda entry: entry.minute)
+        fresh = fresh[: self.concurrency * _BACKLOG * 8]
+        random.shuffle(fresh)  # so that several workers do not fight over the same head
+        fresh.sort(key=lambda entry: entry.minute)
+        self._claims.take_up(fresh)
         with self._changed:
-            seen = {entry.name for entry in entries}
-            for key in [k for k, at in self._not_before.items() if at < now and k not in seen]:
-                del self._not_before[key]
-            fresh = [e for e in entries if e.shard in own and self._not_before.get(e.name, 0.0) <= now]
-            fresh.sort(key=lambda entry: entry.minute)
-            fresh = fresh[: self.concurrency * _BACKLOG * 8]
-            random.shuffle(fresh)
-            fresh.sort(key=lambda entry: entry.minute)
-            for entry in fresh:
-                self._not_before[entry.name] = now + 30  # it is being looked at
             self._backlog.extend(fresh)
             self._changed.notify_all()
         return bool(fresh)
@@ -393,18 +372,15 @@ class Worker:
         """Recover tasks whose lease has run out; return the monotonic time when the next one may have."""
         minute = model.minute_of(self.queue.now())
         own = set(self.shards)
-        soonest = float("inf")
-        for entry in self._store.index.scan(model.LEASES, until_minute=minute):
+        entries = self._store.index.scan(model.LEASES, until_minute=minute)
+        for entry in self._claims.due(entries):
             if self._stopping:
                 break
-            at = self._not_before.get(entry.name, 0.0)
-            if entry.shard in own and entry.task_id not in self._leases and at <= time.monotonic():
-                self._judge(entry)
-                at = self._not_before.get(entry.name, float("inf"))
-            soonest = min(soonest, at or float("inf"))
-        return soonest
+            if entry.shard in own and entry.task_id not in self._leases:
+                self._claims.judge(entry)
+        return min((self._claims.due_at(entry) for entry in entries), default=float("inf"))
 
-    # --- one entry
+    # --- handler threads
 
     def _serve(self) -> None:
         """A handler thread: take an entry, claim its task, run it."""
@@ -418,18 +394,17 @@ class Worker:
                 entry = self._backlog.popleft()
                 self._busy += 1
             try:
-                lease = self._judge(entry, claims=True)
-                if lease is not None:
-                    handler = self._handlers[lease.record.task_type]
-                    if handler.is_async and loop is None:
+                claim = self._claims.judge(entry, may_claim=True)
+                if claim is not None:
+                    if self._handlers[claim.held.record.task_type].is_async and loop is None:
                         loop = asyncio.new_event_loop()
-                    self._attempt(lease, handler, loop)
+                    self._run(claim, loop)
             except StorageError as exc:
                 logger.warning("worker %s: task %s has to wait: %s", self.worker_id, entry.task_id, exc)
-                self._look_again(entry, random.uniform(1, 3))
+                self._claims.look_again(entry, random.uniform(1, 3))
             except Exception:
                 logger.exception("worker %s: task %s", self.worker_id, entry.task_id)
-                self._look_again(entry, 60)
+                self._claims.look_again(entry, 60)
             finally:
                 with self._changed:
                     self._busy -= 1
@@ -438,261 +413,58 @@ class Worker:
         if loop is not None:
             loop.close()
 
-    def _look_again(self, entry: IndexEntry, seconds: float) -> None:
-        with self._changed:
-            self._not_before[entry.name] = time.monotonic() + seconds
-
-    def _judge(self, entry: IndexEntry, *, claims: bool = False) -> Lease | None:
-        """Look at the task that an entry points to and do what it needs; return a lease when it was claimed."""
-        try:
-            held = self._store.read(entry.task_id)
-        except RecordError as exc:
-            logger.warning("passed over: %s", exc)
-            self._look_again(entry, 3600)
-            return None
-        now = self.queue.now()
-        if held is None or held.record.status.is_terminal:
-            self._judge_stale(entry)
-        elif held.record.status is TaskStatus.RUNNING:
-            if self._doubtful.get(held.record.id) == held.record.lease_id:
-                return self._take(held, [entry]) if claims else None
-            self._judge_running(held, entry)
-        elif held.record.expires_at is not None and held.record.expires_at <= now:
-            self._settle(held, entry, transitions.expire)
-        elif held.record.available_at > now:
-            self._look_again(entry, -(now - held.record.available_at).total_seconds())
-        elif not claims:
-            self._judge_stale(entry)  # a lease entry of a pending task: its ready entry leads to it
-        elif held.record.task_type not in self._handlers:
-            self._look_again(entry, _FOREIGN_TYPE_SECONDS)
-        else:
-            return self._claim(held, entry)
-        return None
-
-    def _judge_stale(self, entry: IndexEntry) -> None:
-        """An entry that leads nowhere: remove it when it is old, else remember it (rule 1)."""
-        if entry.written_at is None:
-            return
-        age = self.queue.now() - entry.written_at
-        if age >= _OLD_ENTRY:
-            self._store.index.leave(entry)
-        self._look_again(entry, max(60.0, (_OLD_ENTRY - age).total_seconds()))
-
-    def _judge_running(self, held: Held, entry: IndexEntry) -> None:
-        record, now = held.record, self.queue.now()
-        ends = record.lease_expires_at
-        if ends is not None and now < ends + timedelta(seconds=_LEASE_PAD_SECONDS):
-            self._look_again(entry, -(now - ends).total_seconds() + _LEASE_PAD_SECONDS + random.uniform(0, 0.5))
-            right_key = model.lease_key(record)
-            if entry.key.startswith(model.LEASES) and entry.key < right_key:
-                self._store.index.enter(right_key)
-                self._store.index.leave(entry)
-            return
-        logger.warning("task %s: the lease of worker %s has run out", record.id, record.worker_id)
-        chance = random.random()
-        self._settle(held, entry, lambda record, now: transitions.recover(record, now, chance=chance))
-
-    def _settle(self, held: Held, entry: IndexEntry, transition: Transition) -> None:
-        """Make a transition that anyone may make, and remove the entry that led here."""
-        try:
-            changed = transition(held.record, self._store.clock.stamp())
-            self._store.move(held, changed)
-        except (ConflictError, TransitionError):
-            self._look_again(entry, _LEASE_PAD_SECONDS)
-            return
-        if entry.version_id is not None or changed.status.is_terminal or entry.key != model.ready_key(changed):
-            self._store.index.leave(entry)
-
-    def _claim(self, held: Held, entry: IndexEntry) -> Lease | None:
-        lease_id = model.new_id()
-        record = held.record
-        changed = transitions.claim(
-            record,
-            self._store.clock.stamp(),
-            lease_id=lease_id,
-            worker_id=self.worker_id,
-            lease_seconds=max(1, record.timeout_seconds),
-        )
-        try:
-            made = self._store.move(held, changed)
-        except ConflictError:
-            return None
-        except StorageError:
-            self._doubtful[record.id] = lease_id
-            raise
-        if made.record.lease_id != lease_id:
-            return None
-        return self._take(made, [entry])
-
-    def _take(self, held: Held, ready: list[IndexEntry]) -> Lease | None:
-        """Begin the attempt: the lease entry, then the end of the ready entry."""
-        self._doubtful.pop(held.record.id, None)
-        entries = ready
-        try:
-            entries = [self._store.index.enter(model.lease_key(held.record))]
-        except StorageError as exc:
-            logger.debug("task %s keeps its ready entry as its lease entry: %s", held.record.id, exc)
-        else:
-            for entry in ready:
-                self._store.index.leave(entry)
-        if self._keeper is None:
-            return None
+    def _run(self, claim: Claim, loop: asyncio.AbstractEventLoop | None) -> None:
+        """Run the handler of a claimed task to its end."""
+        record = claim.held.record
+        assert self._keeper is not None
         lease = Lease(
             self._store,
-            held,
+            claim.held,
             self._keeper,
-            lease_seconds=max(1, held.record.timeout_seconds),
-            entries=entries,
+            lease_seconds=max(1, record.timeout_seconds),
+            entries=claim.entries,
             renews=self.renew_leases,
         )
-        with self._changed:
-            self._leases[lease.task_id] = lease
-        return lease
-
-    # --- one attempt
-
-    def _attempt(self, lease: Lease, handler: Handler, loop: asyncio.AbstractEventLoop | None) -> None:
         context = TaskContext(lease, throttle_seconds=self.progress_throttle_seconds)
+        with self._changed:
+            self._leases[record.id] = lease
         try:
-            error: BaseException | None = None
-            output: Any = None
-            try:
-                task_input = self._store.load(lease.record, "input")
-                with running_in(context):
-                    output = self._call(handler, task_input, context, loop)
-                model.to_json(output)
-            except (TypeError, ValueError) as exc:
-                error = exc
-            except BaseException as exc:
-                error = exc
-            try:
-                self._end(lease, output, error)
-            except LeaseExpiredError as exc:
-                logger.warning("the result of task %s is thrown away: %s", lease.task_id, exc)
-                return
-            if error is None:
-                self.tasks_completed += 1
-                self._call_hooks("success", context, output)
-            else:
-                self.tasks_failed += 1
-                self._call_hooks("error", context, error)
+            output, error = run_attempt(
+                self._store,
+                lease,
+                self._handlers[record.task_type],
+                context,
+                retry_on=self._retry_on,
+                loop=loop,
+                gives_up=lambda: self._stopping,
+            )
+        except LeaseExpiredError as exc:
+            logger.warning("the result of task %s is thrown away: %s", record.id, exc)
+            return
         finally:
             with self._changed:
-                self._leases.pop(lease.task_id, None)
-
-    def _call(
-        self, handler: Handler, task_input: Any, context: TaskContext, loop: asyncio.AbstractEventLoop | None
-    ) -> Any:
-        if not handler.is_async or loop is None:
-            return handler.function(task_input, context) if handler.wants_context else handler.function(task_input)
-        from oq_nb.aio import AsyncTaskContext
-
-        arguments = (task_input, AsyncTaskContext(context)) if handler.wants_context else (task_input,)
-        return loop.run_until_complete(handler.function(*arguments))
-
-    def _end(self, lease: Lease, output: Any, error: BaseException | None) -> None:
-        """Write how the attempt ended, however long the store does not answer."""
-        lease_id = lease.lease_id
+                self._leases.pop(record.id, None)
         if error is None:
-            value, ref = self._persistently(lambda: self._store.offload(lease.task_id, "output", output))
-            lease.finish(
-                lambda record, now: transitions.complete(record, now, lease_id=lease_id, output=value, output_ref=ref),
-                give_up=self._gives_up,
-            )
-            return
-        lease.check()
-        lease.flush(2.0)
-        lease.finish(self._end_of_failure(lease, error), give_up=self._gives_up)
+            self.tasks_completed += 1
+            self._call_hooks("success", context, output)
+        else:
+            self.tasks_failed += 1
+            self._call_hooks("error", context, error)
 
-    def _end_of_failure(self, lease: Lease, error: BaseException) -> Transition:
-        lease_id, text, chance = lease.lease_id, error_text(error), random.random()
-
-        def change(record: TaskRecord, now: model.Timestamp) -> TaskRecord:
-            if isinstance(error, TaskCancelledError) and record.cancel_requested:
-                return transitions.finish_cancelled(record, now, lease_id=lease_id, reason=None)
-            if isinstance(error, RescheduleError):
-                return transitions.reschedule(record, now, lease_id=lease_id, delay_seconds=error.delay)
-            retryable = isinstance(error, (RetryableError, *self._retry_on)) and not isinstance(error, PermanentError)
-            if retryable:
-                return transitions.retry(record, now, lease_id=lease_id, error=text, chance=chance)
-            return transitions.fail(record, now, lease_id=lease_id, error=text)
-
-        return change
-
-    def _persistently(self, write: Callable[[], tuple[Any, str | None]]) -> tuple[Any, str | None]:
-        while True:
-            try:
-                return write()
-            except StorageError:
-                if self._gives_up():
-                    raise
-                time.sleep(1.0)
-
-    def _gives_up(self) -> bool:
-        return self._stopping
-
-
-class _Heartbeat:
-    """The worker's object under ``workers/``: written from time to time, each version replacing the one before."""
-
-    def __init__(self, worker: Worker) -> None:
-        self._worker = weakref.proxy(worker)
-        self._objects = worker.queue.store.objects
-        self._key = model.worker_key(worker.worker_id)
-        self._version: str | None = None
-        self._started_at = worker.queue.store.clock.stamp()
-
-    def body(self) -> bytes:
-        worker = self._worker
-        current = worker.current_tasks
+    def _describe(self) -> bytes:
+        """Return what the heartbeat says."""
+        current = self.current_tasks
         return WorkerRecord(
-            worker_id=worker.worker_id,
+            worker_id=self.worker_id,
             started_at=self._started_at,
-            last_heartbeat=worker.queue.store.clock.stamp(),
-            shards=worker.shards,
+            last_heartbeat=self._store.clock.stamp(),
+            shards=self.shards,
             current_task=current[0] if current else None,
-            tasks_completed=worker.tasks_completed,
-            tasks_failed=worker.tasks_failed,
+            tasks_completed=self.tasks_completed,
+            tasks_failed=self.tasks_failed,
             current_tasks=current,
-            task_types=sorted(worker._handlers),
+            task_types=sorted(self._handlers),
         ).to_bytes()
-
-    def tick(self) -> float | None:
-        try:
-            before, self._version = self._version, self._objects.put(self._key, self.body()).version_id
-            if before is not None:
-                self._objects.delete(self._key, version_id=before)
-        except ReferenceError:
-            return None
-        except OqError as exc:
-            logger.debug("heartbeat: %s", exc)
-        return time.monotonic() + _HEARTBEAT_SECONDS
-
-    def tidy(self) -> None:
-        """Remove older versions of this object, and the objects of workers that are dead for a day."""
-        try:
-            long_ago = self._worker.queue.now() - _DEAD_WORKER
-            lines = list(self._objects.versions(model.WORKERS)) if self._objects.is_versioned else []
-            alive = {e.key for e in lines if e.is_latest and not e.is_delete_marker and e.last_modified > long_ago}
-            for entry in sorted(lines, key=lambda entry: entry.is_delete_marker)[:200]:
-                if entry.key not in alive or not entry.is_latest:
-                    self._objects.delete(entry.key, version_id=entry.version_id)
-                elif entry.key == self._key:
-                    self._version = entry.version_id
-        except StorageError as exc:
-            logger.debug("objects of dead workers stay for now: %s", exc)
-
-    def remove(self) -> None:
-        """Take the worker out of the register."""
-        try:
-            if self._objects.is_versioned:
-                for entry in list(self._objects.versions(self._key)):
-                    if entry.key == self._key:
-                        self._objects.delete(entry.key, version_id=entry.version_id)
-            else:
-                self._objects.delete(self._key)
-        except OqError as exc:
-            logger.debug("the worker's object stays: %s", exc)
 
 
 def _worker_id(worker_id: str | None) -> str:
