@@ -1,0 +1,87 @@
+"""Stores and queues for tests; every test has a prefix of its own, and may leave no thread behind."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from pathlib import Path
+
+import pytest
+
+import oq_nb
+from oq_nb import client, local
+from oq_nb.queue import Queue
+from oq_nb.store import TaskStore
+from oq_nb.testing import FakeStore
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(autouse=True)
+def surroundings_of_its_own(monkeypatch, tmp_path_factory):
+    """No setting of the user's reaches a test, and no test reaches the user's embedded store."""
+    for name in ("S3_BUCKET", "S3_ENDPOINT", "S3_REGION", "AWS_PROFILE", "AWS_ENDPOINT_URL", "OQ_LOCAL_KIND"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("OQ_LOCAL_DIR", str(tmp_path_factory.getbasetemp() / "embedded"))
+    monkeypatch.setattr(client, "_default_queue", None)
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left_behind():
+    before = set(threading.enumerate())
+    yield
+    deadline = time.monotonic() + 5
+    while True:
+        left = [t.name for t in threading.enumerate() if t not in before and t.name.startswith("oq-")]
+        if not left or time.monotonic() > deadline:
+            break
+        time.sleep(0.02)
+    assert not left, f"threads left behind: {left}"
+
+
+@pytest.fixture
+def fake_store() -> FakeStore:
+    return FakeStore()
+
+
+@pytest.fixture
+def fake_queue(fake_store) -> Queue:
+    """A queue on the fake store."""
+    return Queue(TaskStore(fake_store))
+
+
+def _server(directory: Path, kind: str):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OQ_LOCAL_KIND", kind)
+        return local.start(data_dir=directory)
+
+
+@pytest.fixture(scope="session")
+def seaweedfs(tmp_path_factory):
+    """A SeaweedFS server of this test run."""
+    directory = tmp_path_factory.mktemp("seaweedfs")
+    yield _server(directory, "seaweedfs")
+    local.stop(data_dir=directory)
+
+
+@pytest.fixture(scope="session")
+def moto_server(tmp_path_factory):
+    """A moto server of this test run."""
+    directory = tmp_path_factory.mktemp("moto")
+    yield _server(directory, "moto")
+    local.stop(data_dir=directory)
+
+
+def connect_to(server: local.LocalStore, **options) -> Queue:
+    """Connect to a server of this test run; under a prefix of its own unless one is given."""
+    settings = {"bucket": "oq-tests", "create": True, "prefix": f"t-{uuid.uuid4().hex}/"} | options
+    return oq_nb.connect(
+        endpoint=server.endpoint, access_key=server.access_key, secret_key=server.secret_key, **settings
+    )
+
+
+@pytest.fixture
+def queue(seaweedfs) -> Queue:
+    """A queue on SeaweedFS, under a prefix of its own."""
+    return connect_to(seaweedfs)
