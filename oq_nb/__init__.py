@@ -28,6 +28,7 @@ from oq_nb.errors import (
 from oq_nb.model import Progress, RetryPolicy, TaskRecord, TaskStatus, WorkerRecord
 from oq_nb.queue import Queue
 from oq_nb.task import Task
+from oq_nb.waiting import as_completed, wait
 from oq_nb.worker import Worker
 
 __all__ = [
@@ -57,9 +58,11 @@ __all__ = [
     "Worker",
     "WorkerRecord",
     "__version__",
+    "as_completed",
     "connect",
     "current_context",
     "default_queue",
+    "wait",
 ]
 
 __version__ = "0.1.0"

@@ -84,7 +84,8 @@ def run_attempt(
         lease.flush(_FLUSH_SECONDS)
         lease.finish(_end_of_failure(lease_id, error, retry_on), give_up=gives_up)
         return output, error
-    value, ref = _insist(lease, lambda: store.offload(lease.task_id, "output", output), gives_up)
+    attempt = lease.record.attempt
+    value, ref = _insist(lease, lambda: store.offload(lease.task_id, "output", output, attempt=attempt), gives_up)
     lease.finish(
         lambda record, now: transitions.complete(record, now, lease_id=lease_id, output=value, output_ref=ref),
         give_up=gives_up,

@@ -29,6 +29,7 @@ __all__ = ["Claim", "Claims"]
 
 logger = logging.getLogger("oq_nb.worker")
 
+_YOUNG_ENTRY = timedelta(minutes=2)  # twice what may lie between an entry and its task
 _OLD_ENTRY = timedelta(minutes=10)  # rule 1
 _BEING_LOOKED_AT_SECONDS = 30.0
 _FOREIGN_TYPE_SECONDS = 60.0
@@ -128,12 +129,18 @@ class Claims:
         return self._judge_pending(held, entry, may_claim)
 
     def _judge_stale(self, entry: IndexEntry) -> None:
-        """An entry that leads nowhere: remove it when it is old, else remember it (rule 1)."""
+        """An entry that leads nowhere: remove it when it is old, else remember it (rule 1).
+
+        A young one is written just before its task: it is looked at again soon, then ever less often.
+        """
         if entry.written_at is None:
             return
         age = self._store.clock.now() - entry.written_at
         if age >= _OLD_ENTRY:
             self._store.index.leave(entry)
+        elif age < _YOUNG_ENTRY:
+            self.look_again(entry, max(0.1, age.total_seconds() / 2))
+            return
         self.look_again(entry, max(60.0, (_OLD_ENTRY - age).total_seconds()))
 
     def _judge_pending(self, held: Held, entry: IndexEntry, may_claim: bool) -> Claim | None:

@@ -83,6 +83,7 @@ class Lease:
         self._failures = 0
         self._retry_at = float("-inf")  # while the store does not answer
         self._over: OqError | None = None
+        self._is_ending = False  # the end is all that is written from now on
         if renews:
             keeper.call(self, self._renew_at)
 
@@ -180,7 +181,7 @@ class Lease:
         with self._io:
             now = self._monotonic()
             with self._changed:
-                if self._over is not None:
+                if self._over is not None or self._is_ending:
                     return None
                 if now < self._write_at and now < self._renew_at:
                     return self._next_at()
@@ -253,6 +254,8 @@ class Lease:
 
         Requests: 1 PUT, If-Match, and 1 DELETE; 1 PUT more when the task becomes pending.
         """
+        # A renewal between two tries would meet a first one that was applied, and take its own end for a lost lease.
+        self._is_ending = True
         bodies: list[bytes] = []
         tries = 0
         while True:
@@ -283,21 +286,23 @@ class Lease:
 
     def _write(self, transition: Transition, bodies: list[bytes] | None = None) -> Held:
         """Make one change, on the newest state of the task; the caller holds `_io`."""
+        held = self._held
         for _ in range(_CONFLICT_TRIES):
             try:
-                changed = transition(self._held.record, self._store.clock.stamp())
+                changed = transition(held.record, self._store.clock.stamp())
             except (LeaseExpiredError, TransitionError) as exc:
                 self._lose(exc)
                 raise
+            self._held = held  # ours: what another attempt wrote is never shown to this one's handler
             try:
-                made = self._store.move(self._held, changed, doubted=bodies or ())
+                made = self._store.move(held, changed, doubted=bodies or ())
             except ConflictError:
                 found = self._store.read(self.task_id)
                 if found is None:
                     gone = LeaseExpiredError(f"task {self.task_id} is gone from the bucket", task_id=self.task_id)
                     self._lose(gone)
                     raise gone from None
-                self._held = found
+                held = found
                 continue
             except StorageError:
                 if bodies is not None:

@@ -271,6 +271,13 @@ class Progress(_Record):
 
         return f"<Progress {progress_line(self)}>"
 
+    __str__ = __repr__
+
+    def _repr_html_(self) -> str:
+        from oq_nb.markup import progress_html
+
+        return progress_html(self)
+
 
 class TaskRecord(_Record):
     """A task as it stands in the bucket."""
@@ -473,9 +480,9 @@ def lease_key(record: TaskRecord) -> str:
     return f"{LEASES}{record.shard}/{minute_of(record.lease_expires_at)}/{record.id}"
 
 
-def payload_key(task_id: str, which: str) -> str:
-    """Return the key of a large ``input`` or ``output``."""
-    return f"{PAYLOADS}{task_id}/{which}.json"
+def payload_key(task_id: str, which: str, attempt: int = 1) -> str:
+    """Return the key of a large ``input``, or of the ``output`` of an attempt: ``output.json``, ``output-2.json`` …"""
+    return f"{PAYLOADS}{task_id}/{which}.json" if attempt <= 1 else f"{PAYLOADS}{task_id}/{which}-{attempt}.json"
 
 
 def worker_key(worker_id: str) -> str:

@@ -1,6 +1,6 @@
 """`Queue`: the tasks in a bucket, and what can be done with them from outside of a worker.
 
-Imports of the package: `errors`, `model`, `transitions`, `index`, `store`, `task`.
+Imports of the package: `errors`, `model`, `transitions`, `index`, `store`, `task`, `watch`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from oq_nb import model, transitions
 from oq_nb.errors import (
@@ -26,6 +26,11 @@ from oq_nb.index import IndexEntry
 from oq_nb.model import IdempotencyRecord, RetryPolicy, TaskRecord, TaskStatus, Timestamp, WorkerRecord
 from oq_nb.store import TaskStore
 from oq_nb.task import Task
+from oq_nb.watch import Watcher
+
+if TYPE_CHECKING:
+    from oq_nb.dashboard import QueueWidget
+    from oq_nb.waiting import MapResults
 
 __all__ = ["Queue"]
 
@@ -52,10 +57,34 @@ class Queue:
         self.store = store
         self._label = label
         self._workers: weakref.WeakSet[Wakeable] = weakref.WeakSet()
+        #: Looks at what widgets, pages and waiters of this process watch; makes no request while nobody does.
+        self.watcher = Watcher(store)
+        self._widget: QueueWidget | None = None
 
     def __repr__(self) -> str:
         label = f" ({self._label})" if self._label else ""
         return f"<Queue {repr(self.store.objects)[1:-1].removeprefix('S3Store ')}{label}>"
+
+    # --- showing
+
+    def widget(self, interval: float = 2.0) -> QueueWidget:
+        """Return a live display of the queue for a notebook; the same one each time.
+
+        Args:
+            interval: seconds between two looks while something changes; above 0.
+
+        Requests: none before it is shown; then as `oq_nb.watch.Watcher.overview` says, until it is closed or dropped.
+        """
+        from oq_nb.dashboard import QueueWidget
+
+        if self._widget is None or self._widget.is_finished or self._widget.interval != interval:
+            self._widget = QueueWidget(self, interval)
+        return self._widget
+
+    def _repr_mimebundle_(self, **_: object) -> dict[str, str]:
+        from oq_nb.dashboard import queue_bundle
+
+        return queue_bundle(self)
 
     # --- submitting
 
@@ -145,6 +174,38 @@ class Queue:
             raise failure
         return made
 
+    def map(
+        self,
+        task_type: str,
+        inputs: Iterable[Any],
+        *,
+        timeout: float | None = None,
+        progress: bool = True,
+        **options: Any,
+    ) -> MapResults:
+        """Run a handler on many inputs; return an iterator of its outputs in the order of the inputs.
+
+        As `concurrent.futures.Executor.map`: all tasks are submitted at once, an error is raised where its result would
+        be. Unlike there the other tasks go on then; ``tasks`` of what is returned has their handles, ``cancel()`` stops
+        them.
+
+        Args:
+            task_type: which handler runs them.
+            inputs: one for each task.
+            timeout: seconds from now, for all; None to wait for ever.
+            progress: show one bar for the group, in notebooks and terminals.
+            **options: as for `submit`, the same for all.
+
+        Raises:
+            ConfigurationError: an argument is not usable. Nothing was written.
+            StorageError: the store did not take all.
+
+        Requests: as `submit_many`, then as `oq_nb.wait`; iterating raises what `Task.result` raises.
+        """
+        from oq_nb.waiting import MapResults
+
+        return MapResults(self.submit_many(task_type, inputs, **options), timeout, progress=progress)
+
     def _new_record(
         self,
         task_type: str,
@@ -221,7 +282,7 @@ class Queue:
         )
         try:
             self.store.objects.put(path, claim.to_bytes(), create=True)
-            return self._create(record)
+            return self._create_or_get(record)
         except ConflictError:
             pass
         found = self.store.objects.get(path)
@@ -229,10 +290,10 @@ class Queue:
             raise ConflictError(f"idempotency_key: {key!r} was removed just now, try again", key=path)
         earlier = IdempotencyRecord.from_bytes(found.body, key=path)
         if earlier.task_id == record.id:
-            return self._create(record)
+            return self._create_or_get(record)
         if earlier.expires_at <= self.store.clock.now():
             self.store.objects.put(path, claim.to_bytes(), if_match=found.etag)
-            return self._create(record)
+            return self._create_or_get(record)
         if earlier.input_hash != claim.input_hash or earlier.task_type != claim.task_type:
             raise ConfigurationError(
                 f"idempotency_key: {key!r} already stands for task {earlier.task_id} with another input or type",
@@ -243,10 +304,14 @@ class Queue:
             return Task(self, held)
         # Whoever wrote the key stopped before its task: write it under the id that was promised.
         task_id = earlier.task_id
+        return self._create_or_get(record.evolve(id=task_id, shard=self.store.shard_of(task_id)))
+
+    def _create_or_get(self, record: TaskRecord) -> Task:
+        """Write the task of an idempotency key, unless somebody who has the same key did so first."""
         try:
-            return self._create(record.evolve(id=task_id, shard=self.store.shard_of(task_id)))
+            return self._create(record)
         except ConflictError:
-            return self._get(task_id)
+            return self._get(record.id)
 
     # --- looking
 

@@ -2,16 +2,18 @@
 
 Invariants:
 
-* Every botocore failure becomes one of our own errors, with the remedy in its message; secrets are in none of them.
+* Every failure becomes one of our own errors, with the remedy in its message (`s3_errors`); secrets are in none.
 * A write whose answer was lost is sent again only with its condition; a conflict that follows is marked `ambiguous`,
   because it may be our own first try that is met. Whoever knows the content decides (see `store`).
 * All requests are bounded in time and tries, counted by kind, and their ``Date`` headers set the clock.
 
-Imports nothing of the package but `errors` and `clock`.
+Imports nothing of the package but `errors`, `s3_errors` and `clock`.
 """
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import random
 import threading
 import time
@@ -19,20 +21,17 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NoReturn, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
+from oq_nb import s3_errors
 from oq_nb.clock import Clock
-from oq_nb.errors import (
-    ConfigurationError,
-    ConflictError,
-    StorageDeniedError,
-    StorageError,
-    StorageUnavailableError,
-)
+from oq_nb.errors import ConfigurationError, OqError, StorageError
 
 __all__ = ["NOT_MODIFIED", "Entry", "NotModified", "ObjectStore", "PutResult", "S3Store", "StoredObject"]
 
 T = TypeVar("T")
+
+_MAX_OBJECT_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -118,20 +117,6 @@ class ObjectStore(Protocol):
         """Remove an object, or one version of it; one that is not there is no error. Requests: 1 DELETE."""
 
 
-_UNAVAILABLE_CODES = {
-    "SlowDown",
-    "Throttling",
-    "ThrottlingException",
-    "RequestLimitExceeded",
-    "TooManyRequests",
-    "InternalError",
-    "ServiceUnavailable",
-    "RequestTimeout",
-    "RequestTimeoutException",
-}
-_CONFLICT_CODES = {"PreconditionFailed", "ConditionalRequestConflict", "OperationAborted"}
-
-
 class S3Store:
     """An `ObjectStore` on any S3 endpoint, through boto3.
 
@@ -147,7 +132,7 @@ class S3Store:
         attempts: tries of a request that the store did not answer, from 1.
         clock: keeps the store's time.
         sleep: waits between tries, seconds.
-        client_options: further arguments of ``boto3.client``, such as ``verify``.
+        client_options: further arguments of ``boto3.client``, such as ``verify``; its ``config`` is merged into ours.
 
     Raises:
         ConfigurationError: an argument cannot be used.
@@ -173,6 +158,8 @@ class S3Store:
         import botocore.exceptions as failures
         from botocore.config import Config
 
+        options = dict(client_options or {})
+
         self.bucket, self.prefix, self.endpoint, self.region = bucket, prefix, endpoint, region
         self.clock = clock or Clock()
         self.requests: Counter[str] = Counter()
@@ -192,6 +179,7 @@ class S3Store:
             user_agent_extra="oq_nb",
         )
         try:
+            config = config.merge(options.pop("config", None) or Config())
             self._client = boto3.session.Session().client(
                 "s3",
                 endpoint_url=endpoint,
@@ -199,10 +187,12 @@ class S3Store:
                 aws_access_key_id=access_key,
                 aws_secret_access_key=secret_key,
                 config=config,
-                **(client_options or {}),
+                **options,
             )
-        except (failures.BotoCoreError, ValueError) as exc:
-            raise ConfigurationError(f"endpoint or region: {exc}") from exc
+        except (failures.BotoCoreError, ValueError, TypeError, AttributeError) as exc:
+            raise ConfigurationError(
+                f"no S3 client for endpoint {endpoint!r}, region {region!r} and the options given: {exc}"
+            ) from exc
 
     def __repr__(self) -> str:
         where = self.endpoint or f"AWS {self._client.meta.region_name}"
@@ -231,10 +221,12 @@ class S3Store:
         try:
             answer = self._call("get_object", Key=self.prefix + key, **extra)
         except self._failures.ClientError as exc:
-            if _status(exc) == 304:
+            if s3_errors.is_not_modified(exc):
                 return NOT_MODIFIED
             raise
         with answer["Body"] as stream:
+            if answer.get("ContentLength", 0) > _MAX_OBJECT_BYTES:
+                raise StorageError(f"{key} has {answer['ContentLength']:,} bytes: too large to read", key=key)
             body = stream.read()
         return StoredObject(body, self._etag(answer, key), answer.get("VersionId"))
 
@@ -259,6 +251,9 @@ class S3Store:
         Raises:
             ConflictError: the condition did not hold; `ambiguous` when an earlier try had no answer.
         """
+        # SeaweedFS stores an empty object when a writer dies between the head of its request and the body (4.48, tried),
+        # unless the request says what the body is.
+        digest = base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()
         extra: dict[str, str] = {}
         if create:
             extra["IfNoneMatch"] = "*"
@@ -268,7 +263,7 @@ class S3Store:
         def send() -> Any:
             if before_try is not None:
                 before_try()
-            return self._call("put_object", Key=self.prefix + key, Body=body, **extra)
+            return self._call("put_object", Key=self.prefix + key, Body=body, ContentMD5=digest, **extra)
 
         answer = self._run("PUT", key, send)
         return PutResult(self._etag(answer, key), answer.get("VersionId"))
@@ -282,51 +277,48 @@ class S3Store:
 
     def entries(self, prefix: str, *, page_size: int = 1000) -> Iterator[Entry]:
         """Yield what stands under a prefix, in key order. Requests: 1 LIST a page."""
-        more: dict[str, str] = {}
-        while True:
-            page = self._page("list_objects_v2", prefix, page_size, more)
-            for item in page.get("Contents", ()):
-                yield Entry(
-                    item["Key"][len(self.prefix) :], item["LastModified"], item.get("ETag", ""), item.get("Size", 0)
-                )
-            if not page.get("IsTruncated") or not page.get("NextContinuationToken"):
-                return
-            more = {"ContinuationToken": page["NextContinuationToken"]}
+        more: dict[str, str] | None = {}
+        while more is not None:
+            found, more = self._page("list_objects_v2", prefix, page_size, more)
+            yield from found
 
     def versions(self, prefix: str, *, page_size: int = 1000) -> Iterator[Entry]:
         """Yield all versions and delete markers under a prefix, newest first for each key. Requests: 1 LIST a page."""
-        more: dict[str, str] = {}
-        while True:
-            page = self._page("list_object_versions", prefix, page_size, more)
-            found = [self._version(item, False) for item in page.get("Versions", ())]
+        more: dict[str, str] | None = {}
+        while more is not None:
+            found, more = self._page("list_object_versions", prefix, page_size, more)
+            yield from found
+
+    def _page(
+        self, operation: str, prefix: str, page_size: int, more: dict[str, str]
+    ) -> tuple[list[Entry], dict[str, str] | None]:
+        """Return a page of a listing, and what to ask for the next one, None when there is none."""
+
+        def ask() -> tuple[list[Entry], dict[str, str] | None]:
+            page = self._call(operation, Prefix=self.prefix + prefix, MaxKeys=page_size, **more)
+            found = [self._entry(item) for name in ("Contents", "Versions") for item in page.get(name, ())]
             markers = page.get("DeleteMarkers", ())
             if markers:
-                found += [self._version(item, True) for item in markers]
-                found.sort(key=lambda entry: entry.last_modified, reverse=True)
+                found += [self._entry(item, is_delete_marker=True) for item in markers]
+                # The answer does not say how versions and markers interleave within a second, but which is the latest.
+                found.sort(key=lambda entry: (entry.is_latest, entry.last_modified), reverse=True)
                 found.sort(key=lambda entry: entry.key)
-            yield from found
-            if not page.get("IsTruncated") or not page.get("NextKeyMarker"):
-                return
-            more = {"KeyMarker": page["NextKeyMarker"]}
-            if page.get("NextVersionIdMarker"):
-                more["VersionIdMarker"] = page["NextVersionIdMarker"]
+            following = {ours: page[theirs] for theirs, ours in _NEXT.items() if page.get(theirs)}
+            return found, following if page.get("IsTruncated") and following else None
 
-    def _version(self, item: dict[str, Any], is_delete_marker: bool) -> Entry:
+        page: tuple[list[Entry], dict[str, str] | None] = self._run("LIST", prefix, ask)
+        return page
+
+    def _entry(self, item: dict[str, Any], *, is_delete_marker: bool = False) -> Entry:
         return Entry(
             item["Key"][len(self.prefix) :],
             item["LastModified"],
             item.get("ETag", ""),
             item.get("Size", 0),
             item.get("VersionId"),
-            bool(item.get("IsLatest")),
+            bool(item.get("IsLatest", True)),
             is_delete_marker,
         )
-
-    def _page(self, operation: str, prefix: str, page_size: int, more: dict[str, str]) -> dict[str, Any]:
-        page: dict[str, Any] = self._run(
-            "LIST", prefix, lambda: self._call(operation, Prefix=self.prefix + prefix, MaxKeys=page_size, **more)
-        )
-        return page
 
     # --- the bucket itself
 
@@ -345,7 +337,8 @@ class S3Store:
             try:
                 return self._call("create_bucket", **extra)
             except self._failures.ClientError as exc:
-                if _code(exc) in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists") and self.bucket_exists():
+                code = exc.response.get("Error", {}).get("Code")
+                if code in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists") and self.bucket_exists():
                     return None
                 raise
 
@@ -392,75 +385,25 @@ class S3Store:
         for attempt in range(1, self._attempts + 1):
             try:
                 return call()
-            except self._failures.ClientError as exc:
-                if missing is not None and _status(exc) == 404 and _code(exc) != "NoSuchBucket":
+            except OqError:
+                raise
+            except Exception as exc:
+                if missing is not None and s3_errors.is_missing(exc, kind):
                     return missing()
-                passing = self._is_passing(exc, kind)
-                if not passing or attempt == self._attempts:
-                    self._raise_answer(exc, kind, key, doubt)
-                doubt = doubt or _status(exc) >= 500
-            except self._failures.HTTPClientError as exc:
-                if isinstance(exc, self._failures.SSLError) or attempt == self._attempts:
-                    self._raise_silence(exc, kind, key)
-                doubt = doubt or not isinstance(
-                    exc, (self._failures.EndpointConnectionError, self._failures.ConnectTimeoutError)
-                )
-            except self._failures.IncompleteReadError as exc:
-                if attempt == self._attempts:
-                    self._raise_silence(exc, kind, key)
-            except self._failures.NoCredentialsError as exc:
-                raise StorageDeniedError(
-                    "no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or attach a role"
-                ) from exc
-            except self._failures.BotoCoreError as exc:
-                if isinstance(exc, self._failures.ParamValidationError):
-                    raise ConfigurationError(f"{kind} {key or self.bucket}: {exc}", key=key) from exc
-                raise StorageError(f"{kind} {key or self.bucket} failed: {exc}", key=key) from exc
+                if attempt == self._attempts or not s3_errors.may_pass(exc, kind):
+                    request = s3_errors.Request(kind, key, self.bucket, self.endpoint)
+                    raise s3_errors.translate(exc, request, tries=attempt, doubt=doubt) from exc
+                doubt = doubt or s3_errors.leaves_doubt(exc)
             self._sleep(min(2.0, 0.1 * 2**attempt) * random.uniform(0.5, 1.0))
         raise AssertionError("unreachable")
 
-    def _is_passing(self, exc: Any, kind: str) -> bool:
-        status, code = _status(exc), _code(exc)
-        if code == "ConditionalRequestConflict":
-            return kind == "PUT"  # another conditional write was in flight: the condition was not even tried
-        return status in (429, 500, 502, 503, 504) or code in _UNAVAILABLE_CODES
 
-    def _raise_answer(self, exc: Any, kind: str, key: str, doubt: bool) -> NoReturn:
-        status, code, name = _status(exc), _code(exc), key or self.bucket
-        what = f"{kind} {name} on bucket {self.bucket!r}"
-        if status == 412 or code in _CONFLICT_CODES or (status == 404 and kind == "PUT" and code != "NoSuchBucket"):
-            raise ConflictError(f"{what}: the object is not what was last seen", key=key, ambiguous=doubt) from exc
-        if status == 404:
-            raise ConfigurationError(
-                f"bucket {self.bucket!r} does not exist at {self.endpoint or 'AWS S3'}: check its name, or create it "
-                "with connect(..., create=True)"
-            ) from exc
-        if status in (401, 403):
-            raise StorageDeniedError(
-                f"{what} was refused ({code}): check the credentials and that their policy allows it; "
-                "`oq doctor` prints the policy that is needed",
-                key=key,
-            ) from exc
-        if status in (301, 307, 400) and code in ("PermanentRedirect", "AuthorizationHeaderMalformed", "301"):
-            raise ConfigurationError(f"region: bucket {self.bucket!r} is in another region ({code})") from exc
-        if self._is_passing(exc, kind):
-            raise StorageUnavailableError(
-                f"{what} was not served ({status} {code}), {self._attempts} tries: the store is busy or ill, try later",
-                key=key,
-            ) from exc
-        if status == 400 and code == "InvalidBucketName":
-            raise ConfigurationError(f"bucket: {self.bucket!r} is not a valid name") from exc
-        raise StorageError(f"{what} failed: {status} {code}", key=key) from exc
-
-    def _raise_silence(self, exc: Exception, kind: str, key: str) -> NoReturn:
-        where = self.endpoint or "AWS S3"
-        raise StorageUnavailableError(
-            f"no answer from {where} to {kind} {key or self.bucket} ({type(exc).__name__}): is the store running and "
-            "reachable from here? It can be tried again",
-            key=key,
-        ) from exc
-
-
+#: Where the next page of a listing begins: as the answer says it, as the request wants it.
+_NEXT = {
+    "NextContinuationToken": "ContinuationToken",
+    "NextKeyMarker": "KeyMarker",
+    "NextVersionIdMarker": "VersionIdMarker",
+}
 _KINDS = {
     "get_object": "GET",
     "get_bucket_versioning": "GET",
@@ -472,14 +415,6 @@ _KINDS = {
     "delete_object": "DELETE",
     "head_bucket": "HEAD",
 }
-
-
-def _status(exc: Any) -> int:
-    return int(exc.response.get("ResponseMetadata", {}).get("HTTPStatusCode") or 0)
-
-
-def _code(exc: Any) -> str:
-    return str(exc.response.get("Error", {}).get("Code", ""))
 
 
 def _none() -> None:

@@ -152,13 +152,10 @@ class TaskStore:
     # --- writing
 
     def create(self, record: TaskRecord) -> Held:
-        """Write a new task, its index entry first. Requests: 2 PUT."""
-        if record.status is TaskStatus.PENDING:
-            fresh = self._fresh_entry(model.ready_key(record))
-            return self._put(record, None, before_try=fresh.keep)
-        made = self._put(record, None)
-        self.index.enter(model.lease_key(record))
-        return made
+        """Write a new task, pending or running, its index entry first. Requests: 2 PUT."""
+        is_pending = record.status is TaskStatus.PENDING
+        fresh = self._fresh_entry(model.ready_key(record) if is_pending else model.lease_key(record))
+        return self._put(record, None, keep_entry=fresh.keep)
 
     def move(self, held: Held, record: TaskRecord, *, doubted: Sequence[bytes] = ()) -> Held:
         """Write a changed task over the one that was last seen; its ready entry first when it becomes pending.
@@ -231,12 +228,12 @@ class TaskStore:
         record: TaskRecord,
         over: Held | None,
         doubted: Sequence[bytes] = (),
-        before_try: Callable[[], object] | None = None,
+        keep_entry: Callable[[], object] | None = None,
     ) -> Held:
         body = record.to_bytes()
         try:
             result = self.objects.put(
-                record.key, body, if_match=over.etag if over else None, create=over is None, before_try=before_try
+                record.key, body, if_match=over.etag if over else None, create=over is None, before_try=keep_entry
             )
         except ConflictError as exc:
             if not exc.ambiguous and not doubted:
@@ -245,6 +242,8 @@ class TaskStore:
             if mine is None:
                 raise
             return mine
+        if keep_entry is not None:
+            keep_entry()  # nothing, unless the process stood still while it sent the task
         return Held(record, result.etag, result.version_id)
 
     def _find_own_write(self, key: str, bodies: set[bytes]) -> Held | None:
@@ -268,15 +267,17 @@ class TaskStore:
 
     # --- payloads
 
-    def offload(self, task_id: str, which: str, value: Any) -> tuple[Any, str | None]:
+    def offload(self, task_id: str, which: str, value: Any, *, attempt: int = 1) -> tuple[Any, str | None]:
         """Return ``(value, None)``, or ``(None, key)`` after writing a large value to an object of its own.
+
+        An attempt writes to a key of its own: one that has lost its lease must not change what another has completed.
 
         Requests: 1 PUT for a value above 64 KiB.
         """
         body = model.to_json(value)
         if len(body) <= PAYLOAD_LIMIT_BYTES:
             return value, None
-        key = model.payload_key(task_id, which)
+        key = model.payload_key(task_id, which, attempt)
         self.objects.put(key, body)
         return None, key
 
@@ -338,10 +339,14 @@ class _FreshEntry:
         self._written: tuple[float, float] | None = None
 
     def keep(self) -> None:
-        monotonic, wall = self._clock.monotonic(), self._clock.wall()
-        if self._written is not None:
-            passed = (monotonic - self._written[0], abs(wall - self._written[1]))
-            if max(passed) < _PAUSE_SECONDS:
-                return
-        self._index.enter(self._key)
-        self._written = (monotonic, wall)
+        """Write the entry unless that was just now; a pause while it is being written counts too."""
+        while not self._is_fresh():
+            asked = (self._clock.monotonic(), self._clock.wall())
+            self._index.enter(self._key)
+            self._written = asked
+
+    def _is_fresh(self) -> bool:
+        if self._written is None:
+            return False
+        monotonic, wall = self._written
+        return max(self._clock.monotonic() - monotonic, abs(self._clock.wall() - wall)) < _PAUSE_SECONDS

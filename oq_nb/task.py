@@ -1,24 +1,22 @@
 """`Task`: a handle on a task, what was last seen of it and what can be done with it.
 
-Imports of the package: `errors`, `model`, `store`, `view`.
+Imports of the package: `errors`, `model`, `store`, `view`, `markup`; `waiting` and `widget` when they are needed.
 """
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
-from oq_nb import view
-from oq_nb.errors import TaskCancelledError, TaskFailedError, TaskNotFoundError, WaitTimeoutError
+from oq_nb import markup, view
+from oq_nb.errors import TaskCancelledError, TaskFailedError, TaskNotFoundError
 from oq_nb.model import Progress, TaskRecord, TaskStatus
 from oq_nb.store import Held
 
 if TYPE_CHECKING:
     from oq_nb.queue import Queue
+    from oq_nb.widget import TaskWidget
 
 __all__ = ["Task"]
-
-_POLL_SECONDS = (0.1, 2.0)
 
 
 class Task:
@@ -32,6 +30,7 @@ class Task:
     def __init__(self, queue: Queue, held: Held) -> None:
         self.queue = queue
         self._held = held
+        self._widget: TaskWidget | None = None
 
     def __repr__(self) -> str:
         return f"<Task {view.task_line(self.record, self.queue.now())}>"
@@ -113,29 +112,24 @@ class Task:
         self._held = held
         return self
 
-    def wait(self, timeout: float | None = None) -> Task:
-        """Wait until it has ended, however it ended; return this handle.
+    def wait(self, timeout: float | None = None, *, progress: bool = False) -> Task:
+        """Wait until it has ended, however it ended; return this handle. A store that is away is waited for.
 
         Args:
             timeout: seconds; None to wait for ever.
+            progress: show a bar meanwhile.
 
         Raises:
             WaitTimeoutError: it has not ended in time.
+            TaskNotFoundError: it is gone from the bucket.
+            StorageDeniedError: it may not be read.
 
-        Requests: 1 GET, If-None-Match, after 0.1 s, then less and less often, every 2 s in the end.
+        Requests: 1 GET, If-None-Match, at once, then less and less often, every 2 s in the end; see `oq_nb.wait` for
+        several.
         """
-        deadline = None if timeout is None else time.monotonic() + timeout
-        pause, longest = _POLL_SECONDS
-        while not self.is_done:
-            left = None if deadline is None else deadline - time.monotonic()
-            if left is not None and left <= 0:
-                raise WaitTimeoutError(
-                    f"task {self.id} is still {self.status} after {timeout:g} s; it goes on, wait again to see more",
-                    task_id=self.id,
-                )
-            time.sleep(pause if left is None else min(pause, left))
-            pause = min(longest, pause * 1.3)
-            self.refresh()
+        from oq_nb.waiting import wait_for
+
+        wait_for(self, timeout, progress=progress)
         return self
 
     def result(self, timeout: float | None = None) -> Any:
@@ -175,3 +169,29 @@ class Task:
     def history(self, *, limit: int | None = None) -> list[TaskRecord]:
         """Return its versions, oldest first. Requests: see `Queue.get_history`."""
         return self.queue.get_history(self.id, limit=limit)
+
+    # --- showing
+
+    def widget(self, interval: float = 1.0) -> TaskWidget:
+        """Return a live display of it for a notebook; the same one each time: it can be shown in several places.
+
+        Args:
+            interval: seconds between two looks while it changes; above 0.
+
+        Requests: none before it is shown; then as `oq_nb.watch.Watcher.watch` says, and none after the task's end.
+        """
+        from oq_nb.widget import TaskWidget
+
+        if self._widget is None or self._widget.is_finished or self._widget.interval != interval:
+            self._widget = TaskWidget(self, interval)
+        return self._widget
+
+    def _ipython_display_(self) -> None:
+        self.widget()._ipython_display_()
+
+    def _repr_html_(self) -> str:
+        return (
+            markup.task_html(self.record, self.queue.now())
+            + markup.error_html(self.record)
+            + markup.output_html(self.record)
+        )

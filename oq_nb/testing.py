@@ -159,6 +159,19 @@ class FakeStore:
             else:
                 versions.clear()
 
+    def look(self, prefix: str = "") -> list[tuple[Entry, bytes]]:
+        """Return everything under a prefix with its content, oldest version of a key first, for checks.
+
+        No request: nothing is counted, no fault strikes.
+        """
+        with self._lock:
+            return [
+                (Entry(key, v.written, v.etag, len(v.body or b""), v.id, v is versions[-1], v.body is None), v.body or b"")
+                for key, versions in sorted(self._keys.items())
+                if key.startswith(prefix)
+                for v in versions
+            ]
+
     def _add(self, versions: list[_Version], body: bytes | None) -> _Version:
         self._count += 1
         now = datetime.fromtimestamp(self.clock.wall(), timezone.utc)

@@ -1,16 +1,31 @@
-"""What a task looks like: pure functions from records to text and to escaped HTML. No I/O, no clock, no widgets.
+"""What a task looks like in words: pure functions from records to text. No I/O, no clock, no widgets; HTML: `markup`.
 
-Text that came from a bucket is untrusted: it goes through `text.printable`, and through `html.escape` for HTML.
+Text that came from a bucket is untrusted: everything here returns it through `text.printable`.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 
 from oq_nb.model import Progress, TaskRecord, TaskStatus
 from oq_nb.text import printable, shorten
 
-__all__ = ["ago", "duration", "progress_line", "status_lines", "task_line", "version_line"]
+__all__ = [
+    "Situation",
+    "ago",
+    "duration",
+    "first_line",
+    "progress_line",
+    "situation",
+    "stalled_seconds",
+    "status_lines",
+    "task_line",
+    "version_line",
+]
+
+_STALLED_SECONDS = 30.0  # without an update, at the least
+_STALLED_ITEMS = 5.0  # or so many times as long as an item takes
 
 
 def duration(seconds: float) -> str:
@@ -50,6 +65,128 @@ def progress_line(progress: Progress) -> str:
     if left is not None:
         parts.append(f"{duration(left)} left")
     return ", ".join(parts) or "reported"
+
+
+@dataclass(frozen=True)
+class Situation:
+    """Where a task stands, in words. Its text is printable, but not escaped for HTML."""
+
+    #: One word or two: ``running``, ``retrying``, ``lease ran out``.
+    word: str
+    #: How good that is: ``waiting``, ``running``, ``good``, ``bad``, ``warning`` or ``off``.
+    tone: str
+    #: What there is to say about it, a sentence each.
+    notes: tuple[str, ...] = ()
+
+
+def stalled_seconds(record: TaskRecord, now: datetime) -> float | None:
+    """Return for how long a running task has been silent when that is longer than its reports let one expect."""
+    progress = record.progress
+    if record.status is not TaskStatus.RUNNING or progress is None:
+        return None
+    per_item = 1 / progress.rate if progress.rate and progress.rate > 0 else 0.0
+    silent = (now - progress.updated_at).total_seconds()
+    return silent if silent > max(_STALLED_SECONDS, _STALLED_ITEMS * per_item) else None
+
+
+def situation(
+    record: TaskRecord | None,
+    now: datetime,
+    *,
+    has_worker: bool | None = None,
+    is_gone: bool = False,
+    trouble: str | None = None,
+    seen_at: datetime | None = None,
+) -> Situation:
+    """Return where a task stands.
+
+    Args:
+        record: the task as last seen; None when it was not seen yet.
+        now: the store's time.
+        has_worker: whether a live worker has a handler for it; None when that is not known.
+        is_gone: it is no longer in the bucket.
+        trouble: why it cannot be looked at.
+        seen_at: when it was last looked at.
+    """
+    if is_gone:
+        return Situation("deleted", "off", ("It is no longer in the bucket.",))
+    made = Situation("not seen yet", "waiting") if record is None else _situation(record, now, has_worker)
+    if trouble is None:
+        return made
+    since = f" This is its last known state, from {ago(seen_at, now)}." if seen_at is not None else ""
+    note = f"The store cannot be reached and is tried again.{since} ({printable(shorten(trouble, 300))})"
+    return Situation(made.word, "warning" if record is None else made.tone, (note, *made.notes))
+
+
+def _situation(record: TaskRecord, now: datetime, has_worker: bool | None) -> Situation:
+    if record.status is TaskStatus.PENDING:
+        return _pending(record, now, has_worker)
+    if record.status is TaskStatus.RUNNING:
+        return _running(record, now)
+    tone = {TaskStatus.COMPLETED: "good", TaskStatus.FAILED: "bad", TaskStatus.EXPIRED: "bad"}.get(record.status, "off")
+    notes: list[str] = []
+    if record.status is TaskStatus.CANCELLED:
+        if record.cancelled_by:
+            notes.append(f"Cancelled by {printable(shorten(record.cancelled_by, 100))}.")
+        if record.last_error:
+            notes.append(f"Reason: {first_line(record.last_error)}")
+    elif record.status is TaskStatus.EXPIRED:
+        notes.append("No worker took it before it expired.")
+    elif record.status is TaskStatus.FAILED and record.retry_count:
+        notes.append(f"{record.retry_count} of {record.max_retries} retries were made.")
+    return Situation(record.status.value, tone, tuple(notes))
+
+
+def _pending(record: TaskRecord, now: datetime, has_worker: bool | None) -> Situation:
+    worker: tuple[str, ...] = ()
+    if has_worker is False:
+        worker = (f"No worker has this type: start one that has a handler for {printable(_type(record))}.",)
+    if record.available_at > now:
+        when = f"{ago(record.available_at, now)} (at {record.available_at:%H:%M:%S} UTC)"
+        if record.retry_count:
+            note = f"It is tried again {when}: retry {record.retry_count} of {record.max_retries}."
+            return Situation("retrying", "warning", (note, *worker))
+        word = "rescheduled" if record.reschedule_count else "scheduled"
+        return Situation(word, "waiting", (f"It can start {when}.", *worker))
+    if record.expires_at is not None and record.expires_at <= now:
+        return Situation("expired", "bad", ("It was not started in time.",))
+    note = f"It has been waiting for a worker for {duration((now - record.available_at).total_seconds())}."
+    if record.retry_count:
+        return Situation(
+            "retrying", "warning", (f"{note} Retry {record.retry_count} of {record.max_retries}.", *worker)
+        )
+    return Situation("pending", "waiting", (note, *worker))
+
+
+def _running(record: TaskRecord, now: datetime) -> Situation:
+    word, tone, notes = "running", "running", []
+    silent = stalled_seconds(record, now)
+    if record.lease_expires_at is not None and record.lease_expires_at <= now:
+        word, tone = "lease ran out", "warning"
+        notes.append(
+            f"Its lease ran out {ago(record.lease_expires_at, now)}: its worker has died or cannot reach the store. "
+            + (
+                "The next worker that looks tries it again."
+                if record.retry_count < record.max_retries
+                else "It has no retry left: the next worker that looks marks it as failed."
+            )
+        )
+    elif silent is not None:
+        word, tone = "stalled", "warning"
+        notes.append(f"It has not reported for {duration(silent)}; its worker still holds the lease.")
+    if record.cancel_requested:
+        notes.append("It has been asked to stop, which its handler sees with its next report.")
+    return Situation(word, tone, tuple(notes))
+
+
+def _type(record: TaskRecord) -> str:
+    return shorten(record.task_type, 100)
+
+
+def first_line(text: str, limit: int = 200) -> str:
+    """Return the first line of a text that has something in it, printable and not too long."""
+    lines = text.strip().splitlines()
+    return printable(shorten(lines[0], limit)) if lines else ""
 
 
 def status_lines(record: TaskRecord, now: datetime) -> list[str]:

@@ -135,6 +135,12 @@ class Worker:
             f"{self.tasks_completed} completed, {self.tasks_failed} failed: {types}>"
         )
 
+    def _repr_html_(self) -> str:
+        from oq_nb.markup import worker_html
+
+        describes = WorkerRecord.from_bytes(self._describe())
+        return worker_html(describes, is_running=self.is_running, concurrency=self.concurrency)
+
     # --- handlers and hooks
 
     def task(self, task_type: str) -> Callable[[F], F]:

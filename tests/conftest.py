@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
-import uuid
 from pathlib import Path
 
 import pytest
+from servers import connect_to
 
-import oq_nb
 from oq_nb import client, local
 from oq_nb.queue import Queue
 from oq_nb.store import TaskStore
@@ -71,14 +70,6 @@ def moto_server(tmp_path_factory):
     directory = tmp_path_factory.mktemp("moto")
     yield _server(directory, "moto")
     local.stop(data_dir=directory)
-
-
-def connect_to(server: local.LocalStore, **options) -> Queue:
-    """Connect to a server of this test run; under a prefix of its own unless one is given."""
-    settings = {"bucket": "oq-tests", "create": True, "prefix": f"t-{uuid.uuid4().hex}/"} | options
-    return oq_nb.connect(
-        endpoint=server.endpoint, access_key=server.access_key, secret_key=server.secret_key, **settings
-    )
 
 
 @pytest.fixture

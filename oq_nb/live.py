@@ -1,0 +1,317 @@
+"""`LiveDisplay`: something shown in a notebook that refreshes itself; the one thread that refreshes all of them.
+
+::
+
+    tick (thread "oq-widget") ──> for each display, in the context it was made in: draw() ──> models ──> front end
+         ↑ at least once a second, at most five times, or when a watch has news
+
+Invariants:
+
+* Models are written by that thread alone (after they were made): traitlets have no locks. Callbacks of buttons, which
+  may run in any thread, note what is wanted and wake it.
+* Every draw runs in a copy of the context that the display was made in: without that, ipykernel 7.0 loses the update,
+  and later ones put output into the wrong cell.
+* The thread refers to displays weakly. One that is dropped or closed becomes plain HTML and its models are closed; when
+  none is left the thread ends.
+* A display that is over becomes plain HTML at once; its models live on until it is dropped, because a page that was
+  reloaded still shows them.
+
+Imports of the package: none but `text`. ipywidgets and IPython are imported when something is shown.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import logging
+import queue
+import threading
+import time
+import uuid
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+__all__ = ["LiveDisplay", "in_kernel", "is_ticking", "show_static", "wake", "weakly"]
+
+logger = logging.getLogger("oq_nb.widget")
+
+_TICK_SECONDS = 1.0
+_SHORTEST_SECONDS = 0.2
+_MIME = "application/vnd.jupyter.widget-view+json"
+
+
+def in_kernel() -> bool:
+    """Return whether this is a Jupyter kernel, where widgets can be shown."""
+    import sys
+
+    if "IPython" not in sys.modules:
+        return False
+    from IPython import get_ipython
+
+    return getattr(get_ipython(), "kernel", None) is not None
+
+
+def show_static(html: str, text: str) -> None:
+    """Show plain HTML in a notebook, the text elsewhere."""
+    if in_kernel():
+        _publish({"text/html": html, "text/plain": text})
+    else:
+        print(text)
+
+
+def _publish(bundle: dict[str, Any], **how: Any) -> None:
+    """Show a bundle, or replace one that is shown (``display_id``, ``update``)."""
+    from IPython import display
+
+    show: Any = display.display
+    show(bundle, raw=True, **how)
+
+
+class _Remains:
+    """What outlives a display: its models and outputs, to be put away by the thread. Does not refer to the display."""
+
+    def __init__(self) -> None:
+        self.context = contextvars.copy_context()
+        self.models: list[Any] = []
+        self.display_ids: list[str] = []
+        self.html = ""
+        self.text = ""
+        self.is_static = False
+
+    def publish(self, *, with_model: Any = None) -> None:
+        """Replace every output by the present HTML and text, and the widget when there is still to be one."""
+        bundle: dict[str, Any] = {"text/html": self.html, "text/plain": self.text}
+        if with_model is not None:
+            bundle = {_MIME: _view(with_model), **bundle}
+        for display_id in self.display_ids:
+            _publish(bundle, display_id=display_id, update=True)
+        self.is_static = with_model is None
+
+    def put_away(self) -> None:
+        if not self.is_static and self.display_ids:
+            self.html += '<div style="opacity:.75">No longer refreshed: <code>.widget()</code> shows it again.</div>'
+            self.publish()
+        for model in self.models:
+            model.close()
+        self.models.clear()
+
+
+class _Ticker:
+    """The thread, and what it looks after."""
+
+    def __init__(self) -> None:
+        # Displays are dropped at any moment in any thread, also inside a lock: only a SimpleQueue may be told of it.
+        self._bell: queue.SimpleQueue[_Remains | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()  # guards the next three
+        self._displays: list[weakref.ref[LiveDisplay]] = []
+        self._remains: list[_Remains] = []
+        self.thread: threading.Thread | None = None
+
+    def add(self, display: LiveDisplay, remains: _Remains) -> None:
+        with self._lock:
+            if remains not in self._remains:
+                self._remains.append(remains)
+                self._displays.append(weakref.ref(display))
+            if self.thread is None or not self.thread.is_alive():
+                self.thread = threading.Thread(target=self._run, name="oq-widget", daemon=True)
+                self.thread.start()
+        self.set()
+
+    def set(self) -> None:
+        """Draw soon: what a watch calls when it has news."""
+        self._bell.put(None)
+
+    def bury(self, remains: _Remains) -> None:
+        """Have the models of a display closed that is no more."""
+        self._bell.put(remains)
+
+    def _run(self) -> None:
+        while True:
+            is_busy = self._draw_all()
+            drawn = time.monotonic()
+            rung: list[_Remains | None] = []
+            try:
+                rung.append(self._bell.get(timeout=_TICK_SECONDS if is_busy else None))
+                time.sleep(max(0.0, drawn + _SHORTEST_SECONDS - time.monotonic()))
+                while True:
+                    rung.append(self._bell.get_nowait())
+            except queue.Empty:
+                pass
+            for dead in rung:
+                if dead is not None and not self._put_away(dead):
+                    return
+            del rung
+
+    def _draw_all(self) -> bool:
+        """Draw every display; return whether any will want it again."""
+        with self._lock:
+            displays = [display for reference in self._displays if (display := reference()) is not None]
+        is_busy = False
+        for display in displays:
+            try:
+                is_busy |= display._context.run(display._draw_if_open)
+            except Exception:
+                if not display._has_failed:
+                    logger.exception("%s could not be drawn", type(display).__name__)
+                display._has_failed = is_busy = True
+        return is_busy
+
+    def _put_away(self, dead: _Remains) -> bool:
+        """Close what a display left behind; return whether there are others to look after."""
+        try:
+            dead.context.run(dead.put_away)
+        except Exception:
+            logger.exception("a display could not be put away")
+        with self._lock:
+            self._displays = [reference for reference in self._displays if reference() is not None]
+            self._remains = [remains for remains in self._remains if remains is not dead]
+            if self._remains:
+                return True
+            self.thread = None
+            return False
+
+
+_ticker = _Ticker()
+
+
+def wake() -> None:
+    """Draw what is shown soon."""
+    _ticker.set()
+
+
+def is_ticking() -> bool:
+    """Whether the calling thread is the one that draws."""
+    return threading.current_thread() is _ticker.thread
+
+
+class LiveDisplay:
+    """Something that refreshes itself while it is shown.
+
+    A subclass makes its models in `_build`, fills them in `_draw`, and says in `_static` what remains.
+    """
+
+    def __init__(self) -> None:
+        self._remains = _Remains()
+        self._context = self._remains.context
+        self._root: Any = None
+        self._is_over = False
+        self._is_closed = False
+        self._has_failed = False
+        self._build_lock = threading.Lock()
+        self._undertaker: Any = None
+
+    # --- for subclasses
+
+    def _build(self) -> Any:
+        """Make the models and return the outermost; register each with `_own`."""
+        raise NotImplementedError
+
+    def _start(self) -> None:
+        """Begin to watch."""
+        raise NotImplementedError
+
+    def _stop(self) -> None:
+        """Watch no longer."""
+        raise NotImplementedError
+
+    def _draw(self) -> None:
+        """Bring the models up to date."""
+        raise NotImplementedError
+
+    def _static(self) -> tuple[str, str]:
+        """Return the present state as HTML and as text."""
+        raise NotImplementedError
+
+    def _own(self, model: Any) -> Any:
+        """Note a model, its layout and its style: ipywidgets would not close the latter two."""
+        for part in (model, getattr(model, "layout", None), getattr(model, "style", None)):
+            if part is not None and all(part is not known for known in self._remains.models):
+                self._remains.models.append(part)
+        return model
+
+    def _finish(self, *, keeps_widget: bool = False) -> None:
+        """Have the outputs say the present state in plain HTML.
+
+        Args:
+            keeps_widget: the widget is still shown, only what is saved with the notebook changes.
+        """
+        self._remains.html, self._remains.text = self._static()
+        self._remains.publish(with_model=self._root if keeps_widget else None)
+        self._is_over = not keeps_widget
+        if self._is_over:
+            self._stop()
+
+    # --- life
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether it is refreshed no more: it was closed, or what it shows has ended."""
+        return self._is_closed or self._is_over
+
+    @property
+    def box(self) -> Any:
+        """The ipywidgets box, to put into a layout of your own; it is refreshed from now on."""
+        with self._build_lock:
+            if self._root is None and not self._is_closed:
+                self._root = self._build()
+                self._undertaker = weakref.finalize(self, _ticker.bury, self._remains)
+                self._undertaker.atexit = False
+                self._start()
+                self._draw()
+                _ticker.add(self, self._remains)
+        return self._root
+
+    def close(self) -> None:
+        """Stop refreshing: what is shown becomes plain HTML, and the models are closed."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        if self._root is not None:
+            self._stop()
+            self._remains.html, self._remains.text = self._static()
+            self._undertaker()
+
+    def _draw_if_open(self) -> bool:
+        """Draw; return whether to draw again in a second."""
+        if self.is_finished:
+            return False
+        self._draw()
+        if not self._is_over:
+            self._remains.html, self._remains.text = self._static()
+        return not self._is_over
+
+    def _ipython_display_(self) -> None:
+        if not in_kernel() or self.is_finished:
+            show_static(*self._static())
+            return
+        root = self.box
+        html, text = self._static()
+        display_id = f"oq-{uuid.uuid4().hex}"
+        bundle = {_MIME: _view(root), "text/html": html, "text/plain": text}
+        _publish(bundle, display_id=display_id)
+        self._remains.display_ids.append(display_id)
+        if self._is_over:  # since a moment ago
+            self._remains.publish()
+        _ticker.set()
+
+    def __repr__(self) -> str:
+        return self._static()[1]
+
+    def _repr_html_(self) -> str:
+        return self._static()[0]
+
+
+def _view(model: Any) -> dict[str, Any]:
+    return {"version_major": 2, "version_minor": 0, "model_id": model.model_id}
+
+
+def weakly(method: Callable[..., Any]) -> Callable[..., None]:
+    """Return a callback that does not keep the object of the method alive."""
+    reference = weakref.WeakMethod(method)
+
+    def call(*arguments: Any) -> None:
+        target = reference()
+        if target is not None:
+            target(*arguments)
+
+    return call

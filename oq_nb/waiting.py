@@ -1,0 +1,392 @@
+"""`wait` and `as_completed` for groups of tasks, and what `Queue.map` returns; with one bar for the group.
+
+They have the names and manners of `concurrent.futures`. The tasks go on whatever happens to who waits.
+
+Imports of the package: `errors`, `model`, `store`, `look`, `watch`; tqdm when a bar is shown.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from oq_nb.errors import ConfigurationError, StorageDeniedError, TaskNotFoundError, WaitTimeoutError
+from oq_nb.look import Looker
+from oq_nb.model import TaskStatus
+from oq_nb.store import Held
+from oq_nb.text import printable, shorten
+from oq_nb.watch import TaskState, TaskWatch
+
+if TYPE_CHECKING:
+    from oq_nb.task import Task
+
+__all__ = ["DoneAndNotDone", "MapResults", "as_completed", "wait"]
+
+_INTERVAL_SECONDS = (0.1, 0.5)  # of a look at a few tasks, at many
+_MANY = 8
+_LONGEST_SECONDS = 2.0
+_WAKE_SECONDS = 0.5  # so that Ctrl-C is seen on every platform
+
+ReturnWhen = Literal["ALL_COMPLETED", "FIRST_COMPLETED", "FIRST_EXCEPTION"]
+
+
+class DoneAndNotDone(NamedTuple):
+    """What `wait` returns."""
+
+    #: Tasks that have ended, however they ended, or are gone.
+    done: set[Task]
+    #: The others.
+    not_done: set[Task]
+
+
+def wait(
+    tasks: Iterable[Task],
+    timeout: float | None = None,
+    return_when: ReturnWhen = "ALL_COMPLETED",
+    *,
+    progress: bool = True,
+) -> DoneAndNotDone:
+    """Wait for tasks, as `concurrent.futures.wait`; their handles are brought up to date.
+
+    Args:
+        tasks: handles, of one queue or several.
+        timeout: seconds; None to wait for ever. No error is raised when they are over.
+        return_when: ``FIRST_COMPLETED``, ``FIRST_EXCEPTION`` (one failed, expired or was cancelled) or
+            ``ALL_COMPLETED``.
+        progress: show one bar for the group, in notebooks and terminals.
+
+    Raises:
+        StorageDeniedError: a task may not be read. A store that is away is waited for.
+
+    Requests: as `oq_nb.look.Looker.look` says for all of them together, every 0.1 to 2 s.
+    """
+    names = ("ALL_COMPLETED", "FIRST_COMPLETED", "FIRST_EXCEPTION")
+    if return_when not in names:
+        raise ConfigurationError(f"return_when: one of {', '.join(names)} is needed, not {return_when!r}")
+    group = _Group(tasks, timeout, progress=progress)
+    done: set[Task] = set()
+    with group:
+        for task in group.ended(raises=False):
+            done.add(task)
+            if group.has_news:
+                continue  # take those that have ended at the same time, too
+            if return_when == "FIRST_COMPLETED" or (return_when == "FIRST_EXCEPTION" and _any_bad(done)):
+                break
+    return DoneAndNotDone(done, set(group.tasks) - done)
+
+
+def _any_bad(done: set[Task]) -> bool:
+    return any(task.status in (TaskStatus.FAILED, TaskStatus.EXPIRED, TaskStatus.CANCELLED) for task in done)
+
+
+def as_completed(tasks: Iterable[Task], timeout: float | None = None, *, progress: bool = True) -> Iterator[Task]:
+    """Yield tasks as they end, however they end; as `concurrent.futures.as_completed`.
+
+    Args:
+        tasks: handles, of one queue or several.
+        timeout: seconds from the call; None to wait for ever.
+        progress: show one bar for the group, in notebooks and terminals.
+
+    Raises:
+        WaitTimeoutError: some have not ended in time.
+        StorageDeniedError: a task may not be read. A store that is away is waited for.
+
+    Requests: see `wait`.
+    """
+    return _as_completed(_Group(tasks, timeout, progress=progress))
+
+
+def _as_completed(group: _Group) -> Iterator[Task]:
+    with group:
+        yield from group.ended(raises=True)
+
+
+def wait_for(task: Task, timeout: float | None, *, progress: bool) -> None:
+    """Wait for one task; see `Task.wait`."""
+    if task.is_done:
+        return
+    deadline = _deadline(timeout)
+    if timeout is not None and timeout <= 0:
+        task.refresh()  # asked for what is known now
+    shown = _OneBar(task) if progress else None
+    with task.queue.watcher.watch(task, interval=_INTERVAL_SECONDS[0], longest=_LONGEST_SECONDS) as watch:
+        try:
+            while True:
+                state = watch.state
+                _take_over(task, state)
+                if shown is not None:
+                    shown.show(task)
+                if state.is_gone:
+                    raise TaskNotFoundError(f"task {task.id} is gone from the bucket", task_id=task.id)
+                if task.is_done:
+                    return
+                _check(state)
+                left = _left(deadline)
+                if left <= 0:
+                    away = f" (the store cannot be reached: {state.trouble})" if state.trouble else ""
+                    raise WaitTimeoutError(
+                        f"task {task.id} is still {task.status} after {timeout:g} s{away}; it goes on, wait again to "
+                        "see more",
+                        task_id=task.id,
+                    )
+                watch.wait(min(left, _WAKE_SECONDS))
+        finally:
+            if shown is not None:
+                shown.close()
+
+
+class MapResults:
+    """The results of `Queue.map`: an iterator in the order of the inputs. Text in errors is the handlers'.
+
+    Args:
+        tasks: in order.
+        timeout: seconds for each result, counted from the call of `Queue.map`; None to wait for ever.
+        progress: show one bar for the group.
+    """
+
+    def __init__(self, tasks: list[Task], timeout: float | None, *, progress: bool) -> None:
+        #: The tasks, in the order of the inputs.
+        self.tasks = tasks
+        self._deadline = _deadline(timeout)
+        self._progress = progress
+        self._position = 0
+        self._group: _Group | None = None
+        self._ended: Iterator[Task] = iter(())
+
+    def __repr__(self) -> str:
+        done = sum(task.is_done for task in self.tasks)
+        return f"<MapResults {done} of {len(self.tasks)} done>"
+
+    def __iter__(self) -> MapResults:
+        return self
+
+    def __len__(self) -> int:
+        return len(self.tasks)
+
+    def __next__(self) -> Any:
+        """Return the next result.
+
+        Raises:
+            TaskFailedError: its task failed. The others go on: ``tasks`` has their handles.
+            TaskCancelledError: its task was cancelled.
+            WaitTimeoutError: it did not end in time.
+        """
+        if self._position >= len(self.tasks):
+            self.close()
+            raise StopIteration
+        task = self.tasks[self._position]
+        if self._group is None:
+            self._group = _Group(self.tasks, None, progress=self._progress)
+            self._group.deadline = self._deadline
+            self._group.__enter__()
+            self._ended = self._group.ended(raises=True)
+        try:
+            while not task.is_done and task not in self._group.gone:
+                next(self._ended)
+            result = task.result()
+        except BaseException:
+            self.close()
+            raise
+        self._position += 1
+        if self._position >= len(self.tasks):
+            self.close()
+        return result
+
+    def cancel(self, reason: str | None = None) -> None:
+        """Cancel the tasks that have not ended. Requests: see `Queue.cancel_many`."""
+        self.close()
+        if self.tasks:
+            self.tasks[0].queue.cancel_many([task.id for task in self.tasks if not task.is_done], reason)
+
+    def close(self) -> None:
+        """Stop waiting; the tasks go on."""
+        if self._group is not None:
+            self._group.__exit__()
+            self._position = len(self.tasks)
+
+
+class _Group:
+    """Some tasks that are waited for together."""
+
+    def __init__(self, tasks: Iterable[Task], timeout: float | None, *, progress: bool) -> None:
+        from oq_nb.task import Task
+
+        given = list(tasks)
+        for task in given:
+            if not isinstance(task, Task):
+                raise ConfigurationError(f"tasks: task handles are needed, not {type(task).__name__}")
+        self.tasks = list(dict.fromkeys(given))
+        self.timeout = timeout
+        self.deadline = _deadline(timeout)
+        self.gone: set[Task] = set()
+        self._progress = progress
+        self._news = threading.Event()
+        self._open: list[tuple[Task, TaskWatch]] = []
+        self._ready: list[Task] = []
+        self._bar: _GroupBar | None = None
+
+    def __enter__(self) -> _Group:
+        if self.timeout is not None and self.timeout <= 0:
+            self._look_once()
+        self._ready = [task for task in self.tasks if task.is_done]
+        waiting = [task for task in self.tasks if not task.is_done]
+        interval = _INTERVAL_SECONDS[len(waiting) > _MANY]
+        for watcher in {task.queue.watcher for task in waiting}:
+            own = [task for task in waiting if task.queue.watcher is watcher]
+            watches = watcher.watch_many(own, interval=interval, longest=_LONGEST_SECONDS, signal=self._news)
+            self._open += zip(own, watches, strict=True)
+        if self._progress:
+            self._bar = _GroupBar(len(self.tasks))
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for _, watch in self._open:
+            watch.close()
+        self._open = []
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def _look_once(self) -> None:
+        """Look at all of them in this thread, for those who will not wait."""
+        for store in {task.queue.store for task in self.tasks}:
+            looker = Looker(store)
+            own = [task for task in self.tasks if task.queue.store is store]
+            for task in own:
+                looker.note(task._held)
+            looker.look([task.id for task in own])
+            for task in own:
+                held = looker.seen[task.id]
+                if isinstance(held, Held):
+                    task._held = held
+
+    @property
+    def has_news(self) -> bool:
+        """Whether another task has ended already."""
+        return bool(self._ready)
+
+    def ended(self, *, raises: bool) -> Iterator[Task]:
+        """Yield each task once it has ended; return when the time is over, or raise."""
+        while True:
+            self._show()
+            while self._ready:
+                yield self._ready.pop(0)
+            if not self._open:
+                return
+            left = _left(self.deadline)
+            if left <= 0:
+                if raises:
+                    raise WaitTimeoutError(
+                        f"{len(self._open)} of {len(self.tasks)} tasks have not ended in time; they go on, wait again "
+                        "to see more"
+                    )
+                return
+            self._news.wait(min(left, _WAKE_SECONDS))
+            self._news.clear()
+            self._look()
+
+    def _look(self) -> None:
+        still: list[tuple[Task, TaskWatch]] = []
+        for task, watch in self._open:
+            state = watch.state
+            _take_over(task, state)
+            if state.is_over:
+                watch.close()
+                if state.is_gone:
+                    self.gone.add(task)
+                self._ready.append(task)
+            else:
+                _check(state)
+                still.append((task, watch))
+        self._open = still
+
+    def _show(self) -> None:
+        if self._bar is not None:
+            self._bar.show(self.tasks, self.gone)
+
+
+class _GroupBar:
+    """One tqdm bar for a group of tasks."""
+
+    def __init__(self, total: int) -> None:
+        from tqdm.auto import tqdm
+
+        self._bar = tqdm(total=total, desc="tasks", unit="task", disable=_hides_bars(), leave=True)
+        self._shown: tuple[int, str] | None = None
+
+    def show(self, tasks: list[Task], gone: set[Task]) -> None:
+        done = sum(task.is_done or task in gone for task in tasks)
+        running = sum(task.status is TaskStatus.RUNNING for task in tasks)
+        failed = sum(task.status in (TaskStatus.FAILED, TaskStatus.EXPIRED) for task in tasks)
+        cancelled = sum(task.status is TaskStatus.CANCELLED for task in tasks)
+        counts = (("running", running), ("failed", failed), ("cancelled", cancelled), ("deleted", len(gone)))
+        text = ", ".join(f"{count} {name}" for name, count in counts if count)
+        if (done, text) != self._shown:
+            self._shown = (done, text)
+            self._bar.set_postfix_str(text, refresh=False)
+            self._bar.n = done
+            self._bar.refresh()
+
+    def close(self) -> None:
+        self._bar.close()
+
+
+class _OneBar:
+    """A tqdm bar for one task: its percentage and its message."""
+
+    def __init__(self, task: Task) -> None:
+        from tqdm.auto import tqdm
+
+        name = f"{printable(shorten(task.task_type, 40))} {task.id[:8]}"
+        form = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}{postfix}"
+        self._bar = tqdm(total=100, desc=name, bar_format=form, disable=_hides_bars(), leave=True)
+        self._shown: tuple[float, str] | None = None
+
+    def show(self, task: Task) -> None:
+        progress = task.progress
+        percent: float = self._bar.n
+        if task.status is TaskStatus.COMPLETED:
+            percent = 100
+        elif progress is not None and progress.percent is not None:
+            percent = progress.percent
+        message = printable(shorten(progress.message, 60)) if progress is not None and progress.message else ""
+        text = f"{task.status}, {message}" if message else str(task.status)
+        if (percent, text) != self._shown:
+            self._shown = (percent, text)
+            self._bar.set_postfix_str(text, refresh=False)
+            self._bar.n = percent
+            self._bar.refresh()
+
+    def close(self) -> None:
+        self._bar.close()
+
+
+def _hides_bars() -> bool | None:
+    """Return tqdm's ``disable``: a notebook always shows a bar, else only a terminal does."""
+    from oq_nb.live import in_kernel
+
+    return False if in_kernel() else None
+
+
+def _take_over(task: Task, state: TaskState) -> None:
+    if state.held is not None and state.held.record.updated_at >= task.record.updated_at:
+        task._held = state.held
+
+
+def _check(state: TaskState) -> None:
+    if state.trouble is not None and state.is_lasting:
+        raise StorageDeniedError(f"task {state.task_id} cannot be waited for: {state.trouble}")
+
+
+def _deadline(timeout: float | None) -> float | None:
+    if timeout is None:
+        return None
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or timeout != timeout:
+        raise ConfigurationError(f"timeout: a number of seconds or None is needed, not {timeout!r}")
+    return time.monotonic() + min(timeout, 1e9)
+
+
+def _left(deadline: float | None) -> float:
+    return float("inf") if deadline is None else deadline - time.monotonic()

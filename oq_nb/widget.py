@@ -1,0 +1,239 @@
+"""`TaskWidget`: a task in a notebook, always as it is; with Cancel, and Retry once it has failed.
+
+Imports of the package: `errors`, `model`, `view`, `markup`, `watch`, `live`; ipywidgets when it is shown.
+"""
+
+from __future__ import annotations
+
+import html
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from oq_nb import live, markup, view
+from oq_nb.errors import OqError
+from oq_nb.model import Progress, TaskStatus
+from oq_nb.text import printable, shorten
+from oq_nb.watch import TaskState, TaskWatch, check_interval
+
+if TYPE_CHECKING:
+    from oq_nb.queue import Queue
+    from oq_nb.task import Task
+
+__all__ = ["Action", "TaskWidget"]
+
+logger = logging.getLogger("oq_nb.widget")
+
+_RETRY_SECONDS = 300.0  # so long a failed task keeps its Retry button, then it becomes plain HTML too
+_STALE_SECONDS = 20
+# Shown by the browser itself when nothing has redrawn the element for a while: then no kernel can say so.
+_STALE = (
+    "<style>@keyframes oq-late{{to{{visibility:visible;height:auto}}}}"
+    ".oq-stale{{visibility:hidden;height:0;overflow:hidden;animation:oq-late 0s linear "
+    f"{_STALE_SECONDS}s forwards}}}}</style>"
+    '<div class="oq-stale" data-tick="{tick}">⚠ Not refreshed for a while: the kernel was restarted, or is kept busy. '
+    "The task is not affected; <code>queue.get(id).widget()</code> shows it again.</div>"
+)
+
+
+class Action:
+    """What a button does, in a thread of its own: one at a time; `said` tells how it went.
+
+    Args:
+        queue: where the task is.
+    """
+
+    def __init__(self, queue: Queue) -> None:
+        self._queue = queue
+        self._lock = threading.Lock()
+        self._is_busy = False
+        self.said = ""
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether one is under way."""
+        return self._is_busy
+
+    def start(self, doing: str, work: Callable[[], str]) -> None:
+        """Do something unless something is being done; ``work`` returns what happened, to be said."""
+        with self._lock:
+            if self._is_busy:
+                return
+            self._is_busy, self.said = True, doing
+        threading.Thread(target=self._run, args=(work,), name="oq-action", daemon=True).start()
+        live.wake()
+
+    def _run(self, work: Callable[[], str]) -> None:
+        try:
+            said = work()
+        except OqError as exc:
+            said = f"Not done: {exc}"
+        except Exception as exc:
+            logger.exception("a button failed")
+            said = f"Not done: {type(exc).__name__}: {exc}"
+        with self._lock:
+            self._is_busy, self.said = False, said
+        live.wake()
+
+    def cancel(self, task_id: str) -> None:
+        """Cancel a task, or ask it to stop. Requests: see `Queue.cancel`."""
+
+        def work() -> str:
+            task = self._queue.cancel(task_id, "cancelled in a notebook")
+            self._queue.watcher.note(task._held)
+            if task.status is TaskStatus.CANCELLED:
+                return "Cancelled."
+            return "Asked to stop: its handler sees it with its next report."
+
+        self.start("Cancelling …", work)
+
+    def retry(self, task_id: str) -> None:
+        """Run a task again. Requests: see `Queue.replay`."""
+
+        def work() -> str:
+            self._queue.watcher.note(self._queue.replay(task_id)._held)
+            return "It is pending again, with its retries at zero."
+
+        self.start("Trying again …", work)
+
+    def html(self) -> str:
+        """Return what was said, for the place beside the button."""
+        return f'<span role="status">{html.escape(printable(shorten(self.said, 300)))}</span>'
+
+
+class TaskWidget(live.LiveDisplay):
+    """A task in a notebook, refreshed from a background thread until it has ended; then plain HTML.
+
+    It lives as long as it, or the task handle that made it, is referred to. The same widget can be shown several times.
+
+    Args:
+        task: which.
+        interval: seconds between two looks while it changes; above 0.
+    """
+
+    def __init__(self, task: Task, interval: float = 1.0) -> None:
+        super().__init__()
+        check_interval(interval)
+        self.interval = interval
+        self._queue = task.queue
+        self._first = TaskState(task.id, task._held)
+        self._watch: TaskWatch | None = None
+        self._last_progress: Progress | None = task.progress
+        self._action = Action(task.queue)
+        self._failed_at: float | None = None
+        self._is_over = self._first.is_over and task.status is not TaskStatus.FAILED
+
+    @property
+    def state(self) -> TaskState:
+        """What is known of the task."""
+        return self._watch.state if self._watch is not None else self._first
+
+    # --- models
+
+    def _build(self) -> Any:
+        import ipywidgets as widgets
+
+        wide = widgets.Layout(width="100%", max_width="48em", margin="0")
+        narrow = widgets.Layout(width="auto", flex="0 0 auto", margin="0 .8em 0 0")
+        rest = widgets.Layout(width="auto", flex="1 1 auto", margin="0")
+        self._main = self._own(widgets.HTML(layout=wide))
+        self._detail = self._own(widgets.HTML(layout=wide, style=self._main.style))
+        self._said = self._own(widgets.HTML(layout=rest, style=self._main.style))
+        self._button = self._own(widgets.Button(description="Cancel", layout=narrow))
+        self._button.on_click(live.weakly(self._press))
+        row = self._own(widgets.HBox([self._button, self._said], layout=wide))
+        root = self._own(widgets.VBox([self._main, self._detail, row], layout=wide))
+        root.add_class("oq-task")
+        return root
+
+    def _press(self, _button: Any) -> None:
+        """Cancel or retry; called in the kernel's main thread or a subshell's."""
+        if self.state.is_over:
+            self._action.retry(self._first.task_id)
+        else:
+            self._action.cancel(self._first.task_id)
+
+    # --- life
+
+    def _start(self) -> None:
+        self._watch = self._queue.watcher.watch(
+            self._first.held, interval=self.interval, workers=True, signal=live._ticker
+        )
+
+    def _stop(self) -> None:
+        if self._watch is not None:
+            self._first = self._watch.state
+            self._watch.close()
+
+    def _draw(self) -> None:
+        state = self.state
+        record = state.record
+        if record is not None and record.progress is not None:
+            self._last_progress = record.progress
+        elif record is not None and record.status is TaskStatus.PENDING:
+            self._last_progress = None
+        is_failed = record is not None and record.status is TaskStatus.FAILED and not state.is_gone
+        if state.is_over:
+            self._main.value = self._main_html(is_live=is_failed)
+        else:
+            self._failed_at = None
+            self._main.value = self._main_html(is_live=True) + _STALE.format(tick=int(time.monotonic() // 5))
+        self._detail.value = self._detail_html()
+        self._said.value = self._action.html()
+        self._draw_button(state, is_failed)
+        if not state.is_over:
+            return
+        if not is_failed:
+            self._button.layout.display = "none"
+            self._finish()
+        elif self._failed_at is None:
+            self._failed_at = time.monotonic()
+            self._finish(keeps_widget=True)
+        elif time.monotonic() - self._failed_at > _RETRY_SECONDS and not self._action.is_busy:
+            self._button.layout.display = "none"
+            self._finish()
+
+    def _draw_button(self, state: TaskState, is_failed: bool) -> None:
+        record = state.record
+        is_asked = record is not None and record.status is TaskStatus.RUNNING and record.cancel_requested
+        name = "Retry" if is_failed else "Stopping …" if is_asked else "Cancel"
+        self._button.description = name
+        self._button.tooltip = f"{name} task {self._first.task_id[:8]}"
+        self._button.disabled = self._action.is_busy or is_asked or (state.is_over and not is_failed)
+
+    # --- what it looks like
+
+    def _situation(self) -> view.Situation:
+        state = self.state
+        return view.situation(
+            state.record,
+            self._queue.now(),
+            has_worker=state.has_worker,
+            is_gone=state.is_gone,
+            trouble=state.trouble,
+            seen_at=state.seen_at,
+        )
+
+    def _main_html(self, *, is_live: bool) -> str:
+        return markup.task_html(
+            self.state.record,
+            self._queue.now(),
+            task_id=self._first.task_id,
+            situation=self._situation(),
+            last_progress=self._last_progress,
+            is_live=is_live,
+        )
+
+    def _detail_html(self) -> str:
+        record = self.state.record
+        return "" if record is None else markup.error_html(record) + markup.output_html(record)
+
+    def _static(self) -> tuple[str, str]:
+        record = self.state.record
+        if record is None:
+            return self._main_html(is_live=False), f"task {self._first.task_id}, not seen yet"
+        situation = self._situation()
+        text = "\n  ".join([view.task_line(record, self._queue.now()), *situation.notes])
+        return self._main_html(is_live=False) + self._detail_html(), text

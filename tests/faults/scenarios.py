@@ -1,0 +1,313 @@
+"""What is repeated with faults: short stories of a client and a worker, written once, without a thought of faults.
+
+A scenario lets its processes do what they would do; `World.act` ends a process's part when it dies. What a handler returns
+and reports names its attempt, so that `World.check` can tell whose it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from faults.simulation import LEASE_SECONDS, Died, Process, World
+
+from oq_nb import model, transitions
+from oq_nb.context import TaskContext
+from oq_nb.errors import RescheduleError, RetryableError
+from oq_nb.lease import Lease
+from oq_nb.model import RetryPolicy, TaskRecord, TaskStatus, Timestamp
+from oq_nb.worker import Worker
+
+Scenario = Callable[[World], None]
+
+BIG = "x" * 70_000
+AT_ONCE = RetryPolicy(initial_interval_ms=1000, jitter_percent=0.0)
+
+
+def register_handlers(worker: Worker, process: Process) -> None:
+    """Give a worker one handler for each task type of the scenarios."""
+    world = process.world
+
+    def say(context: TaskContext, current: int, **options: Any) -> None:
+        if process.dies_in_handler:
+            process.is_dead = True
+            raise Died
+        context.report_progress(current=current, total=2, message=f"attempt {context.attempt}", **options)
+
+    def answer(context: TaskContext, **more: Any) -> dict[str, Any]:
+        return {"attempt": context.attempt, **more}
+
+    @worker.task("work")
+    def work(task_input: Any, context: TaskContext) -> Any:
+        say(context, 1)
+        process.sleep(2)
+        say(context, 2)
+        return answer(context)
+
+    @worker.task("quick")
+    def quick(task_input: Any, context: TaskContext) -> Any:
+        if process.dies_in_handler:
+            process.is_dead = True
+            raise Died
+        return answer(context)
+
+    @worker.task("throttled")
+    def throttled(task_input: Any, context: TaskContext) -> Any:
+        for number in range(3):
+            say(context, number, throttle_seconds=5)
+            process.sleep(2)
+        return answer(context)
+
+    @worker.task("long")
+    def long(task_input: Any, context: TaskContext) -> Any:
+        say(context, 1)
+        process.sleep(LEASE_SECONDS * 1.5)
+        say(context, 2)
+        return answer(context)
+
+    @worker.task("retried")
+    def retried(task_input: Any, context: TaskContext) -> Any:
+        say(context, 1)
+        if context.attempt == 1:
+            raise RetryableError("once more")
+        return answer(context)
+
+    @worker.task("rescheduled")
+    def rescheduled(task_input: Any, context: TaskContext) -> Any:
+        say(context, 1)
+        if context.attempt == 1:
+            raise RescheduleError(10)
+        return answer(context)
+
+    @worker.task("failing")
+    def failing(task_input: Any, context: TaskContext) -> Any:
+        say(context, 1)
+        raise ValueError("no")
+
+    @worker.task("big")
+    def big(task_input: Any, context: TaskContext) -> Any:
+        say(context, 1)
+        assert task_input == {"text": BIG}
+        return answer(context, text=BIG)
+
+    @worker.task("cancelled")
+    def cancelled(task_input: Any, context: TaskContext) -> Any:
+        say(context, 1)
+        world.act(world.canceller, lambda: world.canceller.queue.cancel(context.task_id))
+        world.current = process
+        process.sleep(2)
+        say(context, 2)
+        context.raise_if_cancelled()
+        return answer(context)
+
+    @worker.task("stalled")
+    def stalled(task_input: Any, context: TaskContext) -> Any:
+        say(context, 1)
+        if context.attempt == 1 and process.name == "worker":
+            other = world.process("other worker")
+            world.pass_time(2 * LEASE_SECONDS)  # no renewal meanwhile: the process stands still
+            world.act(other, lambda: other.serve(30))
+            world.current = process
+        say(context, 2)
+        return answer(context)
+
+
+def submit(world: World, task_type: str, task_input: Any = None, **options: Any) -> str | None:
+    """Let a client of its own submit; remember what was acknowledged."""
+    client = world.process("client")
+    settings = {"timeout_seconds": LEASE_SECONDS, "retry_policy": AT_ONCE} | options
+    task = world.act(client, lambda: client.queue.submit(task_type, task_input, **settings))
+    if task is None:
+        return None
+    world.submitted.append(task.id)
+    return str(task.id)
+
+
+def _served(task_type: str, task_input: Any = None, **options: Any) -> Scenario:
+    def scenario(world: World) -> None:
+        submit(world, task_type, task_input, **options)
+        worker = world.process("worker")
+        world.act(worker, worker.serve)
+
+    return scenario
+
+
+def submitted(world: World) -> None:
+    submit(world, "quick")
+
+
+def scheduled(world: World) -> None:
+    submit(world, "quick", schedule_at=datetime.fromtimestamp(world.time.wall() + 15, timezone.utc))
+    worker = world.process("worker")
+    world.act(worker, worker.serve)
+
+
+def cancelled_while_running(world: World) -> None:
+    submit(world, "cancelled")
+    world.canceller = world.process("canceller")
+    worker = world.process("worker")
+    world.act(worker, worker.serve)
+
+
+def cancelled_while_pending(world: World) -> None:
+    task_id = submit(world, "quick")
+    if task_id is not None:
+        canceller = world.process("canceller")
+        world.act(canceller, lambda: canceller.queue.cancel(task_id))
+
+
+def expired(world: World) -> None:
+    submit(world, "quick", ttl_seconds=5)
+    worker = world.process("worker")
+    world.pass_time(20)
+    world.act(worker, worker.serve)
+
+
+def lease_takeover(world: World) -> None:
+    submit(world, "stalled")
+    worker = world.process("worker")
+    world.act(worker, worker.serve)
+
+
+def dead_worker(world: World) -> None:
+    """A worker dies in its handler; another recovers the task and runs it."""
+    submit(world, "work")
+    first = world.process("first worker")
+    first.dies_in_handler = True
+    world.act(first, first.look)
+    second = world.process("second worker")
+    world.pass_time(LEASE_SECONDS + 5)
+    world.act(second, second.serve)
+
+
+def retries_used_up(world: World) -> None:
+    submit(world, "work", max_retries=0)
+    first = world.process("first worker")
+    first.dies_in_handler = True
+    world.act(first, first.look)
+    second = world.process("second worker")
+    world.pass_time(LEASE_SECONDS + 5)
+    world.act(second, second.serve)
+
+
+def handed_back(world: World) -> None:
+    """A worker is stopped in the middle of a task and gives it back."""
+    submit(world, "work")
+    worker = world.process("worker")
+
+    def stops() -> None:
+        worker.worker._look_for_tasks()
+        while worker.worker._backlog:
+            claim = worker.worker._claims.judge(worker.worker._backlog.popleft(), may_claim=True)
+            if claim is not None:
+                lease = Lease(
+                    worker.store, claim.held, worker.keeper, lease_seconds=LEASE_SECONDS, entries=claim.entries
+                )
+                worker.worker._hand_back(lease)
+
+    world.act(worker, stops)
+    worker.keeper.stop()
+    other = world.process("other worker")
+    world.act(other, other.serve)
+
+
+def idempotent(world: World) -> None:
+    """A client submits with a key until it is told that the task is there; then another one does."""
+    for name in ("client", "other client"):
+        client = world.process(name)
+        for _ in range(4):
+            task = world.act(
+                client,
+                lambda: client.queue.submit("work", {"n": 1}, timeout_seconds=LEASE_SECONDS, idempotency_key="k"),
+            )
+            if task is not None:
+                world.submitted.append(task.id)
+                world.keyed.append(task.id)
+                break
+            client.sleep(40)
+    worker = world.process("worker")
+    world.act(worker, worker.serve)
+
+
+def tracked_loop(world: World) -> None:
+    """A loop in a notebook: its task is created running, under the notebook's own lease."""
+    notebook = world.process("notebook")
+
+    def loop() -> None:
+        now = notebook.objects.clock.stamp()
+        task_id = model.new_id()
+        record = TaskRecord(
+            id=task_id,
+            shard=notebook.store.shard_of(task_id),
+            task_type="loop",
+            timeout_seconds=LEASE_SECONDS,
+            max_retries=0,
+            status=TaskStatus.RUNNING,
+            created_at=now,
+            available_at=now,
+            updated_at=now,
+            attempt=1,
+            lease_id=model.new_id(),
+            lease_expires_at=Timestamp.of(now + timedelta(seconds=LEASE_SECONDS)),
+            worker_id="notebook",
+        )
+        held = notebook.store.create(record)
+        if held.record.lease_id != record.lease_id:
+            return  # it took so long that others gave the task up
+        entries = notebook.store.index.find(model.lease_key(record))
+        lease = Lease(notebook.store, held, notebook.keeper, lease_seconds=LEASE_SECONDS, entries=entries)
+        context = TaskContext(lease)
+        for number in (1, 2):
+            context.report_progress(current=number, total=2, message="attempt 1")
+            notebook.sleep(LEASE_SECONDS / 2)
+        lease.finish(
+            lambda record, at: transitions.complete(record, at, lease_id=lease.lease_id, output={"attempt": 1})
+        )
+
+    world.act(notebook, loop)
+    notebook.keeper.stop()
+
+
+def replayed(world: World) -> None:
+    """A finished task is run again, then put away."""
+    task_id = submit(world, "quick")
+    worker = world.process("worker")
+    world.act(worker, worker.serve)
+    if task_id is None:
+        return
+    client = world.process("replayer")
+    world.act(client, lambda: client.queue.replay(task_id))
+    world.act(worker, worker.serve)
+    world.act(client, lambda: client.queue.archive(task_id))
+
+
+def worker_registers(world: World) -> None:
+    submit(world, "quick")
+    worker = world.process("worker")
+    world.act(worker, worker.start_worker)
+
+
+SCENARIOS: dict[str, Scenario] = {
+    "submit": submitted,
+    "claim and complete": _served("quick"),
+    "scheduled": scheduled,
+    "progress": _served("work"),
+    "throttled progress": _served("throttled"),
+    "renew": _served("long"),
+    "fail": _served("failing"),
+    "retry": _served("retried"),
+    "reschedule": _served("rescheduled"),
+    "cancel while pending": cancelled_while_pending,
+    "cancel while running": cancelled_while_running,
+    "expire": expired,
+    "lease takeover": lease_takeover,
+    "dead worker": dead_worker,
+    "retries used up": retries_used_up,
+    "handed back": handed_back,
+    "payload by reference": _served("big", {"text": BIG}),
+    "idempotent submit": idempotent,
+    "tracked loop": tracked_loop,
+    "replay and archive": replayed,
+    "worker registers": worker_registers,
+}

@@ -1,0 +1,651 @@
+"""A world of processes around one bucket: real library code, virtual time, no threads, a fault at any request.
+
+Each simulated process has a real `S3Store` (its error map, tries and doubts included), whose boto3 client is replaced by
+`SimulatedClient`: that one applies requests to a `FakeStore` and raises what botocore raises. Time moves only when told
+to. `World.check` holds the five invariants of the protocol against the bucket and its version history; after every
+request that changes something, `World` also checks that each unfinished task has an index entry that leads to it.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import random
+import threading
+import types
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass
+from email.utils import formatdate
+from functools import lru_cache
+from typing import Any
+from unittest import mock
+
+import botocore.exceptions as botocore_failures
+
+from oq_nb import attempt, lease, model, queue, store, worker
+from oq_nb.clock import Clock
+from oq_nb.errors import (
+    ConflictError,
+    LeaseExpiredError,
+    OqError,
+    StorageError,
+)
+from oq_nb.model import TaskRecord, TaskStatus
+from oq_nb.s3 import S3Store
+from oq_nb.store import TaskStore
+from oq_nb.testing import FakeStore, FakeTime
+from oq_nb.worker import Worker
+
+LEASE_SECONDS = 30
+ENDPOINT = "http://simulated.invalid"
+
+
+class Died(BaseException):
+    """The process is dead: nothing of it goes on."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """One try of one request, as the network sees it."""
+
+    number: int
+    process: str
+    kind: str
+    key: str
+    is_conditional: bool
+
+    def __str__(self) -> str:
+        parts = self.key.split("/")
+        return f"#{self.number} {self.process} {self.kind} {parts[0]}/" + ("…" if len(parts) > 1 and parts[1] else "")
+
+
+Apply = Callable[[], dict[str, Any]]
+#: What becomes of a request: (world, process, request, what applies it and returns the answer) → answer.
+Fault = Callable[["World", "Process", Request, Apply], dict[str, Any]]
+
+
+class InlineKeeper:
+    """A `Keeper` without threads: calls are made when asked for, or as virtual time passes."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self._due: dict[int, tuple[float, Any]] = {}
+        self._ticking = False
+
+    def call(self, kept: Any, at: float | None = None) -> None:
+        at = self._process.monotonic() if at is None else at
+        before = self._due.get(id(kept), (float("inf"), None))[0]
+        self._due[id(kept)] = (min(at, before), kept)
+        self.run_due()
+
+    def next_at(self) -> float:
+        return min((at for at, _ in self._due.values()), default=float("inf"))
+
+    def run_due(self) -> None:
+        if self._ticking:
+            return
+        self._ticking = True
+        try:
+            while self.next_at() <= self._process.monotonic():
+                _, kept = self._due.pop(min(self._due, key=lambda k: self._due[k][0]))
+                again = kept.tick()
+                if again is not None:
+                    again = max(again, self._process.monotonic() + 0.01)
+                    before = self._due.get(id(kept), (float("inf"), None))[0]
+                    self._due[id(kept)] = (min(again, before), kept)
+        finally:
+            self._ticking = False
+
+    def stop(self, timeout_seconds: float = 0.0) -> None:
+        self._due.clear()
+
+
+class SimulatedClient:
+    """The part of a boto3 S3 client that `S3Store` uses, over a `FakeStore`, with AWS's answers."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+        self._world = process.world
+        self.meta = types.SimpleNamespace(region_name="us-east-1")
+
+    def get_object(
+        self, *, Bucket: str, Key: str, VersionId: str | None = None, IfNoneMatch: str | None = None
+    ) -> dict[str, Any]:
+        def apply() -> dict[str, Any]:
+            found = self._world.bucket.get(Key, version_id=VersionId)
+            if found is None:
+                raise self._world.refusal(404, "NoSuchKey")
+            if IfNoneMatch == found.etag:
+                raise self._world.refusal(304, "304")
+            return {"Body": _Body(found.body), "ETag": found.etag, "VersionId": found.version_id}
+
+        return self._world.request(self._process, "GET", Key, apply, is_conditional=IfNoneMatch is not None)
+
+    def put_object(
+        self, *, Bucket: str, Key: str, Body: bytes, IfMatch: str | None = None, IfNoneMatch: str | None = None
+    ) -> dict[str, Any]:
+        def apply() -> dict[str, Any]:
+            try:
+                made = self._world.bucket.put(Key, Body, if_match=IfMatch, create=IfNoneMatch == "*")
+            except ConflictError:
+                self._world.refused += 1
+                raise self._world.refusal(412, "PreconditionFailed") from None
+            self._world.note_write(self._process.name, Key, made.version_id)
+            return {"ETag": made.etag, "VersionId": made.version_id}
+
+        conditional = IfMatch is not None or IfNoneMatch is not None
+        return self._world.request(self._process, "PUT", Key, apply, is_conditional=conditional)
+
+    def delete_object(self, *, Bucket: str, Key: str, VersionId: str | None = None) -> dict[str, Any]:
+        def apply() -> dict[str, Any]:
+            self._world.bucket.delete(Key, version_id=VersionId)
+            self._world.note_delete(self._process.name, Key)
+            return {}
+
+        return self._world.request(self._process, "DELETE", Key, apply)
+
+    def list_objects_v2(self, *, Bucket: str, Prefix: str, MaxKeys: int) -> dict[str, Any]:
+        def apply() -> dict[str, Any]:
+            lines = self._world.bucket.entries(Prefix)
+            return {
+                "Contents": [
+                    {"Key": e.key, "LastModified": e.last_modified, "ETag": e.etag, "Size": e.size} for e in lines
+                ]
+            }
+
+        return self._world.request(self._process, "LIST", Prefix, apply)
+
+    def list_object_versions(self, *, Bucket: str, Prefix: str, MaxKeys: int) -> dict[str, Any]:
+        def apply() -> dict[str, Any]:
+            answer: dict[str, Any] = {"Versions": [], "DeleteMarkers": []}
+            for e in self._world.bucket.versions(Prefix):
+                answer["DeleteMarkers" if e.is_delete_marker else "Versions"].append(
+                    {
+                        "Key": e.key,
+                        "LastModified": e.last_modified,
+                        "ETag": e.etag,
+                        "Size": e.size,
+                        "VersionId": e.version_id,
+                        "IsLatest": e.is_latest,
+                    }
+                )
+            return answer
+
+        return self._world.request(self._process, "LIST", Prefix, apply)
+
+
+class _Body:
+    def __init__(self, content: bytes, *, is_cut: bool = False) -> None:
+        self._content, self._is_cut = content, is_cut
+
+    def __enter__(self) -> _Body:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def read(self) -> bytes:
+        if self._is_cut:
+            raise botocore_failures.ResponseStreamingError(error="IncompleteRead")
+        return self._content
+
+
+@lru_cache(maxsize=1)
+def _template() -> S3Store:
+    return S3Store("bucket", endpoint=ENDPOINT, region="us-east-1", access_key="a", secret_key="s")
+
+
+class Process:
+    """A process: its own connection, clock, queue and worker. A dead one makes no request any more."""
+
+    def __init__(self, world: World, name: str, *, clock_ahead_seconds: float = 0.0) -> None:
+        self.world, self.name = world, name
+        self.is_dead = False
+        self.dies_in_handler = False
+        self._started = world.time.monotonic() - 1000 * len(world.processes)  # monotonic clocks have no common zero
+        self.objects = copy.copy(_template())
+        self.objects._client = SimulatedClient(self)
+        self.objects._sleep = world.pass_time  # a lease's lock may be held: nobody renews meanwhile
+        self.objects.requests = type(self.objects.requests)()
+        self.objects.clock = Clock(self.monotonic, lambda: world.time.wall() + clock_ahead_seconds)
+        self.store = TaskStore(self.objects)
+        self.queue = queue.Queue(self.store)
+        self.keeper = InlineKeeper(self)
+        self._worker: Worker | None = None
+        self.losing: tuple[str, str, int] | None = None  # an operation whose next so many answers are lost
+        self.outcomes: list[tuple[str, int, str]] = []  # task, attempt, how it went here
+
+    def monotonic(self) -> float:
+        return self.world.time.monotonic() - self._started
+
+    def sleep(self, seconds: float) -> None:
+        """Wait, while renewals and held-back progress are written at their times."""
+        end = self.monotonic() + seconds
+        while not self.is_dead:
+            step = min(end, self.keeper.next_at()) - self.monotonic()
+            self.world.pass_time(max(1e-4, step))  # a smaller step would be lost in rounding
+            if self.monotonic() >= end:
+                break
+            self.keeper.run_due()
+
+    @property
+    def worker(self) -> Worker:
+        """A worker with all handlers, driven by `look`."""
+        if self._worker is None:
+            from faults.scenarios import register_handlers
+
+            self._worker = Worker(self.queue, worker_id=self.name, concurrency=1)
+            self._worker._keeper = self.keeper  # type: ignore[assignment]
+            register_handlers(self._worker, self)
+        return self._worker
+
+    def look(self) -> None:
+        """What the threads of a started worker do in one round, one after the other."""
+        w = self.worker
+        try:
+            w._look_for_tasks()
+        except StorageError:
+            pass
+        while w._backlog:
+            entry = w._backlog.popleft()
+            try:
+                claim = w._claims.judge(entry, may_claim=True)
+                if claim is not None:
+                    w._run(claim, None)
+            except StorageError:
+                w._claims.look_again(entry, random.uniform(1, 3))
+        try:
+            w._look_at_leases()
+        except StorageError:
+            pass
+
+    def serve(self, seconds: float = 150.0) -> None:
+        """Be a worker until everything is done, for so long at most."""
+        end = self.monotonic() + seconds
+        while True:
+            self.look()
+            if self.monotonic() >= end or self.world.is_all_done():
+                return
+            self.sleep(3.0)
+
+    def start_worker(self) -> None:
+        """The requests of `Worker.start`."""
+        from oq_nb.heartbeat import Heartbeat
+
+        heartbeat = Heartbeat(self.objects, self.name, self.worker._describe)
+        self.store.prove_conditional_writes(heartbeat.key, self.worker._describe())
+        heartbeat.tidy()
+        heartbeat.tick()
+        self.serve()
+        heartbeat.tick()
+        heartbeat.remove()
+
+
+class World:
+    """One bucket, some processes, one time.
+
+    Args:
+        faults: by request number; each strikes once.
+    """
+
+    def __init__(self, faults: dict[int, Fault] | None = None, *, seed: int = 0) -> None:
+        self.time = FakeTime()
+        self.bucket = FakeStore(self.time)
+        self.faults = dict(faults or {})
+        self.random = random.Random(seed)
+        self.processes: list[Process] = []
+        self.requests: list[Request] = []
+        self.violations: list[str] = []
+        self.errors: list[str] = []  # what users were told
+        self.is_quiet = False  # rivals are at work: no further fault
+        self.scenario_requests = 0  # so many belong to the scenario, further ones to fresh workers
+        self.refused = 0  # conditional writes that lost
+        self.outage_ends = float("-inf")
+        self.before_request: Callable[[Process], None] = lambda process: None
+        self.submitted: list[str] = []  # acknowledged
+        self.canceller: Any = None  # the process that cancels from within a handler, where a scenario has one
+        self.keyed: list[str] = []  # ids that submissions with one key were given
+        self.owing: Process | None = None  # stood still while it sent a task: its next write renews the entry
+        self._local = threading.local()
+        self._late: list[tuple[float, Apply]] = []
+        self._writers: dict[str, tuple[str, float]] = {}
+        self._states: dict[str, tuple[str, bool, bool]] = {}  # task key → id, unfinished, running
+
+    # --- time and processes
+
+    @property
+    def current(self) -> Process:
+        """The process that made the last request of this thread."""
+        found: Process = self._local.process
+        return found
+
+    @current.setter
+    def current(self, process: Process) -> None:
+        self._local.process = process
+
+    def process(self, name: str, **options: Any) -> Process:
+        made = Process(self, name, **options)
+        self.processes.append(made)
+        return made
+
+    def pass_time(self, seconds: float) -> None:
+        self.time.advance(seconds)
+
+    def act(self, process: Process, action: Callable[[], Any]) -> Any:
+        """Let a process do something; return what it returns, None when it died or its user was shown an error."""
+        if process.is_dead:
+            return None
+        self.current = process
+        try:
+            return action()
+        except Died:
+            return None
+        except ConflictError as exc:
+            self.violations.append(f"{process.name}: a lost race reached the user: {exc}")
+        except StorageError as exc:
+            self.errors.append(f"{process.name}: {type(exc).__name__}: {exc}")
+        except OqError as exc:
+            self.errors.append(f"{process.name}: {type(exc).__name__}: {exc}")
+        except Exception as exc:
+            self.violations.append(f"{process.name}: unexpected {type(exc).__name__}: {exc}")
+        return None
+
+    @contextmanager
+    def undisturbed(self) -> Any:
+        """Let rivals work without faults of their own."""
+        before, self.is_quiet = self.is_quiet, True
+        try:
+            yield
+        finally:
+            self.is_quiet = before
+
+    # --- requests
+
+    def refusal(self, status: int, code: str) -> botocore_failures.ClientError:
+        return botocore_failures.ClientError(
+            {
+                "Error": {"Code": code, "Message": ""},
+                "ResponseMetadata": {"HTTPStatusCode": status, "HTTPHeaders": {"date": self._date()}},
+            },
+            "Simulated",
+        )
+
+    def _date(self) -> str:
+        return formatdate(self.time.wall(), usegmt=True)
+
+    def request(
+        self, process: Process, kind: str, key: str, apply: Apply, *, is_conditional: bool = False
+    ) -> dict[str, Any]:
+        if process.is_dead:
+            raise Died
+        if not self.is_quiet:
+            self.before_request(process)
+            if process.is_dead:
+                raise Died
+        try:
+            return self._request(process, kind, key, apply, is_conditional)
+        finally:
+            self.current = process  # others may have worked meanwhile
+            if self.owing is process and not key.startswith(model.TASKS):
+                self.owing = None
+
+    def _request(self, process: Process, kind: str, key: str, apply: Apply, is_conditional: bool) -> dict[str, Any]:
+        self.pass_time(0.01)
+        self._apply_late()
+
+        def answer() -> dict[str, Any]:
+            made = apply()
+            made["ResponseMetadata"] = {"HTTPStatusCode": 200, "HTTPHeaders": {"date": self._date()}}
+            return made
+
+        if self.is_quiet:
+            return answer()
+        request = Request(len(self.requests), process.name, kind, key, is_conditional)
+        self.requests.append(request)
+        if request.number > 3000:
+            raise AssertionError("no end: 3,000 requests were not enough")
+        fault = self.faults.pop(request.number, None)
+        if fault is not None:
+            return fault(self, process, request, answer)
+        if self.time.wall() < self.outage_ends:
+            self.pass_time(3)
+            raise botocore_failures.ConnectTimeoutError(endpoint_url=ENDPOINT)
+        if process.losing is not None and process.losing[:2] == (kind, key) and process.losing[2] > 0:
+            return loses_every_answer(self, process, request, answer)
+        process.losing = None
+        return answer()
+
+    def later(self, seconds: float, apply: Apply) -> None:
+        """Let a request arrive at the store after a while."""
+        self._late.append((self.time.wall() + seconds, apply))
+
+    def _apply_late(self) -> None:
+        for item in [item for item in self._late if item[0] <= self.time.wall()]:
+            self._late.remove(item)
+            try:
+                item[1]()
+            except botocore_failures.ClientError:
+                pass
+
+    def note_write(self, name: str, key: str, version_id: str | None) -> None:
+        assert version_id is not None
+        self._writers[version_id] = (name, self.time.wall())
+        if key.startswith(model.TASKS):
+            self._states[key] = self._state(key)
+        self.check_entries(f"{name} PUT {key.split('/')[0]}")
+
+    def note_delete(self, name: str, key: str) -> None:
+        if key.startswith(model.TASKS):
+            self.violations.append(f"{name} deleted {key}")
+        self.check_entries(f"{name} DELETE {key.split('/')[0]}")
+
+    def _state(self, key: str) -> tuple[str, bool, bool]:
+        found = json.loads(self.bucket._keys[key][-1].body or b"{}")
+        return found["id"], found["status"] in ("pending", "running"), found["status"] == "running"
+
+    # --- what is promised
+
+    def check_entries(self, when: str) -> None:
+        """Each unfinished task has an entry that leads to it, at every moment."""
+        if self.is_all_done() or (self.owing is not None and not self.owing.is_dead):
+            return
+        ready, leases = set(), set()
+        for key, versions in self.bucket._keys.items():
+            if versions and versions[-1].body is not None:
+                if key.startswith(model.READY):
+                    ready.add(key.rsplit("/", 1)[1])
+                elif key.startswith(model.LEASES):
+                    leases.add(key.rsplit("/", 1)[1])
+        for task_id, unfinished, running in self._states.values():
+            if unfinished and task_id not in ready and not (running and task_id in leases):
+                self.violations.append(f"1: no entry leads to the {'running' if running else 'pending'} task ({when})")
+
+    def is_all_done(self) -> bool:
+        return not any(unfinished for _, unfinished, _ in self._states.values())
+
+    def unfinished(self) -> list[str]:
+        """Ids of the tasks that have not ended."""
+        return [task_id for task_id, unfinished, _ in self._states.values() if unfinished]
+
+    def settle(self) -> None:
+        """Let fresh workers run, one after the other, until all tasks have ended and all entries are gone."""
+        for number in range(45):
+            if self.is_all_done() and not self._late:
+                break
+            self.pass_time(61)
+            fresh = self.process(f"fresh-{number}")
+            self.act(fresh, fresh.look)
+        for number in range(6):
+            self.pass_time(660)
+            fresh = self.process(f"tidy-{number}")
+            self.act(fresh, fresh.look)
+
+    def final_records(self) -> list[TaskRecord]:
+        """The tasks as they stand, in the order of their creation."""
+        lines = self.bucket.look(model.TASKS)
+        last = [TaskRecord.from_bytes(body, key=e.key) for e, body in lines if e.is_latest and not e.is_delete_marker]
+        return sorted(last, key=lambda record: record.created_at)
+
+    def check(self) -> list[str]:
+        """Return what of the five invariants does not hold."""
+        histories: dict[str, list[tuple[TaskRecord, str, float]]] = {}
+        for entry, body in self.bucket.look(model.TASKS):
+            if entry.is_delete_marker:
+                self.violations.append(f"a task was deleted: {entry.key}")
+                continue
+            writer, at = self._writers[entry.version_id or ""]
+            histories.setdefault(entry.key, []).append((TaskRecord.from_bytes(body, key=entry.key), writer, at))
+        present = {key.rsplit("/", 1)[1].removesuffix(".json") for key in histories}
+        for task_id in self.submitted:
+            if task_id not in present:
+                self.violations.append(f"1: a task whose submission was acknowledged is not there: {task_id}")
+        if len(set(self.keyed)) > 1:
+            self.violations.append("submissions with one key gave several tasks")
+        for versions in histories.values():
+            self._check_history(versions)
+        left = [e.key for e, _ in self.bucket.look("ready/") + self.bucket.look("leases/") if not e.is_delete_marker]
+        if left:
+            self.violations.append(f"entries pile up: {left}")
+        for process in self.processes:
+            for task_id, attempt_number, outcome in process.outcomes:
+                self._check_outcome(process, task_id, attempt_number, outcome, histories)
+        return self.violations
+
+    def _check_history(self, versions: list[tuple[TaskRecord, str, float]]) -> None:
+        say = self.violations.append
+        owners: dict[str, str] = {}
+        before: TaskRecord | None = None
+        completions = 0
+        for record, writer, at in versions:
+            if record.progress is not None:
+                if record.status is not TaskStatus.RUNNING:
+                    say(f"5: a {record.status} task shows progress")
+                elif record.progress.message != f"attempt {record.attempt}":
+                    say(f"5: attempt {record.attempt} shows the progress of {record.progress.message}")
+            if record.retry_count > record.max_retries:
+                say("more retries than allowed")
+            if before is None:
+                if record.status is TaskStatus.RUNNING and record.lease_id:
+                    owners[record.lease_id] = writer
+            elif before.status.is_terminal:
+                if writer == "replayer" and record.status is TaskStatus.PENDING:
+                    completions = 0
+                elif writer != "replayer" or record.status is not TaskStatus.ARCHIVED:
+                    say(f"3: {before.status} became {record.status}, by {writer}")
+            elif before.status is TaskStatus.RUNNING:
+                self._check_change_of_running(before, record, writer, at, owners)
+            elif record.status is TaskStatus.RUNNING:
+                if record.lease_id in owners or record.lease_id is None:
+                    say("2: a claim without a fresh lease id")
+                if record.attempt != before.attempt + 1:
+                    say(f"4: attempt {before.attempt} was followed by {record.attempt}")
+                if before.available_at.timestamp() > at + 1.5:
+                    say("a task was claimed before it was available")
+                owners[record.lease_id or ""] = writer
+            elif record.status not in (TaskStatus.CANCELLED, TaskStatus.EXPIRED):
+                say(f"pending became {record.status}, by {writer}")
+            if record.status is TaskStatus.COMPLETED:
+                completions += 1
+                output = self._output(record)
+                if not isinstance(output, dict) or output.get("attempt") != record.attempt:
+                    say(f"4: attempt {record.attempt} completed with the output of {str(output)[:60]}")
+            before = record
+        if completions > 1:
+            say(f"4: completed {completions} times")
+        assert before is not None
+        if not before.status.is_terminal:
+            say(f"1: the task never ended: {before.status}, attempt {before.attempt}")
+
+    def _output(self, record: TaskRecord) -> Any:
+        if record.output_ref is None:
+            return record.output
+        found = self.bucket.get(record.output_ref)
+        return None if found is None else json.loads(found.body)
+
+    def _check_change_of_running(
+        self, before: TaskRecord, after: TaskRecord, writer: str, at: float, owners: dict[str, str]
+    ) -> None:
+        owner = owners.get(before.lease_id or "")
+        is_over = before.lease_expires_at is None or before.lease_expires_at.timestamp() <= at
+        if after.status is TaskStatus.RUNNING:
+            if after.lease_id != before.lease_id or after.attempt != before.attempt:
+                self.violations.append(f"2: {writer} took a running task without its going through pending")
+            elif writer != owner:
+                kept = {"cancel_requested", "cancelled_by", "updated_at"}
+                if before.model_dump(exclude=kept) != after.model_dump(exclude=kept):
+                    self.violations.append(f"2: {writer} changed the task under the lease of {owner}")
+        elif writer != owner:
+            recovered = after.status in (TaskStatus.PENDING, TaskStatus.FAILED) and "Timeout" in (after.last_error or "")
+            if not is_over or not recovered:
+                self.violations.append(f"2: {writer} made it {after.status} under the lease of {owner}")
+
+    def _check_outcome(
+        self, process: Process, task_id: str, number: int, outcome: str, histories: dict[str, Any]
+    ) -> None:
+        """An owner is told that its lease is lost only when it is, and that it has ended only when it has."""
+        versions = [v for v in next(h for h in histories.values() if h[0][0].id == task_id)]
+        last = max(i for i, (record, _, _) in enumerate(versions) if record.attempt == number and record.lease_id)
+        ended_by = versions[last + 1][1] if last + 1 < len(versions) else None
+        if outcome == "lost" and ended_by == process.name:
+            self.violations.append(f"2: {process.name} was told that its lease is lost, but it ended the attempt itself")
+        if outcome == "ended" and ended_by != process.name:
+            self.violations.append(f"2: {process.name} was told that it ended attempt {number}, but {ended_by} did")
+
+
+def loses_every_answer(world: World, process: Process, request: Request, apply: Apply) -> dict[str, Any]:
+    """This request and its further tries are applied, where their condition holds, but nobody is told, seven times."""
+    left = 7 if process.losing is None else process.losing[2]
+    process.losing = (request.kind, request.key, left - 1)
+    try:
+        apply()
+    except botocore_failures.ClientError:
+        pass
+    world.pass_time(5)
+    raise botocore_failures.ReadTimeoutError(endpoint_url=ENDPOINT)
+
+
+@contextmanager
+def running(world: World) -> Any:
+    """Put the library on the world's time and randomness."""
+
+    def sleep(seconds: float) -> None:
+        world.current.sleep(seconds)
+
+    fake_time = types.SimpleNamespace(sleep=sleep, monotonic=world.time.monotonic, time=world.time.wall)
+    ids = random.Random(world.random.random())
+
+    def new_id() -> str:
+        digits = f"{ids.getrandbits(128):032x}"
+        return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-a{digits[17:20]}-{digits[20:]}"
+
+    original = attempt.run_attempt
+
+    def recorded(store_: TaskStore, lease_: lease.Lease, *arguments: Any, **options: Any) -> Any:
+        process = next(p for p in world.processes if p.store is store_)
+        number = lease_.record.attempt
+        try:
+            made = original(store_, lease_, *arguments, **options)
+        except LeaseExpiredError:
+            process.outcomes.append((lease_.task_id, number, "lost"))
+            raise
+        process.outcomes.append((lease_.task_id, number, "ended"))
+        return made
+
+    state, log = random.getstate(), logging.getLogger("oq_nb")
+    level = log.level
+    log.setLevel(logging.CRITICAL + 1)  # what is logged about thousands of faults helps nobody
+    random.seed(world.random.random())
+    try:
+        with (
+            mock.patch.object(model, "new_id", new_id),
+            mock.patch.object(worker, "run_attempt", recorded),
+            mock.patch.object(lease, "time", fake_time),
+            mock.patch.object(store, "time", fake_time),
+            mock.patch.object(attempt, "time", fake_time),
+        ):
+            yield world
+    finally:
+        random.setstate(state)
+        log.setLevel(level)

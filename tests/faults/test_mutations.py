@@ -1,0 +1,205 @@
+"""The harness has teeth: each of these deliberately broken variants of the library is caught by the single faults."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from faults.cases import Case, run, run_all_single
+from faults.failures import FAULTS
+
+from oq_nb import claims, model, store, transitions
+from oq_nb.claims import Claim, Claims
+from oq_nb.index import Index
+from oq_nb.lease import Lease
+from oq_nb.model import TaskStatus
+from oq_nb.store import Held, TaskStore
+
+Patch = pytest.MonkeyPatch
+MUTATIONS: dict[str, tuple[Callable[[Patch], None], str]] = {}
+
+
+def mutation(name: str, scenario: str) -> Callable[[Callable[[Patch], None]], Callable[[Patch], None]]:
+    def register(function: Callable[[Patch], None]) -> Callable[[Patch], None]:
+        MUTATIONS[name] = (function, scenario)
+        return function
+
+    return register
+
+
+@mutation("completion without If-Match", "lease takeover")
+def _(patch: Patch) -> None:
+    original = TaskStore.move
+
+    def move(self: TaskStore, held: Held, record: Any, **options: Any) -> Held:
+        if record.status is TaskStatus.COMPLETED:
+            made = self.objects.put(record.key, record.to_bytes())
+            return Held(record, made.etag, made.version_id)
+        return original(self, held, record, **options)
+
+    patch.setattr(TaskStore, "move", move)
+
+
+@mutation("lease id not compared", "progress")
+def _(patch: Patch) -> None:
+    def only_status(record: Any, lease_id: str) -> None:
+        if record.status is not TaskStatus.RUNNING:
+            raise transitions.LeaseExpiredError("not running")
+
+    patch.setattr(transitions, "_owned", only_status)
+
+
+@mutation("nothing compared at all", "claim and complete")
+def _(patch: Patch) -> None:
+    patch.setattr(transitions, "_owned", lambda record, lease_id: None)
+
+
+@mutation("ready entry deleted before the lease entry exists", "claim and complete")
+def _(patch: Patch) -> None:
+    def begin(self: Claims, held: Held, ready: Any) -> Claim:
+        self._store.index.leave(ready)
+        return Claim(held, [self._store.index.enter(model.lease_key(held.record))])
+
+    patch.setattr(Claims, "_begin", begin)
+
+
+@mutation("412 after a lost answer taken as a lost race", "progress")
+def _(patch: Patch) -> None:
+    patch.setattr(TaskStore, "_find_own_write", lambda self, key, bodies: None)
+
+
+@mutation("a conflict taken as a lost lease, without looking", "cancel while running")
+def _(patch: Patch) -> None:
+    original = Lease._write
+
+    def write(self: Lease, transition: Any, bodies: Any = None) -> Held:
+        with pytest.MonkeyPatch.context() as inner:
+            inner.setattr(self._store, "read", lambda task_id: None)
+            return original(self, transition, bodies)
+
+    patch.setattr(Lease, "_write", write)
+
+
+@mutation("index entry written after the task", "submit")
+def _(patch: Patch) -> None:
+    def create(self: TaskStore, record: Any) -> Held:
+        made = self._put(record, None)
+        self.index.enter(model.ready_key(record))
+        return made
+
+    patch.setattr(TaskStore, "create", create)
+
+
+@mutation("lease entry of a tracked loop written after its task", "tracked loop")
+def _(patch: Patch) -> None:
+    def create(self: TaskStore, record: Any) -> Held:
+        made = self._put(record, None)
+        self.index.enter(model.lease_key(record))
+        return made
+
+    patch.setattr(TaskStore, "create", create)
+
+
+@mutation("ready entry of a retry written after the task", "retry")
+def _(patch: Patch) -> None:
+    def move(self: TaskStore, held: Held, record: Any, *, doubted: Any = ()) -> Held:
+        made = self._put(record, held, doubted)
+        if record.status is TaskStatus.PENDING:
+            self.index.enter(model.ready_key(record))
+        return made
+
+    patch.setattr(TaskStore, "move", move)
+
+
+@mutation("strangers remove young entries", "submit")
+def _(patch: Patch) -> None:
+    patch.setattr(claims, "_OLD_ENTRY", timedelta(0))
+
+
+@mutation("an entry is not renewed after a pause", "submit")
+def _(patch: Patch) -> None:
+    patch.setattr(store, "_PAUSE_SECONDS", float("inf"))
+
+
+@mutation("leases recovered before their end", "progress")
+def _(patch: Patch) -> None:
+    patch.setattr(claims, "_LEASE_PAD_SECONDS", -3600.0)
+    patch.setattr(transitions, "is_lease_expired", lambda record, now: record.status is TaskStatus.RUNNING)
+
+
+@mutation("leases never recovered", "dead worker")
+def _(patch: Patch) -> None:
+    patch.setattr(Claims, "_judge_running", lambda self, held, entry: None)
+
+
+@mutation("progress kept for the next attempt", "retry")
+def _(patch: Patch) -> None:
+    patch.setattr(transitions, "_NO_LEASE", {"lease_expires_at": None, "lease_id": None, "worker_id": None})
+
+
+@mutation("all attempts write one output object", "payload by reference")
+def _(patch: Patch) -> None:
+    original = TaskStore.offload
+    patch.setattr(TaskStore, "offload", lambda self, task_id, which, value, attempt=1: original(self, task_id, which, value))
+
+
+@mutation("a recovery that counts no retry", "retries used up")
+def _(patch: Patch) -> None:
+    original = transitions._again_or_failed
+
+    def again(record: Any, *arguments: Any) -> Any:
+        return original(record.evolve(max_retries=record.max_retries + 1), *arguments)
+
+    patch.setattr(transitions, "_again_or_failed", again)
+
+
+@mutation("entries left in place", "claim and complete")
+def _(patch: Patch) -> None:
+    patch.setattr(Index, "leave", lambda self, entry: None)
+
+
+@mutation("renewals go on between two tries to write the end", "claim and complete")
+def _(patch: Patch) -> None:
+    patch.setattr(Lease, "_is_ending", property(lambda self: False, lambda self, value: None), raising=False)
+
+
+#: Needs two faults: the answer of the end is lost for good, then that of a try.
+TWO_FAULTS = {"renewals go on between two tries to write the end": ("outage of a minute", "every answer lost")}
+
+
+def _violations(name: str, scenario: str) -> Iterator[str]:
+    if name not in TWO_FAULTS:
+        yield from run_all_single(scenario)[1]
+        return
+    first, second = TWO_FAULTS[name]
+    calm = run(Case(scenario))
+    for number in range(calm.scenario_requests):
+        alone = run(Case(scenario, ((number, first),)))
+        for other in range(number + 1, len(alone.requests)):
+            yield from run(Case(scenario, ((number, first), (other, second)))).violations
+
+
+@pytest.mark.parametrize("name", MUTATIONS)
+def test_a_broken_variant_is_caught(name, monkeypatch, cases):
+    breaks, scenario = MUTATIONS[name]
+    assert not list(_violations(name, scenario)), "it is clean before it is broken"
+    breaks(monkeypatch)
+    found = list(_violations(name, scenario))
+    cases("broken variants, all caught; findings", {name: len(found)})
+    assert found, f"nothing noticed: {name}"
+
+
+def test_each_fault_notices_something():
+    """No fault is for show: a fault that never changed a run would be one that does not strike."""
+    calm = [str(request) for request in run(Case("payload by reference")).requests]
+    for name in FAULTS:
+        if name == "rival submits":
+            continue
+        changed = [
+            number
+            for number in range(14)
+            if [str(r) for r in run(Case("payload by reference", ((number, name),))).requests] != calm
+        ]
+        assert changed, name

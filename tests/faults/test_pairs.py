@@ -1,0 +1,24 @@
+"""Two faults in one run: every pair of twelve faults, at every pair of requests that are near each other.
+
+``OQ_FAULT_PAIRS=all`` takes all scenarios and requests further apart; that takes an hour.
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from faults.cases import run_all_pairs
+from faults.scenarios import SCENARIOS
+
+IS_LONG = os.environ.get("OQ_FAULT_PAIRS") == "all"
+SHORT = {"submit": 12, "claim and complete": 4, "idempotent submit": 2, "tracked loop": 3}
+
+
+@pytest.mark.timeout(3600 if IS_LONG else 180)
+@pytest.mark.parametrize("scenario", SCENARIOS if IS_LONG else SHORT)
+def test_any_two_requests_may_fail(scenario, cases):
+    counts, found = run_all_pairs(scenario, reach=12 if IS_LONG else SHORT[scenario])
+    cases("pairs of faults", counts)
+    assert not found, "\n".join(found[:20])
+    assert sum(counts.values()) >= 1000

@@ -1,0 +1,38 @@
+"""Every request of every scenario fails once, in every way: nothing is lost, nothing is done under a lease that is over."""
+
+from __future__ import annotations
+
+import pytest
+from faults.cases import Case, run, run_all_single
+from faults.failures import FAULTS, happens
+from faults.scenarios import SCENARIOS
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_any_request_may_fail(scenario, cases):
+    counts, found = run_all_single(scenario)
+    cases("single faults", counts)
+    assert not found, "\n".join(found[:20])
+    calm = run(Case(scenario))
+    expected = sum(happens(name, scenario, request) for name in FAULTS for request in calm.requests)
+    assert sum(counts.values()) == expected >= 300
+
+
+def test_a_rival_makes_conditional_writes_fail():
+    """The rivals are real: between them they make every change of a task by its owner meet a 412."""
+    refused = set()
+    for scenario in SCENARIOS:
+        calm = run(Case(scenario))
+        for request in calm.requests[: calm.scenario_requests]:
+            if request.is_conditional and request.kind == "PUT" and request.key.startswith("tasks/"):
+                for name in (name for name in FAULTS if name.startswith("rival")):
+                    if happens(name, scenario, request) and run(Case(scenario, ((request.number, name),))).refused:
+                        refused.add((scenario, request.number))
+    assert len(refused) >= 50
+
+
+def test_a_case_runs_alike_each_time():
+    case = Case("retry", ((5, "every answer lost"), (9, "dies after it was applied")))
+    first, second = run(case), run(case)
+    assert [str(request) for request in first.requests] == [str(request) for request in second.requests]
+    assert [body for _, body in first.bucket.look()] == [body for _, body in second.bucket.look()]
