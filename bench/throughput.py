@@ -1,0 +1,120 @@
+"""Tasks per second of one worker: ours and upstream's on the same SeaweedFS, also with time added to each request."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+import uuid
+
+import oq_nb
+from bench.measure import Figure, interleaved, main, queue_at, seaweedfs
+from bench.proxy import Proxy
+from oq_nb.local import LocalStore
+
+TITLE = "Throughput: no-op tasks, one worker, from the start of the worker to the last completion"
+
+
+def ours(server: LocalStore, endpoint: str, tasks: int, concurrency: int) -> float:
+    """Return tasks per second of one worker of ours."""
+    queue = queue_at(server, endpoint)
+    worker = oq_nb.Worker(queue, concurrency=concurrency)
+
+    @worker.task("noop")
+    def noop(value: int) -> int:
+        return value
+
+    queue_at(server, prefix=queue.store.objects.prefix).submit_many("noop", range(tasks))  # type: ignore[attr-defined]
+    began = time.perf_counter()
+    with worker:
+        while worker.tasks_completed < tasks:
+            time.sleep(0.01)
+        return tasks / (time.perf_counter() - began)
+
+
+def upstream(server: LocalStore, endpoint: str, tasks: int) -> float:
+    """Return tasks per second of one worker of upstream's, in a process of its own."""
+    environment = {
+        **os.environ,
+        "AWS_ACCESS_KEY_ID": server.access_key,
+        "AWS_SECRET_ACCESS_KEY": server.secret_key,
+        "AWS_REGION": "us-east-1",
+        "BENCH_STORE": server.endpoint,
+        "BENCH_ENDPOINT": endpoint,
+        "BENCH_BUCKET": f"upstream-{uuid.uuid4().hex[:12]}",
+        "BENCH_TASKS": str(tasks),
+    }
+    queue_at(server, bucket=environment["BENCH_BUCKET"], prefix="")
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.throughput", "--upstream"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(done.stderr[-2000:])
+    return float(done.stdout.split()[-1])
+
+
+async def _upstream() -> None:
+    import buquet
+
+    bucket, tasks = os.environ["BENCH_BUCKET"], int(os.environ["BENCH_TASKS"])
+    near = await buquet.connect(bucket=bucket, endpoint=os.environ["BENCH_STORE"], region="us-east-1")
+    for start in range(0, tasks, 50):
+        await near.submit_many([("noop", {"n": n}) for n in range(start, min(tasks, start + 50))])
+    queue = await buquet.connect(bucket=bucket, endpoint=os.environ["BENCH_ENDPOINT"], region="us-east-1")
+    worker = buquet.Worker(queue, "bench", queue.all_shards())
+    done = asyncio.Event()
+    count = 0
+
+    @worker.task("noop")
+    async def noop(value: object) -> object:
+        nonlocal count
+        count += 1
+        if count == tasks:
+            done.set()
+        return value
+
+    began = time.perf_counter()
+    running = asyncio.ensure_future(worker.run())
+    await done.wait()
+    print(tasks / (time.perf_counter() - began), flush=True)
+    running.cancel()
+    os._exit(0)  # its worker has no stop
+
+
+def run(tasks: int = 300, rounds: int = 3, concurrency: int = 16, delay_ms: int = 25) -> list[Figure]:
+    """Measure, directly and through a proxy that adds ``delay_ms``."""
+    figures: list[Figure] = []
+    with seaweedfs() as server, Proxy(server.endpoint, delay_ms / 1000) as proxy:
+        for name, endpoint, theirs in (
+            ("direct", server.endpoint, tasks),
+            (f"+{delay_ms} ms per request", proxy.endpoint, max(20, tasks // 6)),
+        ):
+            cases = {"ours": lambda endpoint=endpoint: ours(server, endpoint, tasks, concurrency)}
+            try:
+                import buquet  # noqa: F401
+
+                cases["buquet"] = lambda endpoint=endpoint, theirs=theirs: upstream(server, endpoint, theirs)
+            except ImportError:
+                pass
+            values = interleaved(cases, rounds)
+            peer = Figure.of(f"buquet, {name}", values["buquet"], "tasks/s") if "buquet" in values else None
+            mine = Figure.of(f"oq_nb, concurrency {concurrency}, {name}", values["ours"], "tasks/s")
+            if peer is not None:
+                mine = Figure(mine.name, mine.value, mine.unit, mine.spread, "buquet", mine.value / peer.value)
+                figures.append(peer)
+            figures.append(mine)
+    return figures
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["--upstream"]:
+        asyncio.run(_upstream())
+    else:
+        main(TITLE, run, tasks=300, rounds=3, concurrency=16, delay_ms=25)
