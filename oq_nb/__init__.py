@@ -1,9 +1,12 @@
 """oq_nb: a task queue on an S3 bucket, with live progress, made for notebooks.
 
-Importing this package loads neither boto3 nor IPython nor ipywidgets: each is loaded when it is first needed.
+Importing this package loads neither boto3 nor tqdm nor IPython nor ipywidgets: each is loaded when it is first needed.
 """
 
 from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from oq_nb.client import connect, default_queue
 from oq_nb.context import TaskContext, current_context
@@ -30,6 +33,9 @@ from oq_nb.queue import Queue
 from oq_nb.task import Task
 from oq_nb.waiting import as_completed, wait
 from oq_nb.worker import Worker
+
+if TYPE_CHECKING:
+    from oq_nb.bar import tqdm, track, trange
 
 __all__ = [
     "ConfigurationError",
@@ -62,7 +68,23 @@ __all__ = [
     "connect",
     "current_context",
     "default_queue",
+    "tqdm",
+    "track",
+    "trange",
     "wait",
 ]
 
 __version__ = "0.1.0"
+
+_LAZY = {"tqdm": "oq_nb.bar", "track": "oq_nb.bar", "trange": "oq_nb.bar"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        value = globals()[name] = getattr(importlib.import_module(_LAZY[name]), name)
+        return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

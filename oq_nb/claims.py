@@ -7,7 +7,7 @@ Invariants:
 * A stranger's entry that leads nowhere is removed only when it is old (rule 1 of the protocol).
 * An entry whose task needs nothing for now is not looked at again before its time.
 
-Imports nothing of the package but `errors`, `model`, `transitions`, `store` and `index`.
+Imports nothing of the package but `errors`, `model`, `transitions`, `store`, `index` and `text`.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from oq_nb.errors import ConflictError, RecordError, StorageError, TransitionErr
 from oq_nb.index import IndexEntry
 from oq_nb.model import TaskStatus
 from oq_nb.store import Held, TaskStore, Transition
+from oq_nb.text import printable
 
 __all__ = ["Claim", "Claims"]
 
@@ -32,7 +33,7 @@ logger = logging.getLogger("oq_nb.worker")
 _YOUNG_ENTRY = timedelta(minutes=2)  # twice what may lie between an entry and its task
 _OLD_ENTRY = timedelta(minutes=10)  # rule 1
 _BEING_LOOKED_AT_SECONDS = 30.0
-_FOREIGN_TYPE_SECONDS = 60.0
+_FOREIGN_TYPE_SECONDS = 3600.0  # a task keeps its type; `handlers_changed` says when to look again
 _NOT_A_TASK_SECONDS = 3600.0
 _LEASE_PAD_SECONDS = 1.0  # a Date header tells whole seconds
 
@@ -60,6 +61,7 @@ class Claims:
         self._handles = handles
         self._lock = threading.Lock()
         self._not_before: dict[str, float] = {}  # entry's name → monotonic time of the next look
+        self._foreign: set[str] = set()  # names of entries of tasks without a handler here
         self._doubtful: dict[str, str] = {}  # task id → lease id of a claim whose answer was lost
 
     # --- when to look at which entry
@@ -72,7 +74,20 @@ class Claims:
         with self._lock:
             for name in [n for n, at in self._not_before.items() if at < now and n not in names]:
                 del self._not_before[name]
+                self._foreign.discard(name)
             return [entry for entry in listed if self._not_before.get(entry.name, now) <= now]
+
+    def is_due(self, entry: IndexEntry) -> bool:
+        """Return whether the time of an entry has come."""
+        with self._lock:
+            return self._not_before.get(entry.name, 0.0) <= self._store.clock.monotonic()
+
+    def handlers_changed(self) -> None:
+        """Look again at the tasks that there was no handler for."""
+        with self._lock:
+            for name in self._foreign:
+                self._not_before.pop(name, None)
+            self._foreign.clear()
 
     def take_up(self, entries: Iterable[IndexEntry]) -> None:
         """Note that these entries are about to be looked at, so that the next listing does not bring them again."""
@@ -110,7 +125,8 @@ class Claims:
         Raises:
             StorageError: the store did not answer; look at the entry again later.
 
-        Requests: 1 GET; for a claim 2 PUT and 1 DELETE; for a recovery 2 PUT and 1 DELETE.
+        Requests: 1 GET; for a claim 2 PUT and 1 DELETE, 1 LIST more at a further attempt; for a recovery 2 PUT and 1
+        DELETE.
         """
         try:
             held = self._store.read(entry.task_id)
@@ -122,7 +138,7 @@ class Claims:
             self._judge_stale(entry)
             return None
         if held.record.status is TaskStatus.RUNNING:
-            if self._doubtful.get(held.record.id) == held.record.lease_id:
+            if held.record.lease_id and self._doubtful.get(held.record.id) == held.record.lease_id:
                 return self._begin(held, entry) if may_claim else None
             self._judge_running(held, entry)
             return None
@@ -153,6 +169,8 @@ class Claims:
             self._judge_stale(entry)  # a lease entry of a pending task: its ready entry leads to it
         elif not self._handles(record.task_type):
             self.look_again(entry, _FOREIGN_TYPE_SECONDS)
+            with self._lock:
+                self._foreign.add(entry.name)
         else:
             return self._claim(held, entry)
         return None
@@ -161,7 +179,7 @@ class Claims:
         """Recover a task whose lease has run out; move the entry of one that goes on to the right minute."""
         record, now = held.record, self._store.clock.now()
         ends = record.lease_expires_at
-        if ends is not None and now < ends + timedelta(seconds=_LEASE_PAD_SECONDS):
+        if ends is not None and now - timedelta(seconds=_LEASE_PAD_SECONDS) < ends:
             left = -(now - ends).total_seconds()
             self.look_again(entry, left + _LEASE_PAD_SECONDS + random.uniform(0, 0.5))
             right_key = model.lease_key(record)
@@ -169,7 +187,7 @@ class Claims:
                 self._store.index.enter(right_key)
                 self._store.index.leave(entry)
             return
-        logger.warning("task %s: the lease of worker %s has run out", record.id, record.worker_id)
+        logger.warning("task %s: the lease of worker %s has run out", record.id, printable(str(record.worker_id)))
         chance = random.random()
         self._settle(held, entry, lambda record, now: transitions.recover(record, now, chance=chance))
 
@@ -191,8 +209,10 @@ class Claims:
             self._store.clock.stamp(),
             lease_id=lease_id,
             worker_id=self._worker_id,
-            lease_seconds=max(1, record.timeout_seconds),
+            lease_seconds=record.lease_seconds,
         )
+        # A task that was pending before may have another entry by now than the one that was listed a while ago.
+        others = self._store.index.find(model.ready_key(record)) if record.attempt else []
         try:
             made = self._store.move(held, changed)
         except ConflictError:
@@ -200,15 +220,16 @@ class Claims:
         except StorageError:
             self._doubtful[record.id] = lease_id  # it may have been applied: the next look tells
             raise
-        return self._begin(made, entry) if made.record.lease_id == lease_id else None
+        return self._begin(made, entry, *others) if made.record.lease_id == lease_id else None
 
-    def _begin(self, held: Held, ready: IndexEntry) -> Claim:
-        """Write the lease entry, then remove the ready entry; without the first the second stays in its place."""
+    def _begin(self, held: Held, *ready: IndexEntry) -> Claim:
+        """Write the lease entry, then remove the ready entries; without the first the others stay in its place."""
         self._doubtful.pop(held.record.id, None)
         try:
             entry = self._store.index.enter(model.lease_key(held.record))
         except StorageError as exc:
             logger.debug("task %s keeps its ready entry as its lease entry: %s", held.record.id, exc)
-            return Claim(held, [ready])
-        self._store.index.leave(ready)
+            return Claim(held, list(ready))
+        for old in {old.name: old for old in ready}.values():
+            self._store.index.leave(old)
         return Claim(held, [entry])

@@ -14,9 +14,14 @@ from oq_nb.queue import Queue
 from oq_nb.s3 import S3Store
 from oq_nb.store import TaskStore
 
-__all__ = ["connect", "default_queue"]
+__all__ = ["connect", "default_queue", "has_default_queue"]
 
 _default_queue: Queue | None = None  # the one global state of the package
+
+
+def has_default_queue() -> bool:
+    """Return whether `default_queue` has one to give. Requests: none."""
+    return _default_queue is not None or bool(os.environ.get("S3_BUCKET"))
 
 
 def default_queue() -> Queue | None:
@@ -69,8 +74,8 @@ def connect(
     endpoint = endpoint if endpoint is not None else os.environ.get("S3_ENDPOINT") or None
     region = region if region is not None else os.environ.get("S3_REGION") or None
     model.shards(shard_prefix_len)
-    if prefix and (prefix.startswith("/") or not prefix.isprintable()):
-        raise ConfigurationError(f"prefix: must not begin with / nor hold control characters: {prefix!r}")
+    if prefix and (prefix.startswith("/") or "//" in prefix or not prefix.isprintable()):
+        raise ConfigurationError(f"prefix: must not begin with /, nor hold // or control characters: {prefix!r}")
     label = ""
     if bucket is None:
         if endpoint is not None:
@@ -81,7 +86,7 @@ def connect(
         bucket, endpoint, region = store.bucket, store.endpoint, store.region
         access_key, secret_key, create = store.access_key, store.secret_key, True
         label = f"embedded {store.kind}"
-    elif not isinstance(bucket, str) or not bucket:
+    elif not isinstance(bucket, str) or not bucket or not bucket.isprintable():
         raise ConfigurationError(f"bucket: a name is needed, not {bucket!r}")
     if endpoint is not None and region is None:
         region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"

@@ -21,6 +21,7 @@ from oq_nb.model import Timestamp
 __all__ = ["Clock"]
 
 _DRIFT = 100e-6  # how far two clocks may drift apart, seconds a second
+_SET_BACK = timedelta(seconds=5)  # a greater step back is no correction: the store's clock was set
 
 
 class Clock:
@@ -70,18 +71,17 @@ class Clock:
             self._low, self._high, self._seen = low, high, received
 
     def now(self) -> datetime:
-        """Return the store's time, UTC."""
+        """Return the store's time, UTC; not before a `stamp`, so that what was just written is not in the future."""
         with self._lock:
-            if self._low is None:
-                return datetime.fromtimestamp(self.wall(), timezone.utc)
-            seconds = self.monotonic() + (self._low + self._high) / 2
-        return datetime.fromtimestamp(seconds, timezone.utc)
+            seconds = self.wall() if self._low is None else self.monotonic() + (self._low + self._high) / 2
+            now = datetime.fromtimestamp(seconds, timezone.utc)
+            return self._last if timedelta(0) < self._last - now < _SET_BACK else now
 
     def stamp(self) -> Timestamp:
         """Return the store's time for writing, later than any that was given out before by this clock."""
         now = self.now()
         with self._lock:
-            if now <= self._last and self._last - now < timedelta(seconds=5):  # else the clock was set back
+            if now <= self._last and self._last - now < _SET_BACK:
                 now = self._last + timedelta(microseconds=1)
             self._last = now
         return Timestamp.of(now)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import math
 import operator
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -51,6 +51,8 @@ class TaskContext:
     def __init__(self, lease: Lease, *, throttle_seconds: float = 0.0) -> None:
         self._lease = lease
         self._throttle_seconds = throttle_seconds
+        #: The bar of `oq_nb.track` that reports to this task, a weak reference; further ones stay local.
+        self.outermost_bar: Callable[[], Any] | None = None
 
     def __repr__(self) -> str:
         record = self._lease.record
@@ -96,6 +98,7 @@ class TaskContext:
         rate: float | None = None,
         unit: str | None = None,
         throttle_seconds: float | None = None,
+        wait: bool = True,
     ) -> None:
         """Say how far the task is; anyone with the bucket can see it.
 
@@ -111,6 +114,7 @@ class TaskContext:
             unit: name of an item.
             throttle_seconds: at most one write per so many seconds; the newest value in between is held back and
                 written when they are over. None: the worker's default.
+            wait: False to return at once, before the value is written.
 
         Raises:
             ConfigurationError: an argument is not usable (it is a `ValueError`, and names the argument).
@@ -129,7 +133,7 @@ class TaskContext:
             rate=rate,
             unit=unit,
         )
-        self._lease.report(progress, throttle_seconds=throttle)
+        self._lease.report(progress, throttle_seconds=throttle, wait=wait)
 
     def extend_lease(self, seconds: float) -> None:
         """Make the lease last at least ``seconds`` from now; for workers that do not renew leases by themselves.

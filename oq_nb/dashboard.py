@@ -310,7 +310,8 @@ def _head_html(name: str, overview: Overview, now: Any, *, is_live: bool) -> str
         return f"<div><b>{markup.escape(name)}</b></div>{trouble or '<div>Looking …</div>'}"
     seen = f"seen {view.ago(overview.seen_at, now)}" if is_live else f"seen {overview.seen_at:%Y-%m-%d %H:%M:%S} UTC"
     return (
-        f'<div><b>{markup.escape(name)}</b> <span style="opacity:.75">{seen}</span></div>{trouble}'
+        f'<div style="line-height:1.6"><b>{markup.escape(name)}</b> <span style="opacity:.75">{seen}</span></div>'
+        f"{trouble}"
         f"{markup.counts_html(overview.counts, overview.uncounted)}"
         f"{markup.workers_html(overview.workers, now, limit=_WORKERS)}"
     )

@@ -4,7 +4,7 @@ Invariants:
 
 * An entry is removed only by the version that was seen, so that a newer entry under the same key survives, and no
   delete markers pile up (a listing slows down with every marker and old version under its prefix).
-* What others left behind (markers, old versions) is removed in passing, a bounded number per scan.
+* What others left behind (markers, old versions) is removed in passing after a minute, a bounded number per scan.
 * Removing is best effort: an entry that stays is met and judged again later.
 
 Imports nothing of the package but `errors`, `model` and `s3`.
@@ -13,9 +13,9 @@ Imports nothing of the package but `errors`, `model` and `s3`.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from oq_nb.errors import StorageDeniedError, StorageError
 from oq_nb.model import parse_index_key
@@ -26,7 +26,8 @@ __all__ = ["Index", "IndexEntry"]
 logger = logging.getLogger("oq_nb.index")
 
 _SWEEP_LIMIT = 20  # leftovers removed per scan
-_PAGE_LIMIT = 10  # pages per scan, when leftovers hide the entries
+_SETTLED = timedelta(minutes=1)  # and not before
+_PAGE_LIMIT = 100  # pages per scan, when others hide the entries that are wanted
 
 _LIST_POLICY = '{"Effect": "Allow", "Action": ["s3:ListBucketVersions"], "Resource": "arn:aws:s3:::BUCKET"}'
 _DELETE_POLICY = '{"Effect": "Allow", "Action": ["s3:DeleteObjectVersion"], "Resource": "arn:aws:s3:::BUCKET/*"}'
@@ -97,31 +98,54 @@ class Index:
         except StorageError as exc:
             logger.debug("entry %s stays for now: %s", entry.key, exc)
 
-    def scan(self, prefix: str, *, limit: int = 1000, until_minute: str | None = None) -> list[IndexEntry]:
+    def scan(
+        self,
+        prefix: str,
+        *,
+        limit: int = 1000,
+        until_minute: str | None = None,
+        wants: Callable[[IndexEntry], bool] | None = None,
+    ) -> list[IndexEntry]:
         """Return the entries under a prefix, in key order.
 
         Args:
             prefix: ``ready/`` or ``leases/``, or one shard of them.
             limit: entries at most, up to 1,000 in one request.
             until_minute: pass over entries of later minutes, and stop there when the prefix names a shard.
+            wants: pass over entries for which this is false.
 
-        Requests: 1 LIST; more only where leftovers of others hide the entries; deletes of up to 20 leftovers.
+        Requests: 1 LIST; more only where leftovers or entries that are passed over hide the others; deletes of up to 20
+        leftovers.
         """
         found: list[IndexEntry] = []
         leftovers: list[Entry] = []
+        standing: set[str] = set()  # keys with a version besides the leftovers, or perhaps one that was not reached
         in_time_order = prefix.count("/") > 1
+        last = ""
         for seen, entry in enumerate(self._listing(prefix), start=1):
+            last = entry.key
             if entry.is_delete_marker or not entry.is_latest:
                 leftovers.append(entry)
             else:
+                standing.add(entry.key)
                 parsed = parse_index_key(entry.key)
                 if parsed is not None and (until_minute is None or parsed[1] <= until_minute):
-                    found.append(IndexEntry(entry.key, entry.version_id, entry.last_modified))
+                    made = IndexEntry(entry.key, entry.version_id, entry.last_modified)
+                    if wants is None or wants(made):
+                        found.append(made)
                 elif parsed is not None and in_time_order:
                     break
-            if len(found) >= limit or seen >= _PAGE_LIMIT * 1000 or (seen % 1000 == 0 and found):
+            if len(found) >= limit or seen >= max(limit, _PAGE_LIMIT * 1000):
                 break
-        self._sweep(leftovers)
+            if limit <= 1000 and seen % 1000 == 0 and found:  # what one page holds will do
+                break
+        else:
+            last = ""
+        standing.add(last)
+        # A store that is listed in the middle of a write (SeaweedFS) calls the new version, or marker, not the latest.
+        settled = self._objects.clock.now() - _SETTLED
+        leftovers = [e for e in leftovers if e.last_modified < settled]
+        self._sweep([e for e in leftovers if not e.is_delete_marker or e.key not in standing])
         return found
 
     def _listing(self, prefix: str) -> Iterator[Entry]:

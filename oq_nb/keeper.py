@@ -31,11 +31,13 @@ class Keeper:
     Args:
         name: part of the threads' names.
         max_threads: threads at most; each is started when all others are busy.
+        linger_seconds: a thread ends when there has been nothing to call for so long; None: not before `stop`.
     """
 
-    def __init__(self, name: str, max_threads: int = 4) -> None:
+    def __init__(self, name: str, max_threads: int = 4, *, linger_seconds: float | None = None) -> None:
         self._name = name
         self._max_threads = max(1, max_threads)
+        self._linger_seconds = linger_seconds
         self._changed = threading.Condition()
         self._heap: list[tuple[float, int, Kept]] = []
         self._due: dict[int, float] = {}  # by id() of an object that the heap or a thread holds
@@ -45,6 +47,7 @@ class Keeper:
         self._idle = 0
         self._stopped = False
         self._order = itertools.count()
+        self._numbers = itertools.count(1)
 
     def call(self, kept: Kept, at: float | None = None) -> None:
         """Have ``kept.tick()`` called at a monotonic time (now when None), or earlier when that was asked already."""
@@ -59,11 +62,20 @@ class Keeper:
                 return
             self._push(kept, at)
             if self._idle == 0 and len(self._threads) < self._max_threads:
-                number = len(self._threads) + 1
+                number = next(self._numbers)
                 thread = threading.Thread(target=self._run, name=f"oq-keeper-{self._name}-{number}", daemon=True)
                 self._threads.append(thread)
                 thread.start()
             self._changed.notify()
+
+    def forget(self, kept: Kept) -> None:
+        """Call an object no more; a call under way goes on."""
+        with self._changed:
+            self._again.pop(id(kept), None)
+            if self._due.pop(id(kept), None) is not None:
+                self._heap = [line for line in self._heap if line[2] is not kept]
+                heapq.heapify(self._heap)
+                self._changed.notify_all()
 
     def stop(self, timeout_seconds: float = 5.0) -> None:
         """End the threads; calls under way are waited for up to ``timeout_seconds``."""
@@ -106,7 +118,9 @@ class Keeper:
             try:
                 while not self._stopped:
                     if not self._heap:
-                        self._changed.wait()
+                        if not self._changed.wait(self._linger_seconds) and not self._heap:
+                            self._threads.remove(threading.current_thread())
+                            return None
                         continue
                     at, _, kept = self._heap[0]
                     if self._due.get(id(kept)) != at:  # called earlier since

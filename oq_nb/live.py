@@ -2,15 +2,17 @@
 
 ::
 
-    tick (thread "oq-widget") ──> for each display, in the context it was made in: draw() ──> models ──> front end
+    tick (thread "oq-widget") ──> for each display, in a context of a cell: draw() ──> models ──> front end
          ↑ at least once a second, at most five times, or when a watch has news
 
 Invariants:
 
 * Models are written by that thread alone (after they were made): traitlets have no locks. Callbacks of buttons, which
   may run in any thread, note what is wanted and wake it.
-* Every draw runs in a copy of the context that the display was made in: without that, ipykernel 7.0 loses the update,
-  and later ones put output into the wrong cell.
+* Every draw runs in a copy of a cell's context: without that, ipykernel 7.0 loses the update, and later ones put output
+  into the wrong cell. It is the context of the cell that runs, or ran last, because what executes a notebook without a
+  browser (nbclient, papermill) takes messages of the present cell only; until another cell has run, it is the one that
+  the display was made in.
 * The thread refers to displays weakly. One that is dropped or closed becomes plain HTML and its models are closed; when
   none is left the thread ends.
 * A display that is over becomes plain HTML at once; its models live on until it is dropped, because a page that was
@@ -29,11 +31,13 @@ import time
 import uuid
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 __all__ = ["LiveDisplay", "in_kernel", "is_ticking", "show_static", "wake", "weakly"]
 
 logger = logging.getLogger("oq_nb.widget")
+
+T = TypeVar("T")
 
 _TICK_SECONDS = 1.0
 _SHORTEST_SECONDS = 0.2
@@ -71,12 +75,16 @@ class _Remains:
     """What outlives a display: its models and outputs, to be put away by the thread. Does not refer to the display."""
 
     def __init__(self) -> None:
-        self.context = contextvars.copy_context()
+        self._context = contextvars.copy_context()
         self.models: list[Any] = []
         self.display_ids: list[str] = []
         self.html = ""
         self.text = ""
         self.is_static = False
+
+    def run(self, function: Callable[[], T]) -> T:
+        """Call a function so that its messages belong to the present cell; from the thread that draws alone."""
+        return (_cell.context or self._context).run(function)
 
     def publish(self, *, with_model: Any = None) -> None:
         """Replace every output by the present HTML and text, and the widget when there is still to be one."""
@@ -94,6 +102,29 @@ class _Remains:
         for model in self.models:
             model.close()
         self.models.clear()
+
+
+class _Cell:
+    """The context of the cell that runs or ran last; None before a cell has begun since the first display."""
+
+    def __init__(self) -> None:
+        self.context: contextvars.Context | None = None
+        self._shell: Any = None
+
+    def follow(self) -> None:
+        """Be told when a cell begins."""
+        from IPython import get_ipython
+
+        shell = get_ipython()
+        if shell is not self._shell:
+            self._shell = shell
+            shell.events.register("pre_run_cell", self._begin)
+
+    def _begin(self, *_: object) -> None:
+        self.context = contextvars.copy_context()
+
+
+_cell = _Cell()
 
 
 class _Ticker:
@@ -149,7 +180,7 @@ class _Ticker:
         is_busy = False
         for display in displays:
             try:
-                is_busy |= display._context.run(display._draw_if_open)
+                is_busy |= display._remains.run(display._draw_if_open)
             except Exception:
                 if not display._has_failed:
                     logger.exception("%s could not be drawn", type(display).__name__)
@@ -159,7 +190,7 @@ class _Ticker:
     def _put_away(self, dead: _Remains) -> bool:
         """Close what a display left behind; return whether there are others to look after."""
         try:
-            dead.context.run(dead.put_away)
+            dead.run(dead.put_away)
         except Exception:
             logger.exception("a display could not be put away")
         with self._lock:
@@ -192,7 +223,6 @@ class LiveDisplay:
 
     def __init__(self) -> None:
         self._remains = _Remains()
-        self._context = self._remains.context
         self._root: Any = None
         self._is_over = False
         self._is_closed = False
@@ -229,7 +259,7 @@ class LiveDisplay:
                 self._remains.models.append(part)
         return model
 
-    def _finish(self, *, keeps_widget: bool = False) -> None:
+    def _save(self, *, keeps_widget: bool = False) -> None:
         """Have the outputs say the present state in plain HTML.
 
         Args:
@@ -237,9 +267,12 @@ class LiveDisplay:
         """
         self._remains.html, self._remains.text = self._static()
         self._remains.publish(with_model=self._root if keeps_widget else None)
-        self._is_over = not keeps_widget
-        if self._is_over:
-            self._stop()
+
+    def _finish(self) -> None:
+        """Have the outputs say the last state in plain HTML, and refresh them no more."""
+        self._save()
+        self._is_over = True
+        self._stop()
 
     # --- life
 
@@ -284,6 +317,7 @@ class LiveDisplay:
         if not in_kernel() or self.is_finished:
             show_static(*self._static())
             return
+        _cell.follow()
         root = self.box
         html, text = self._static()
         display_id = f"oq-{uuid.uuid4().hex}"

@@ -200,7 +200,7 @@ def output_html(record: TaskRecord) -> str:
 
 def _folded(summary: str, body: str) -> str:
     return (
-        f'<details style="{_WRAP}"><summary style="cursor:pointer">{summary}</summary>'
+        f'<details style="{_WRAP};line-height:1.6"><summary style="cursor:pointer">{summary}</summary>'
         f'<pre style="white-space:pre-wrap;{_WRAP};max-height:24em;overflow:auto;margin:.3em 0">{body}</pre></details>'
     )
 
@@ -301,7 +301,7 @@ def workers_html(workers: Sequence[WorkerRecord], now: datetime, *, limit: int =
             f"{worker.tasks_completed:,} completed, {worker.tasks_failed:,} failed{f': {types}' if types else ''}</li>"
         )
     more = f"<li>and {len(workers) - limit:,} more</li>" if len(workers) > limit else ""
-    return f'<ul style="margin:.2em 0;padding-left:1.2em;list-style:none">{"".join(lines)}{more}</ul>'
+    return f'<ul style="margin:.2em 0;padding-left:0;list-style:none;line-height:1.6">{"".join(lines)}{more}</ul>'
 
 
 def worker_html(worker: WorkerRecord, *, is_running: bool, concurrency: int) -> str:
@@ -381,7 +381,7 @@ def history_svg(versions: Sequence[TaskRecord], *, width: int = 640, height: int
         f'<svg role="img" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
         f'style="max-width:100%;height:auto;font-size:11px" fill="currentColor"><title>{title}</title>'
         f"{''.join(shapes)}</svg>"
-        f'<ol style="list-style:none;padding-left:0;margin:.2em 0">{"".join(shown)}</ol>'
+        f'<ol style="list-style:none;padding-left:0;margin:.2em 0;line-height:1.6">{"".join(shown)}</ol>'
     )
 
 

@@ -59,6 +59,8 @@ TASKS, READY, LEASES, WORKERS, PAYLOADS, IDEMPOTENCY = (
 )
 MAX_TASK_TYPE_CHARS = 200
 MAX_MESSAGE_CHARS = 1000
+#: Ten years: no lease and no delay that an object asks for is longer.
+MAX_SECONDS = 10 * 365 * 86400.0
 
 _INSTANT = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d):(\d\d)(?:\.(\d{1,12}))?(?:[Zz]|([+-])(\d\d):?(\d\d))", re.ASCII
@@ -197,7 +199,9 @@ class _Record(BaseModel):
             RecordError: it is not such an object; the message says what is wrong with it.
         """
         try:
-            return cls.model_validate(json.loads(body))
+            value = json.loads(body)
+            to_json(value)  # NaN, a number beyond all bounds, half of a character: could be read but never written back
+            return cls.model_validate(value)
         except ValidationError as exc:
             first = exc.errors(include_url=False, include_input=False)[0]
             where = ".".join(str(part) for part in first["loc"]) or "the object"
@@ -235,8 +239,8 @@ class RetryPolicy(_Record):
             grown = self.initial_interval_ms * self.multiplier**retry_count
         except OverflowError:
             grown = math.inf
-        base = min(grown, self.max_interval_ms)
-        return max(0.0, base * (1 + self.jitter_percent * (2 * chance - 1))) / 1000
+        base = min(grown, self.max_interval_ms, MAX_SECONDS * 1000)
+        return min(max(0.0, base * (1 + self.jitter_percent * (2 * chance - 1))) / 1000, MAX_SECONDS)
 
 
 class Progress(_Record):
@@ -331,6 +335,11 @@ class TaskRecord(_Record):
     expires_at: Instant | None = None
     expired_at: Instant | None = None
     progress: Progress | None = None
+
+    @property
+    def lease_seconds(self) -> float:
+        """How long a lease lasts: `timeout_seconds` within sensible bounds."""
+        return min(max(1, self.timeout_seconds), MAX_SECONDS)
 
     @property
     def key(self) -> str:

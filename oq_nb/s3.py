@@ -251,8 +251,8 @@ class S3Store:
         Raises:
             ConflictError: the condition did not hold; `ambiguous` when an earlier try had no answer.
         """
-        # SeaweedFS stores an empty object when a writer dies between the head of its request and the body (4.48, tried),
-        # unless the request says what the body is.
+        # SeaweedFS 4.48 stores an empty object when a writer dies between the head of its request and the body, unless
+        # the request says what the body is (tried).
         digest = base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()
         extra: dict[str, str] = {}
         if create:

@@ -146,16 +146,21 @@ class TaskStore:
         versions = (e for e in self.objects.versions(key) if e.key == key and not e.is_delete_marker)
         ids = [entry.version_id for entry in islice(versions, limit)]
         bodies = self._in_parallel(lambda version_id: self.objects.get(key, version_id=version_id), ids)
-        records = [TaskRecord.from_bytes(found.body, key=key) for found in bodies if found is not None]
+        records: list[TaskRecord] = []
+        for found in (found for found in bodies if found is not None):
+            try:
+                records.append(TaskRecord.from_bytes(found.body, key=key))
+            except RecordError as exc:
+                logger.warning("a version was passed over: %s", exc)
         return records[::-1]
 
     # --- writing
 
     def create(self, record: TaskRecord) -> Held:
-        """Write a new task, pending or running, its index entry first. Requests: 2 PUT."""
+        """Write a new task, pending or running, its index entry first; again is no conflict. Requests: 2 PUT."""
         is_pending = record.status is TaskStatus.PENDING
         fresh = self._fresh_entry(model.ready_key(record) if is_pending else model.lease_key(record))
-        return self._put(record, None, keep_entry=fresh.keep)
+        return self._put(record, None, (record.to_bytes(),), fresh.keep)
 
     def move(self, held: Held, record: TaskRecord, *, doubted: Sequence[bytes] = ()) -> Held:
         """Write a changed task over the one that was last seen; its ready entry first when it becomes pending.

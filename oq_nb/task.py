@@ -187,7 +187,12 @@ class Task:
         return self._widget
 
     def _ipython_display_(self) -> None:
-        self.widget()._ipython_display_()
+        if self.is_done:
+            from oq_nb.live import show_static
+
+            show_static(self._repr_html_(), view.task_line(self.record, self.queue.now()))
+        else:
+            self.widget()._ipython_display_()
 
     def _repr_html_(self) -> str:
         return (

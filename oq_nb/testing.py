@@ -166,7 +166,10 @@ class FakeStore:
         """
         with self._lock:
             return [
-                (Entry(key, v.written, v.etag, len(v.body or b""), v.id, v is versions[-1], v.body is None), v.body or b"")
+                (
+                    Entry(key, v.written, v.etag, len(v.body or b""), v.id, v is versions[-1], v.body is None),
+                    v.body or b"",
+                )
                 for key, versions in sorted(self._keys.items())
                 if key.startswith(prefix)
                 for v in versions

@@ -26,7 +26,8 @@ __all__ = ["Action", "TaskWidget"]
 
 logger = logging.getLogger("oq_nb.widget")
 
-_RETRY_SECONDS = 300.0  # so long a failed task keeps its Retry button, then it becomes plain HTML too
+_RETRY_SECONDS = 300.0  # so long a failed task that is looked at keeps its Retry button, then it becomes plain HTML too
+_VIEW_SECONDS = 3.0  # so long it takes a browser at most to say that it shows a widget
 _STALE_SECONDS = 20
 # Shown by the browser itself when nothing has redrawn the element for a while: then no kernel can say so.
 _STALE = (
@@ -144,7 +145,8 @@ class TaskWidget(live.LiveDisplay):
         self._button = self._own(widgets.Button(description="Cancel", layout=narrow))
         self._button.on_click(live.weakly(self._press))
         row = self._own(widgets.HBox([self._button, self._said], layout=wide))
-        root = self._own(widgets.VBox([self._main, self._detail, row], layout=wide))
+        # Browsers count their views in there; it stays 0 where nobody looks.
+        root = self._own(widgets.VBox([self._main, self._detail, row], layout=wide, _view_count=0))
         root.add_class("oq-task")
         return root
 
@@ -178,7 +180,9 @@ class TaskWidget(live.LiveDisplay):
         if state.is_over:
             self._main.value = self._main_html(is_live=is_failed)
         else:
-            self._failed_at = None
+            if self._failed_at is not None:
+                self._failed_at = None
+                self._save(keeps_widget=True)
             self._main.value = self._main_html(is_live=True) + _STALE.format(tick=int(time.monotonic() // 5))
         self._detail.value = self._detail_html()
         self._said.value = self._action.html()
@@ -188,12 +192,21 @@ class TaskWidget(live.LiveDisplay):
         if not is_failed:
             self._button.layout.display = "none"
             self._finish()
-        elif self._failed_at is None:
+        else:
+            self._draw_failed()
+
+    def _draw_failed(self) -> None:
+        """Keep the Retry button where somebody looks, and save plain HTML where nobody does."""
+        is_viewed = bool(self._root._view_count)
+        if self._failed_at is None:
             self._failed_at = time.monotonic()
-            self._finish(keeps_widget=True)
-        elif time.monotonic() - self._failed_at > _RETRY_SECONDS and not self._action.is_busy:
+            self._save(keeps_widget=is_viewed)
+        since = time.monotonic() - self._failed_at
+        if since > _RETRY_SECONDS and not self._action.is_busy:
             self._button.layout.display = "none"
             self._finish()
+        elif since > _VIEW_SECONDS and not is_viewed and not self._remains.is_static:
+            self._save()
 
     def _draw_button(self, state: TaskState, is_failed: bool) -> None:
         record = state.record

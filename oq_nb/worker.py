@@ -120,6 +120,7 @@ class Worker:
         self._backlog: deque[IndexEntry] = deque()
         self._leases: dict[str, Lease] = {}
         self._busy = 0
+        self._batch, self._has_claimed = 1, True
         self._woken = False
         self._stopping = False
         self._threads: list[threading.Thread] = []
@@ -152,6 +153,7 @@ class Worker:
 
         def register(function: F) -> F:
             self._handlers[task_type] = handler_of(task_type, function)
+            self._claims.handlers_changed()
             return function
 
         model.check_task_type(task_type)
@@ -164,6 +166,7 @@ class Worker:
         except AttributeError as exc:
             raise ConfigurationError(f"handler: it needs task_type and handle: {exc}") from None
         self._handlers[task_type] = handler_of(task_type, function)
+        self._claims.handlers_changed()
 
     def on_startup(self, hook: F) -> F:
         """Call ``hook()`` when the worker starts; usable as a decorator."""
@@ -313,6 +316,7 @@ class Worker:
         now = time.monotonic()
         idle_since = now
         next_ready = next_leases = now
+        is_out = False  # the store does not answer
         while True:
             with self._changed:
                 if self._stopping:
@@ -325,13 +329,18 @@ class Worker:
                 if wants_more and now >= next_ready:
                     if self._look_for_tasks():
                         idle_since = now
+                    is_out = False
                     next_ready = time.monotonic() + self._pause(now - idle_since)
                 if now >= next_leases:
                     soonest = self._look_at_leases()
+                    is_out = False
                     low, high = _LEASE_SCAN_SECONDS
                     next_leases = min(now + min(high, max(low, (now - idle_since) / 4)), max(now + 0.5, soonest))
             except StorageError as exc:
-                logger.warning("worker %s cannot look for tasks for now: %s", self.worker_id, exc)
+                # Said once, and not beside a running task's own warning.
+                level = logging.DEBUG if is_out or self._leases else logging.WARNING
+                logger.log(level, "worker %s cannot look for tasks for now, trying on: %s", self.worker_id, exc)
+                is_out = True
                 next_ready = next_leases = time.monotonic() + random.uniform(1, 3)
             except Exception:
                 logger.exception("worker %s: a look for tasks failed", self.worker_id)
@@ -355,17 +364,24 @@ class Worker:
     def _look_for_tasks(self) -> bool:
         """Read the ready index; return whether there was anything for the handler threads."""
         minute = model.minute_of(self.queue.now())
-        entries = self._store.index.scan(model.READY, until_minute=minute)
+        own = set(self.shards)
+
+        def wants(entry: IndexEntry) -> bool:
+            return entry.shard in own and self._claims.is_due(entry)
+
+        entries = self._store.index.scan(model.READY, until_minute=minute, wants=wants)
         if len(entries) >= 1000:  # more than one page: look at the heads of some shards instead
             entries = []
             for shard in random.sample(self.shards, len(self.shards)):
-                entries += self._store.index.scan(f"{model.READY}{shard}/", until_minute=minute)
+                entries += self._store.index.scan(f"{model.READY}{shard}/", until_minute=minute, wants=wants)
                 if len(entries) >= self.concurrency * _BACKLOG:
                     break
-        own = set(self.shards)
-        fresh = [entry for entry in self._claims.due(entries) if entry.shard in own]
+        fresh = self._claims.due(entries)
         fresh.sort(key=lambda entry: entry.minute)
-        fresh = fresh[: self.concurrency * _BACKLOG * 8]
+        # Twice as many each time that none could be claimed: entries that are of no use here must not hide the others.
+        self._batch = self.concurrency * _BACKLOG * 8 if self._has_claimed else min(1000, self._batch * 2)
+        self._has_claimed = False
+        fresh = fresh[: self._batch]
         random.shuffle(fresh)  # so that several workers do not fight over the same head
         fresh.sort(key=lambda entry: entry.minute)
         self._claims.take_up(fresh)
@@ -379,11 +395,19 @@ class Worker:
         minute = model.minute_of(self.queue.now())
         own = set(self.shards)
         entries = self._store.index.scan(model.LEASES, until_minute=minute)
+        if len(entries) >= 1000:  # many at once, or many that lead nowhere and hide the others
+            entries = self._store.index.scan(model.LEASES, until_minute=minute, limit=100_000)
         for entry in self._claims.due(entries):
             if self._stopping:
                 break
             if entry.shard in own and entry.task_id not in self._leases:
-                self._claims.judge(entry)
+                try:
+                    self._claims.judge(entry)
+                except StorageError:
+                    raise
+                except Exception:  # one task that cannot be recovered must not keep the others from it
+                    logger.exception("worker %s: task %s", self.worker_id, entry.task_id)
+                    self._claims.look_again(entry, 60)
         return min((self._claims.due_at(entry) for entry in entries), default=float("inf"))
 
     # --- handler threads
@@ -402,6 +426,7 @@ class Worker:
             try:
                 claim = self._claims.judge(entry, may_claim=True)
                 if claim is not None:
+                    self._has_claimed = True
                     if self._handlers[claim.held.record.task_type].is_async and loop is None:
                         loop = asyncio.new_event_loop()
                     self._run(claim, loop)
@@ -427,7 +452,7 @@ class Worker:
             self._store,
             claim.held,
             self._keeper,
-            lease_seconds=max(1, record.timeout_seconds),
+            lease_seconds=record.lease_seconds,
             entries=claim.entries,
             renews=self.renew_leases,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import uuid
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
@@ -11,7 +12,11 @@ from datetime import datetime, timedelta, timezone
 import pytest
 
 from oq_nb.errors import ConflictError
-from oq_nb.s3 import NOT_MODIFIED
+from oq_nb.queue import Queue
+from oq_nb.s3 import NOT_MODIFIED, S3Store
+from oq_nb.store import TaskStore
+from oq_nb.testing import FakeStore
+from oq_nb.worker import Worker
 
 STALE = '"00000000000000000000000000000000"'
 
@@ -286,3 +291,51 @@ def test_one_of_many_changes_what_all_have_seen(contended):
         with ThreadPoolExecutor(_THREADS) as pool:
             assert sum(pool.map(change, range(_THREADS))) == 1
         assert len(list(contended.versions(f"changed/{number}"))) == 2
+
+
+# --- a bucket without versions
+
+
+@pytest.fixture(params=["fake", "moto", "seaweedfs"])
+def unversioned(request):
+    """A store of each kind whose bucket keeps no versions."""
+    if request.param == "fake":
+        yield FakeStore(versioned=False)
+        return
+    server = request.getfixturevalue("moto_server" if request.param == "moto" else "seaweedfs")
+    store = S3Store(
+        f"plain-{uuid.uuid4().hex[:12]}",
+        endpoint=server.endpoint,
+        region=server.region,
+        access_key=server.access_key,
+        secret_key=server.secret_key,
+    )
+    store.create_bucket()
+    assert not store.read_versioning()
+    store.is_versioned = False
+    yield store
+    store.close()
+
+
+def test_without_versions(unversioned):
+    made = unversioned.put("a", b"one", create=True)
+    with pytest.raises(ConflictError):
+        unversioned.put("a", b"two", create=True)
+    second = unversioned.put("a", b"two", if_match=made.etag)
+    with pytest.raises(ConflictError):
+        unversioned.put("a", b"three", if_match=made.etag)
+    assert unversioned.get_if_changed("a", second.etag) is NOT_MODIFIED
+    assert [entry.key for entry in unversioned.entries("")] == ["a"]
+    unversioned.delete("a")
+    assert unversioned.get("a") is None
+    assert list(unversioned.entries("")) == []
+
+
+def test_a_queue_without_versions(unversioned):
+    queue = Queue(TaskStore(unversioned))
+    worker = Worker(queue, max_poll_seconds=0.2)
+    worker.task("double")(lambda value: value * 2)
+    with worker:
+        assert queue.submit("double", 2).result(timeout=30) == 4
+    assert [entry.key for entry in unversioned.entries("ready/")] == []
+    assert [entry.key for entry in unversioned.entries("leases/")] == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from faults.failures import FAULTS, PASSING, happens
@@ -10,7 +11,7 @@ from faults.scenarios import SCENARIOS
 from faults.simulation import Fault, World, running
 
 #: Requests of the last workers, when all has ended already.
-TIDY_REQUESTS = 12
+TIDY_REQUESTS = 2
 
 
 @dataclass(frozen=True)
@@ -41,23 +42,21 @@ def summary(world: World) -> list[tuple[str, int, object]]:
     return [(r.status.value, r.attempt, r.retry_count) for r in world.final_records()]
 
 
-def run_all_single(scenario: str) -> tuple[Counter[str], list[str]]:
-    """Run a scenario with each fault at each of its requests, those of the fresh workers' too.
+def each_single(scenario: str) -> Iterator[tuple[str, list[str]]]:
+    """Run a scenario with each fault at each of its requests, those of the fresh workers too.
 
-    Returns:
-        The number of cases for each fault, and what did not hold.
+    Yields:
+        For each case the name of its fault, and what did not hold.
     """
     calm = run(Case(scenario))
-    found = [f"{Case(scenario)}: {what}" for what in calm.violations + calm.errors]
+    yield "no fault", [f"{Case(scenario)}: {what}" for what in calm.violations + calm.errors]
     expected = summary(calm)
-    counts: Counter[str] = Counter()
     for number in range(len(calm.requests)):
         for name in FAULTS:
             if not happens(name, scenario, calm.requests[number]):
                 continue
             case = Case(scenario, ((number, name),))
             world = run(case)
-            counts[name] += 1
             told = list(world.violations)
             if world.faults:
                 told.append("the fault did not strike")
@@ -65,7 +64,16 @@ def run_all_single(scenario: str) -> tuple[Counter[str], list[str]]:
                 told += [f"a passing fault reached the user: {error}" for error in world.errors]
                 if summary(world) != expected:
                     told.append(f"a passing fault changed the outcome: {summary(world)}, not {expected}")
-            found += [f"{case} ({calm.requests[number]}): {what}" for what in told]
+            yield name, [f"{case} ({calm.requests[number]}): {what}" for what in told]
+
+
+def run_all_single(scenario: str) -> tuple[Counter[str], list[str]]:
+    """Run all of `each_single`; return the number of cases for each fault, and what did not hold."""
+    counts: Counter[str] = Counter()
+    found: list[str] = []
+    for name, told in each_single(scenario):
+        counts[name] += 1
+        found += told
     return counts, found
 
 
@@ -81,6 +89,7 @@ PAIRED = (
     "rival runs the task",
     "rival claims and dies",
     "rival takes over",
+    "rival holds it",
     "sleeps before",
     "sleeps after",
 )

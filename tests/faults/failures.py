@@ -72,7 +72,13 @@ def silence(world: World, process: Process, request: Request, apply: Apply) -> A
 
 
 def truncated(world: World, process: Process, request: Request, apply: Apply) -> Answer:
-    answer = apply()
+    try:
+        answer = apply()
+    except botocore_failures.ClientError as exc:
+        status = exc.response["ResponseMetadata"]["HTTPStatusCode"]
+        if status == 304:  # has no body: the head is cut
+            raise botocore_failures.ConnectionClosedError(endpoint_url=ENDPOINT) from None
+        raise world.refusal(status, str(status)) from None  # the code stood in the body
     if request.kind == "GET":
         return answer | {"Body": _Body(b"", is_cut=True)}
     raise botocore_failures.ConnectionClosedError(endpoint_url=ENDPOINT)
@@ -133,9 +139,20 @@ def rival_takes_over(world: World, process: Process, request: Request, apply: Ap
 
 
 def rival_recovers(world: World, process: Process, request: Request, apply: Apply) -> Answer:
-    """As `rival_takes_over`, but the rival only brings the task back to pending, or dies in its handler."""
+    """As `rival_takes_over`, but the task is pending again when the process goes on."""
+    _lets_rivals_die(world, request, 1)
+    return apply()
+
+
+def rival_holds_it(world: World, process: Process, request: Request, apply: Apply) -> Answer:
+    """As `rival_takes_over`, but the task is running, under the lease of a rival, when the process goes on."""
+    _lets_rivals_die(world, request, 2)
+    return apply()
+
+
+def _lets_rivals_die(world: World, request: Request, rivals: int) -> None:
     with world.undisturbed():
-        for number in range(3):
+        for number in range(rivals):
             world.pass_time(LEASE_SECONDS + 31)
             rival = world.process(f"rival-{request.number}-{number}")
             rival.dies_in_handler = True
@@ -143,7 +160,6 @@ def rival_recovers(world: World, process: Process, request: Request, apply: Appl
                 rival.look()
             except Died:
                 pass
-    return apply()
 
 
 def rival_submits(world: World, process: Process, request: Request, apply: Apply) -> Answer:
@@ -207,6 +223,7 @@ RIVALS: dict[str, Fault] = {
     "rival claims and dies": rival_claims_and_dies,
     "rival takes over": rival_takes_over,
     "rival recovers": rival_recovers,
+    "rival holds it": rival_holds_it,
     "rival submits": rival_submits,
 }
 

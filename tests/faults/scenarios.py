@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from typing import Any
+from unittest import mock
 
 from faults.simulation import LEASE_SECONDS, Died, Process, World
 
-from oq_nb import model, transitions
+from oq_nb import model, tracked, transitions
 from oq_nb.context import TaskContext
 from oq_nb.errors import RescheduleError, RetryableError
 from oq_nb.lease import Lease
+from oq_nb.loops import Ending
 from oq_nb.model import RetryPolicy, TaskRecord, TaskStatus, Timestamp
 from oq_nb.worker import Worker
 
@@ -231,7 +233,32 @@ def idempotent(world: World) -> None:
 
 
 def tracked_loop(world: World) -> None:
-    """A loop in a notebook: its task is created running, under the notebook's own lease."""
+    """A loop in a notebook, as `track` reports it: a task of its own, running from the start."""
+    notebook = world.process("notebook")
+    done = [0]
+
+    def loop() -> None:
+        with mock.patch.object(tracked, "WRITER", notebook.keeper):
+            task = tracked.LoopTask(
+                lambda: notebook.queue,
+                "track:loop",
+                lambda: tracked.Reported(done[0], 3, "attempt 1", None, "it", 1.0),
+                throttle_seconds=5.0,
+                min_seconds=0.5,
+                lease_seconds=LEASE_SECONDS,
+            )
+            for number in range(3):
+                done[0] = number + 1
+                notebook.sleep(LEASE_SECONDS / 4)
+            task.end(Ending(3), tracked.Reported(3, 3, "attempt 1", None, "it", 1.0))
+            notebook.sleep(10)
+
+    world.act(notebook, loop)
+    notebook.keeper.stop()
+
+
+def owned_loop(world: World) -> None:
+    """The same with nothing but a lease: a task that is created running, reported to and completed by its creator."""
     notebook = world.process("notebook")
 
     def loop() -> None:
@@ -308,6 +335,7 @@ SCENARIOS: dict[str, Scenario] = {
     "payload by reference": _served("big", {"text": BIG}),
     "idempotent submit": idempotent,
     "tracked loop": tracked_loop,
+    "owned loop": owned_loop,
     "replay and archive": replayed,
     "worker registers": worker_registers,
 }

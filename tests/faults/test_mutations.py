@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from faults.cases import Case, run, run_all_single
+from faults.cases import Case, each_single, run
 from faults.failures import FAULTS
 
 from oq_nb import claims, model, store, transitions
@@ -18,18 +18,19 @@ from oq_nb.model import TaskStatus
 from oq_nb.store import Held, TaskStore
 
 Patch = pytest.MonkeyPatch
-MUTATIONS: dict[str, tuple[Callable[[Patch], None], str]] = {}
+#: What to break, a scenario that shows it, and what is said then.
+MUTATIONS: dict[str, tuple[Callable[[Patch], None], str, str]] = {}
 
 
-def mutation(name: str, scenario: str) -> Callable[[Callable[[Patch], None]], Callable[[Patch], None]]:
+def mutation(name: str, scenario: str, told: str) -> Callable[[Callable[[Patch], None]], Callable[[Patch], None]]:
     def register(function: Callable[[Patch], None]) -> Callable[[Patch], None]:
-        MUTATIONS[name] = (function, scenario)
+        MUTATIONS[name] = (function, scenario, told)
         return function
 
     return register
 
 
-@mutation("completion without If-Match", "lease takeover")
+@mutation("completion without If-Match", "lease takeover", "by worker")
 def _(patch: Patch) -> None:
     original = TaskStore.move
 
@@ -42,7 +43,7 @@ def _(patch: Patch) -> None:
     patch.setattr(TaskStore, "move", move)
 
 
-@mutation("lease id not compared", "progress")
+@mutation("lease id not compared", "progress", "under the lease of")
 def _(patch: Patch) -> None:
     def only_status(record: Any, lease_id: str) -> None:
         if record.status is not TaskStatus.RUNNING:
@@ -51,12 +52,12 @@ def _(patch: Patch) -> None:
     patch.setattr(transitions, "_owned", only_status)
 
 
-@mutation("nothing compared at all", "claim and complete")
+@mutation("nothing compared at all", "claim and complete", "became completed")
 def _(patch: Patch) -> None:
     patch.setattr(transitions, "_owned", lambda record, lease_id: None)
 
 
-@mutation("ready entry deleted before the lease entry exists", "claim and complete")
+@mutation("ready entry deleted before the lease entry exists", "claim and complete", "1: no entry leads to")
 def _(patch: Patch) -> None:
     def begin(self: Claims, held: Held, ready: Any) -> Claim:
         self._store.index.leave(ready)
@@ -65,12 +66,12 @@ def _(patch: Patch) -> None:
     patch.setattr(Claims, "_begin", begin)
 
 
-@mutation("412 after a lost answer taken as a lost race", "progress")
+@mutation("412 after a lost answer taken as a lost race", "progress", "told that its lease is lost, but it ended")
 def _(patch: Patch) -> None:
     patch.setattr(TaskStore, "_find_own_write", lambda self, key, bodies: None)
 
 
-@mutation("a conflict taken as a lost lease, without looking", "cancel while running")
+@mutation("a conflict taken as a lost lease, without looking", "cancel while running", "told that its lease is lost, but it ended")
 def _(patch: Patch) -> None:
     original = Lease._write
 
@@ -82,7 +83,7 @@ def _(patch: Patch) -> None:
     patch.setattr(Lease, "_write", write)
 
 
-@mutation("index entry written after the task", "submit")
+@mutation("index entry written after the task", "submit", "1: no entry leads to")
 def _(patch: Patch) -> None:
     def create(self: TaskStore, record: Any) -> Held:
         made = self._put(record, None)
@@ -92,7 +93,7 @@ def _(patch: Patch) -> None:
     patch.setattr(TaskStore, "create", create)
 
 
-@mutation("lease entry of a tracked loop written after its task", "tracked loop")
+@mutation("lease entry of a tracked loop written after its task", "tracked loop", "1: no entry leads to")
 def _(patch: Patch) -> None:
     def create(self: TaskStore, record: Any) -> Held:
         made = self._put(record, None)
@@ -102,7 +103,7 @@ def _(patch: Patch) -> None:
     patch.setattr(TaskStore, "create", create)
 
 
-@mutation("ready entry of a retry written after the task", "retry")
+@mutation("ready entry of a retry written after the task", "retry", "1: no entry leads to")
 def _(patch: Patch) -> None:
     def move(self: TaskStore, held: Held, record: Any, *, doubted: Any = ()) -> Held:
         made = self._put(record, held, doubted)
@@ -113,54 +114,54 @@ def _(patch: Patch) -> None:
     patch.setattr(TaskStore, "move", move)
 
 
-@mutation("strangers remove young entries", "submit")
+@mutation("strangers remove young entries", "submit", "1: no entry leads to")
 def _(patch: Patch) -> None:
     patch.setattr(claims, "_OLD_ENTRY", timedelta(0))
 
 
-@mutation("an entry is not renewed after a pause", "submit")
+@mutation("an entry is not renewed after a pause", "submit", "1: ")
 def _(patch: Patch) -> None:
     patch.setattr(store, "_PAUSE_SECONDS", float("inf"))
 
 
-@mutation("leases recovered before their end", "progress")
+@mutation("leases recovered before their end", "progress", "under the lease of")
 def _(patch: Patch) -> None:
     patch.setattr(claims, "_LEASE_PAD_SECONDS", -3600.0)
     patch.setattr(transitions, "is_lease_expired", lambda record, now: record.status is TaskStatus.RUNNING)
 
 
-@mutation("leases never recovered", "dead worker")
+@mutation("leases never recovered", "dead worker", "1: the task never ended")
 def _(patch: Patch) -> None:
     patch.setattr(Claims, "_judge_running", lambda self, held, entry: None)
 
 
-@mutation("progress kept for the next attempt", "retry")
+@mutation("progress kept for the next attempt", "retry", "5: ")
 def _(patch: Patch) -> None:
     patch.setattr(transitions, "_NO_LEASE", {"lease_expires_at": None, "lease_id": None, "worker_id": None})
 
 
-@mutation("all attempts write one output object", "payload by reference")
+@mutation("all attempts write one output object", "payload by reference", "with the output of")
 def _(patch: Patch) -> None:
     original = TaskStore.offload
     patch.setattr(TaskStore, "offload", lambda self, task_id, which, value, attempt=1: original(self, task_id, which, value))
 
 
-@mutation("a recovery that counts no retry", "retries used up")
+@mutation("a recovery that counts no retry", "dead worker", "no retry was counted")
 def _(patch: Patch) -> None:
     original = transitions._again_or_failed
 
     def again(record: Any, *arguments: Any) -> Any:
-        return original(record.evolve(max_retries=record.max_retries + 1), *arguments)
+        return original(record, *arguments).evolve(retry_count=record.retry_count)
 
     patch.setattr(transitions, "_again_or_failed", again)
 
 
-@mutation("entries left in place", "claim and complete")
+@mutation("entries left in place", "claim and complete", "entries pile up")
 def _(patch: Patch) -> None:
     patch.setattr(Index, "leave", lambda self, entry: None)
 
 
-@mutation("renewals go on between two tries to write the end", "claim and complete")
+@mutation("renewals go on between two tries to write the end", "claim and complete", "told that its lease is lost, but it ended")
 def _(patch: Patch) -> None:
     patch.setattr(Lease, "_is_ending", property(lambda self: False, lambda self, value: None), raising=False)
 
@@ -171,7 +172,8 @@ TWO_FAULTS = {"renewals go on between two tries to write the end": ("outage of a
 
 def _violations(name: str, scenario: str) -> Iterator[str]:
     if name not in TWO_FAULTS:
-        yield from run_all_single(scenario)[1]
+        for _, found in each_single(scenario):
+            yield from found
         return
     first, second = TWO_FAULTS[name]
     calm = run(Case(scenario))
@@ -183,12 +185,17 @@ def _violations(name: str, scenario: str) -> Iterator[str]:
 
 @pytest.mark.parametrize("name", MUTATIONS)
 def test_a_broken_variant_is_caught(name, monkeypatch, cases):
-    breaks, scenario = MUTATIONS[name]
-    assert not list(_violations(name, scenario)), "it is clean before it is broken"
+    breaks, scenario, told = MUTATIONS[name]
+    assert run(Case(scenario)).check() == [], "it is clean before it is broken; with faults too: see test_single_faults"
     breaks(monkeypatch)
-    found = list(_violations(name, scenario))
-    cases("broken variants, all caught; findings", {name: len(found)})
-    assert found, f"nothing noticed: {name}"
+    seen = []
+    for found in _violations(name, scenario):
+        seen.append(found)
+        if told in found.split("): ", 1)[-1]:
+            break
+    else:
+        pytest.fail(f"nothing noticed of: {name}; but {seen[:3]}")
+    cases("broken variants, all caught", {name: 1})
 
 
 def test_each_fault_notices_something():

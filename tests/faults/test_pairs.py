@@ -1,6 +1,6 @@
-"""Two faults in one run: every pair of twelve faults, at every pair of requests that are near each other.
+"""Two faults in one run: every pair of thirteen faults, at every pair of requests that are near each other.
 
-``OQ_FAULT_PAIRS=all`` takes all scenarios and requests further apart; that takes an hour.
+``OQ_FAULTS=all`` takes all scenarios and requests further apart; that takes an hour.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import pytest
 from faults.cases import run_all_pairs
 from faults.scenarios import SCENARIOS
 
-IS_LONG = os.environ.get("OQ_FAULT_PAIRS") == "all"
-SHORT = {"submit": 12, "claim and complete": 4, "idempotent submit": 2, "tracked loop": 3}
+IS_LONG = os.environ.get("OQ_FAULTS") == "all"
+SHORT = {"submit": 6, "claim and complete": 2, "idempotent submit": 1, "tracked loop": 2}
 
 
 @pytest.mark.timeout(3600 if IS_LONG else 180)
@@ -21,4 +21,4 @@ def test_any_two_requests_may_fail(scenario, cases):
     counts, found = run_all_pairs(scenario, reach=12 if IS_LONG else SHORT[scenario])
     cases("pairs of faults", counts)
     assert not found, "\n".join(found[:20])
-    assert sum(counts.values()) >= 1000
+    assert sum(counts.values()) >= 500

@@ -15,7 +15,7 @@ def test_any_request_may_fail(scenario, cases):
     assert not found, "\n".join(found[:20])
     calm = run(Case(scenario))
     expected = sum(happens(name, scenario, request) for name in FAULTS for request in calm.requests)
-    assert sum(counts.values()) == expected >= 300
+    assert sum(counts.values()) - counts["no fault"] == expected >= 150
 
 
 def test_a_rival_makes_conditional_writes_fail():

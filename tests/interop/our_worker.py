@@ -9,7 +9,7 @@ worker = oq_nb.Worker(oq_nb.connect(), max_poll_seconds=0.3)
 
 
 @worker.task(sys.argv[1])
-def never_ends(input, context):
+def never_ends(given, context):
     for i in range(10_000):
         context.report_progress(current=i)
         time.sleep(0.2)

@@ -41,7 +41,7 @@ class Peer:
         return str(self.get(task_id).to_dict()["status"])
 
     @contextmanager
-    def worker(self, handlers: dict[str, Callable[..., Any]], worker_id: str = "upstream-1", **options: Any) -> Iterator:
+    def worker(self, handlers: dict[str, Any], worker_id: str = "upstream-1", **options: Any) -> Iterator[Any]:
         """Run an upstream worker for as long as the block lasts."""
         worker = buquet.Worker(self.queue, worker_id, self.queue.all_shards())
         for task_type, handler in handlers.items():

@@ -14,7 +14,7 @@ async def main() -> None:
     worker = buquet.Worker(queue, "upstream-doomed", queue.all_shards())
 
     @worker.task(sys.argv[1])
-    async def never_ends(input):
+    async def never_ends(given):
         await asyncio.sleep(3600)
 
     await worker.run(buquet.WorkerRunOptions(poll_interval_ms=100, with_monitor=False))

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from jupyter_client import KernelManager
 from jupyter_core.utils import ensure_event_loop
+from lab import ARGUMENTS, Lab, find_chromium
 
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 
@@ -145,3 +146,52 @@ def kernels(seaweedfs, tmp_path):
     for kernel in made:
         kernel.stop()
     close_loop()
+
+
+@pytest.fixture
+def browser():
+    """A headless Chromium."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="no browser: Playwright is not installed")
+    with playwright.sync_playwright() as api:
+        try:
+            browser = api.chromium.launch(executable_path=find_chromium(), args=ARGUMENTS)
+        except playwright.Error as exc:
+            pytest.skip(f"no browser: Chromium cannot be started ({str(exc).splitlines()[0]})")
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_lab(browser, tmp_path, monkeypatch):
+    """Open a notebook with these cells in JupyterLab; the page notes dialogs, requests and what the console says."""
+    labs: list[Lab] = []
+    monkeypatch.setenv("OQ_LOCAL_DIR", str(tmp_path / "local"))
+
+    def start(cells: list[str], **options):
+        folder = tmp_path / f"lab{len(labs)}"
+        folder.mkdir()
+        lab = Lab(folder, cells, **options)
+        labs.append(lab)
+        page = browser.new_page(viewport={"width": 1100, "height": 1600})
+        page.dialogs, page.requested, page.said = [], [], []
+        page.on("dialog", lambda dialog: (page.dialogs.append(dialog.message), dialog.dismiss()))
+        page.on("request", lambda request: page.requested.append(request.url))
+        page.on("console", lambda message: page.said.append((message.type, message.text)))
+        page.on("pageerror", lambda error: page.said.append(("error", str(error))))
+        lab.open(page)
+        return lab, page
+
+    yield start
+    for lab in labs:
+        lab.stop()
+
+
+@pytest.fixture
+def connecting(seaweedfs) -> str:
+    """Code that makes a queue ``q`` of the test's own."""
+    prefix, endpoint = f"t-{os.urandom(8).hex()}/", seaweedfs.endpoint
+    return (
+        "import oq_nb, time\n"
+        f"q = oq_nb.connect('oq-tests', create=True, prefix={prefix!r}, endpoint={endpoint!r},\n"
+        f"    access_key={seaweedfs.access_key!r}, secret_key={seaweedfs.secret_key!r})\n"
+    )

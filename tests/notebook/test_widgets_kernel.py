@@ -98,19 +98,52 @@ def test_a_running_task_is_asked_to_stop(kernels):
     kernel.run("w.stop()")
 
 
+def attempt_of(kernel) -> int:
+    return int(kernel.run("print(task.refresh().attempt)"))
+
+
 def test_a_failed_one_can_be_retried(kernels):
     kernel = kernels()
     kernel.run(WORKER)
     kernel.run("task = q.submit('fail', max_retries=0)\ntask")
+    root = kernel.of("display_data")[0]["content"]["data"][VIEW]["model_id"]
+    kernel.send(root, {"method": "update", "state": {"_view_count": 1}})  # a browser shows it
     saved = kernel.wait_for(lambda: kernel.of("update_display_data"))[-1]["content"]["data"]
     assert VIEW in saved, "it is still live, for its button"
     assert "no such file: &lt;b&gt;x&lt;/b&gt;" in saved["text/html"]
     assert "stopped at 45%" in saved["text/html"]
-    attempts = kernel.run("print(task.refresh().attempt)").strip()
-    assert attempts == "1"
+    assert attempt_of(kernel) == 1
     kernel.press("Retry")
     kernel.wait_for(lambda: any("pending again" in html for _, html in kernel.values()))
-    kernel.wait_for(lambda: kernel.run("print(task.refresh().attempt)").strip() == "2")
+    kernel.wait_for(lambda: attempt_of(kernel) == 2)
+    kernel.run("w.stop()")
+
+
+def test_a_failed_one_that_nobody_looks_at_is_saved_as_html(kernels):
+    kernel = kernels()
+    kernel.run(WORKER)
+    kernel.run("task = q.submit('fail', max_retries=0)\ntask")
+    saved = kernel.wait_for(lambda: kernel.of("update_display_data"))[-1]["content"]["data"]
+    assert VIEW not in saved
+    assert "no such file" in saved["text/html"]
+    kernel.run("task.refresh()")
+    assert VIEW not in kernel.of("display_data")[-1]["content"]["data"]
+    kernel.run("other = q.get(task.id).widget(); other")
+    assert VIEW in kernel.of("display_data")[-1]["content"]["data"], "asked for, with its button"
+    kernel.wait_for(lambda: VIEW not in kernel.of("update_display_data")[-1]["content"]["data"])
+    kernel.run("w.stop()")
+
+
+def test_the_last_word_is_saved_by_what_runs_notebooks_without_a_browser(kernels):
+    """nbclient and its like take messages of the cell that runs only."""
+    kernel = kernels()
+    kernel.run(WORKER)
+    kernel.run("task = q.submit('count', 4)\ntask")
+    kernel.run("time.sleep(4)")
+    frozen = kernel.of("update_display_data")[-1]
+    cell = next(m for m in kernel.of("execute_input") if m["content"]["code"] == "time.sleep(4)")
+    assert frozen["parent_header"]["msg_id"] == cell["parent_header"]["msg_id"]
+    assert "completed" in frozen["content"]["data"]["text/plain"]
     kernel.run("w.stop()")
 
 

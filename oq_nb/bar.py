@@ -1,0 +1,382 @@
+"""`track`: tqdm in every respect, and the progress is in S3.
+
+`tqdm` here is a subclass of the tqdm class for the surroundings (``tqdm.auto``): a widget bar in a notebook, a text bar
+elsewhere. Counting, drawing and all options are tqdm's own. What is added:
+
+* the loop runs on C iterators (`loops`), and comes back to Python only between two chunks;
+* where the progress goes: to the running task inside a handler, to a task of the loop's own elsewhere (`tracked`).
+
+A bar inside another one stays local; the outer one names it in its message: a task has one progress.
+
+Invariants: the loop's thread does no I/O but tqdm's own drawing; whatever asks for exact behaviour in the loop
+(``miniters``, ``mininterval=0``, an overridden method) takes tqdm's own path.
+
+Imports of the package: `errors`, `context`, `loops`, `model`, `queue`, `tracked`; `client` inside a function.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import os
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Iterable, Iterator
+from contextvars import ContextVar
+from types import SimpleNamespace, TracebackType
+from typing import Any, Generic, TypeVar
+
+from tqdm.auto import tqdm as _auto_tqdm
+from tqdm.std import tqdm as _std_tqdm
+
+from oq_nb import model
+from oq_nb.context import TaskContext, current_context
+from oq_nb.errors import ConfigurationError
+from oq_nb.loops import Ending, Loop
+from oq_nb.queue import Queue
+from oq_nb.task import Task
+from oq_nb.tracked import FLUSH_SECONDS, LoopTask, Reported, RunningTask
+
+__all__ = ["tqdm", "track", "trange"]
+
+T = TypeVar("T")
+
+
+class _Default:
+    def __repr__(self) -> str:
+        return "<the default queue>"
+
+
+_DEFAULT = _Default()
+_THROTTLE_SECONDS = 2.0
+_MIN_SECONDS = 1.0
+_LEASE_SECONDS = 60.0
+
+_outermost: ContextVar[weakref.ref[tqdm[Any]] | None] = ContextVar("oq_nb_outermost_bar", default=None)
+
+
+class tqdm(_auto_tqdm, Generic[T]):  # type: ignore[type-arg]
+    """tqdm, whose progress others can watch.
+
+    Takes everything that tqdm takes, and by keyword:
+
+    Args:
+        queue: where a loop outside of a handler becomes a task: what ``connect()`` returned. Left out: the process's
+            last ``connect()``, else what the environment configures. None: a plain bar.
+        context: report to this running task; left out: to the handler's that runs here.
+        task_type: of the loop's own task; left out: ``track:<description>``.
+        show: draw a local bar; left out: not inside a handler.
+        throttle_seconds: at most one write per so many seconds, from 0.
+        min_seconds: a loop that is shorter reports nothing and leaves no task, from 0.
+        lease_seconds: how long after the death of this process the loop's own task counts as running, from 5.
+
+    Raises:
+        ConfigurationError: one of these cannot be used.
+        LeaseExpiredError: in a handler, at the next item: another worker has the task since.
+        TaskCancelledError: at the next item: somebody asked for it.
+
+    Requests: at most 1 PUT per ``throttle_seconds``, by a background thread; see `oq_nb.tracked` for a loop of its own.
+    """
+
+    _sink: RunningTask | LoopTask | None = None
+    _loop: Loop[Any] | None = None
+    _outer: tqdm[Any] | None = None
+    _inner: weakref.ref[tqdm[Any]] | None = None
+    _is_hidden = False
+    _is_ended = False
+    _wants_note = False
+    _error: BaseException | None = None
+    _owner = 0
+    _pid = 0
+    _offset: float = 0
+    _ends_later = False
+    _context: TaskContext | None = None
+
+    def __init__(
+        self,
+        *args: Any,
+        queue: Any = _DEFAULT,
+        context: Any = None,
+        task_type: str | None = None,
+        show: bool | None = None,
+        throttle_seconds: float = _THROTTLE_SECONDS,
+        min_seconds: float = _MIN_SECONDS,
+        lease_seconds: float = _LEASE_SECONDS,
+        **kwargs: Any,
+    ) -> None:
+        for name, value, least in (
+            ("throttle_seconds", throttle_seconds, 0.0),
+            ("min_seconds", min_seconds, 0.0),
+            ("lease_seconds", lease_seconds, 5.0),
+        ):
+            _check_seconds(name, value, least)
+        found = context if context is not None else current_context()
+        self._context = getattr(found, "_context", found)  # a coroutine's context stands for the one it wraps
+        self._owner, self._pid = threading.get_ident(), os.getpid()
+        disable = kwargs.get("disable", False)
+        file = kwargs.get("file")
+        if disable is None and not getattr(file or sys.stderr, "isatty", lambda: True)():
+            show, disable = False, False  # hidden, but reported
+        elif disable and self._context is not None:
+            show, disable = False, False
+        if "disable" in kwargs:
+            kwargs["disable"] = disable
+        if show is False or (show is None and self._context is not None):
+            self._hide(kwargs)
+        super().__init__(*args, **kwargs)
+        if self.disable:
+            return
+        self._attach(queue, task_type, throttle_seconds, min_seconds, lease_seconds)
+
+    def _hide(self, kwargs: dict[str, Any]) -> None:
+        """Draw nothing; everything else goes on."""
+        self._is_hidden = True
+        kwargs["file"] = _Nowhere()
+        if _is_widget_bar():
+            kwargs["display"] = False
+            self.status_printer = lambda *_: _no_container()  # type: ignore[method-assign]
+
+    # --- where the progress goes
+
+    def _attach(
+        self, queue: Any, task_type: str | None, throttle_seconds: float, min_seconds: float, lease_seconds: float
+    ) -> None:
+        me = weakref.ref(self)
+
+        def read() -> Reported | None:
+            bar = me()
+            return None if bar is None else bar._reported()
+
+        if self._context is not None:
+            self._outer = self._context.outermost_bar() if self._context.outermost_bar is not None else None
+            if self._outer is None or self._outer._is_ended:
+                self._outer = None
+                self._context.outermost_bar = me
+                self._sink = RunningTask(self._context, read, throttle_seconds, min_seconds)
+        else:
+            reference = _outermost.get()
+            outer = reference() if reference is not None else None
+            if outer is not None and not outer._is_ended and outer._context is None and outer._pid == os.getpid():
+                self._outer = outer
+            else:
+                _outermost.set(me)
+                find = self._queue_finder(queue)
+                if find is not None:
+                    kind = task_type if task_type is not None else f"track:{(self.desc or 'loop').rstrip(': ')}"[:200]
+                    model.check_task_type(kind)
+                    self._sink = LoopTask(find, kind, read, throttle_seconds, min_seconds, lease_seconds)
+        if self._outer is not None:
+            self._outer._inner = me
+
+    def _queue_finder(self, queue: Any) -> Any:
+        """Return what finds the queue, or None when there is none; no I/O."""
+        if queue is None:
+            return None
+        if queue is not _DEFAULT:
+            chosen = getattr(queue, "sync", queue)
+            if not isinstance(chosen, Queue):
+                raise ConfigurationError(f"queue: what connect() returns is needed, or None, not {queue!r}")
+            return lambda: chosen
+        from oq_nb import client
+
+        if client.has_default_queue():
+            return client.default_queue
+        self._wants_note = True
+        return None
+
+    @property
+    def task(self) -> Task | None:
+        """The loop's own task, which is created when it is not there yet; None inside a handler or without a queue."""
+        return self._sink.task(FLUSH_SECONDS) if isinstance(self._sink, LoopTask) else None
+
+    def _reported(self) -> Reported:
+        """What the bar says now; from any thread."""
+        shown = self.format_dict
+        count, total = max(0, int(shown["n"] or 0)), shown["total"]
+        elapsed = shown["elapsed"] or 0.0
+        rate = shown["rate"] or ((count - (shown["initial"] or 0)) / elapsed if elapsed > 0 else None)
+        return Reported(
+            current=count,
+            total=int(total) if total is not None and total >= count else None,
+            message=self._message(),
+            rate=rate if rate is not None and rate >= 0 else None,
+            unit=str(self.unit)[:50],
+            seconds=elapsed,
+        )
+
+    def _message(self) -> str | None:
+        parts = [str(self.desc or "").rstrip(": "), str(self.postfix or "")]
+        inner = self._inner() if self._inner is not None else None
+        if inner is not None and not inner._is_ended:
+            count = inner.n if inner.total is None else f"{inner.n}/{inner.total}"
+            parts.append(f"{str(inner.desc or '').rstrip(': ')} {count}".strip())
+        return ", ".join(part for part in parts if part) or None
+
+    # --- iterating
+
+    def __getattr__(self, name: str) -> Any:
+        # While `Loop` runs, the instance has no ``n``: who asks gets the position at this moment.
+        if name == "n":
+            loop = self.__dict__.get("_loop")
+            if loop is not None:
+                return self._offset + loop.count
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __iter__(self) -> Iterator[T]:
+        cls = type(self)
+        is_plain = cls.update is tqdm.update and cls.display is tqdm.display and cls.close is tqdm.close
+        if self.disable or not is_plain or not self.dynamic_miniters or not self.mininterval or self._loop is not None:
+            return self._iterate_as_tqdm()
+        return iter(self._start())
+
+    def _iterate_as_tqdm(self) -> Iterator[T]:
+        if self.disable:
+            yield from self.iterable
+            return
+        self._ends_later = True
+        error: BaseException | None = None
+        try:
+            yield from super().__iter__()
+        except GeneratorExit:
+            raise
+        except BaseException as exc:
+            error = exc
+            raise
+        finally:
+            self._end(Ending(int(self.n or 0), error=error))
+
+    def _start(self) -> Loop[T]:
+        self._offset = self.__dict__.pop("n", 0)
+        self._loop = Loop(self.iterable, self._at_boundary, self._at_end)
+        return self._loop
+
+    def _at_boundary(self) -> float:
+        """Between two chunks: redraw when it is time to, and pass on what the loop has to be told."""
+        self._raise_problem()
+        loop, now = self._loop, self._time()
+        if loop is not None and now - self.last_print_t >= self.mininterval and now >= self.start_t + self.delay:
+            if "n" in self.__dict__:  # somebody moved the bar by hand: go on from there
+                self._offset = self.__dict__["n"] - loop.count
+            done = self._offset + loop.count
+            self.n = self.last_print_n
+            self.miniters = 0
+            try:
+                self.update(done - (self.last_print_n or 0))
+            finally:
+                self.__dict__.pop("n", None)
+        return time.perf_counter() + min(self.mininterval, 0.1)
+
+    def _at_end(self, ending: Ending) -> None:
+        self.n = self.__dict__.get("n", self._offset + ending.count)
+        self._loop = None
+        if ending.error is not None or ending.frame is not None:
+            self._mark_failed()
+        self._end(ending)
+        self.close()
+
+    def _mark_failed(self) -> None:
+        if _is_widget_bar() and not self._is_hidden:
+            self.disp(bar_style="danger")
+
+    def _raise_problem(self) -> None:
+        problem = self._sink.problem if self._sink is not None else None
+        if problem is not None:
+            raise problem
+
+    # --- tqdm's methods, with what is ours
+
+    def display(self, *args: Any, **kwargs: Any) -> Any:
+        """Draw the bar, unless it is hidden; see tqdm."""
+        if not self._is_ended and self._loop is None and threading.get_ident() == self._owner:
+            self._raise_problem()
+        return True if self._is_hidden else super().display(*args, **kwargs)
+
+    def close(self) -> None:
+        """Close the bar and write its last position; see tqdm. Calling it again changes nothing."""
+        if not self._is_ended and not self._ends_later and not getattr(self, "disable", True):
+            self._end(Ending(int(self.n or 0), error=self._error))
+        super().close()
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc_value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._error = exc_value
+        try:
+            super().__exit__(exc_type, exc_value, traceback)
+        finally:
+            self._error = None
+
+    def _end(self, ending: Ending) -> None:
+        if self._is_ended:
+            return
+        self._is_ended = True
+        if self._sink is not None:
+            self._sink.end(ending, self._reported())
+        elif self._wants_note and not self._is_hidden and self._time() - self.start_t >= _MIN_SECONDS:
+            _say_how_to_share()
+
+
+def track(
+    iterable: Iterable[T] | None = None, desc: str | None = None, total: float | None = None, **options: Any
+) -> tqdm[T]:
+    """Show a bar for a loop, and let others watch it.
+
+    Inside a handler the progress goes to the running task; elsewhere the loop becomes a task of its own.
+
+    Args:
+        iterable: what to loop over; None for a bar that is moved with ``update``.
+        desc: description.
+        total: number of items; None: ``len(iterable)``, else unknown.
+        **options: everything that `oq_nb.tqdm` and tqdm take.
+
+    Returns:
+        The bar: iterate over it, or use it as tqdm's.
+
+    Example:
+        >>> for item in track(range(3), desc="items", queue=None):  # doctest: +SKIP
+        ...     work(item)
+    """
+    return tqdm(iterable, desc, total, **options)
+
+
+def trange(*args: int, **options: Any) -> tqdm[int]:
+    """Return ``track(range(*args), **options)``."""
+    return tqdm(range(*args), **options)
+
+
+class _Nowhere(io.TextIOBase):
+    """Where a hidden bar is drawn."""
+
+    encoding = "utf-8"
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+    def writable(self) -> bool:
+        return True
+
+
+def _is_widget_bar() -> bool:
+    return _auto_tqdm.status_printer is not _std_tqdm.status_printer
+
+
+def _no_container() -> Any:
+    part = SimpleNamespace(style=SimpleNamespace(bar_color=None), value="", bar_style="", layout=SimpleNamespace())
+    return SimpleNamespace(children=[part, part, part], pbar=None)
+
+
+def _check_seconds(name: str, value: Any, least: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value < 1e7:
+        raise ConfigurationError(f"{name}: a number of seconds from {least:g} is needed, not {value!r}")
+
+
+@functools.cache
+def _say_how_to_share() -> None:
+    """Say once how a loop can be watched from elsewhere."""
+    tqdm.write(
+        "oq_nb: this loop was seen here only; after oq_nb.connect() such loops can be watched from anywhere "
+        "(queue=None leaves this note out)",
+        file=sys.stderr,
+    )

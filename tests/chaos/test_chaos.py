@@ -1,0 +1,137 @@
+"""The short form of ``bench/chaos.py``: workers and the store are killed while tasks run, then all is checked."""
+
+from __future__ import annotations
+
+import pytest
+
+from bench.chaos import Plan, Report, check_history, run
+from oq_nb import transitions
+from oq_nb.model import Progress, RetryPolicy, TaskRecord, TaskStatus, Timestamp, new_id
+
+
+@pytest.mark.parametrize("seed", [7])
+def test_tasks_survive_killed_workers_and_a_killed_store(tmp_path, seed):
+    plan = Plan(
+        tasks=60,
+        workers=3,
+        steps=8,
+        worker_kills=5,
+        pauses=1,
+        store_kills=1,
+        every_seconds=1.5,
+        seed=seed,
+        minutes=2,
+    )
+    report = run(tmp_path, plan)
+    print("\n".join(report.lines()))
+    assert report.violations == []
+    assert report.statuses == {"completed": 60}
+    assert report.done_to_them == {"kill": 5, "pause": 1, "store": 1}
+    assert report.changes["recovery"] > 0, "no task was interrupted: the schedule is too mild to show anything"
+    assert report.changes["retry"] > 0
+
+
+# --- the check itself has teeth
+
+
+def history() -> list[TaskRecord]:
+    """Return a sound history: two attempts, the first one lost."""
+    task_id = new_id()
+    times = (Timestamp.parse(f"2026-01-01T00:00:{second:02}Z") for second in range(60))
+    at = next(times)
+    made = TaskRecord(
+        id=task_id,
+        shard=task_id[0],
+        task_type="chaos",
+        input={"n": 3},
+        timeout_seconds=1,
+        retry_policy=RetryPolicy(),
+        status=TaskStatus.PENDING,
+        created_at=at,
+        available_at=at,
+        updated_at=at,
+    )
+    first = transitions.claim(made, next(times), lease_id=new_id(), worker_id="a", lease_seconds=1)
+    at = next(times)
+    told = transitions.report(first, at, lease_id=first.lease_id, progress=Progress(current=1, updated_at=at))
+    lost = transitions.recover(told, next(times), chance=0.5)
+    for _ in range(5):
+        at = next(times)
+    second = transitions.claim(lost, at, lease_id=new_id(), worker_id="b", lease_seconds=9)
+    output = {"square": 9, "worker": "b", "attempt": 2}
+    ended = transitions.complete(second, next(times), lease_id=second.lease_id, output=output)
+    return [made, first, told, lost, second, ended]
+
+
+def violations(versions: list[TaskRecord]) -> list[str]:
+    report = Report()
+    check_history(versions, report)
+    return report.violations
+
+
+def test_a_sound_history_passes():
+    report = Report()
+    check_history(history(), report)
+    assert report.violations == []
+    assert report.changes == {"claim": 2, "report or renewal": 1, "recovery": 1, "completion": 1}
+
+
+def _stale_write(h):
+    """The first owner writes after it was replaced."""
+    return [*h[:5], h[2], h[5]]
+
+
+def _two_completions(h):
+    return [*h, h[5].evolve(updated_at=h[5].updated_at)]
+
+
+def _completed_by_the_former_owner(h):
+    return [*h[:5], h[5].evolve(output=h[5].output | {"worker": "a", "attempt": 1})]
+
+
+def _resurrected(h):
+    return [*h, h[3]]
+
+
+def _claimed_while_running(h):
+    return [*h[:3], *h[4:]]
+
+
+def _attempt_not_counted(h):
+    return [*h[:4], h[4].evolve(attempt=1), h[5].evolve(attempt=1)]
+
+
+def _recovered_too_early(h):
+    later = Timestamp.parse("2026-01-01T00:00:50Z")
+    return [h[0], h[1], h[2].evolve(lease_expires_at=later), *h[3:]]
+
+
+def _lease_id_used_again(h):
+    return [*h[:4], h[4].evolve(lease_id=h[1].lease_id), h[5]]
+
+
+def _progress_left_behind(h):
+    return [*h[:3], h[3].evolve(progress=h[2].progress), *h[4:]]
+
+
+def _input_changed(h):
+    return [*h[:5], h[5].evolve(input={"n": 4})]
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        _stale_write,
+        _two_completions,
+        _completed_by_the_former_owner,
+        _resurrected,
+        _claimed_while_running,
+        _attempt_not_counted,
+        _recovered_too_early,
+        _lease_id_used_again,
+        _progress_left_behind,
+        _input_changed,
+    ],
+)
+def test_an_unsound_history_is_caught(broken):
+    assert violations(broken(history())) != []

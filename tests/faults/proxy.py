@@ -1,0 +1,142 @@
+"""A faulty HTTP proxy in front of a real store: what botocore makes of broken answers is then botocore's own doing."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import struct
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import urlsplit
+
+#: Faults by name, and whether the store has done what it was asked when they strike.
+PROXY_FAULTS = {
+    "answer lost": True,
+    "500": False,
+    "500 after it was applied": True,
+    "503 SlowDown": False,
+    "409 ConditionalRequestConflict": False,
+    "connection reset": False,
+    "connection reset after it was applied": True,
+    "ten seconds of nothing": False,
+    "truncated body": True,
+}
+_ERRORS = {
+    "500": (500, "InternalError"),
+    "500 after it was applied": (500, "InternalError"),
+    "503 SlowDown": (503, "SlowDown"),
+    "409 ConditionalRequestConflict": (409, "ConditionalRequestConflict"),
+}
+
+
+class FaultyProxy(ThreadingHTTPServer):
+    """Passes requests on; the next `left` of them meet `fault`.
+
+    Args:
+        upstream: the store's address.
+    """
+
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self, upstream: str) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.upstream = urlsplit(upstream).netloc
+        self.fault: str | None = None
+        self.left = 0
+        self.seen = 0
+        self.is_closing = threading.Event()
+        self._lock = threading.Lock()
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+    def strike(self, fault: str | None, times: int = 1) -> None:
+        with self._lock:
+            self.fault, self.left, self.seen = fault, times, 0
+
+    def next_fault(self) -> str | None:
+        with self._lock:
+            self.seen += 1
+            if self.left <= 0:
+                return None
+            self.left -= 1
+            return self.fault
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Clients that hang up are what this is about."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: FaultyProxy
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        fault = self.server.next_fault()
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if fault is None or PROXY_FAULTS[fault]:
+            status, headers, content = self._pass_on(body)
+        if fault is None:
+            self._answer(status, headers, content)
+        elif fault in _ERRORS:
+            code, name = _ERRORS[fault]
+            text = f"<?xml version='1.0'?><Error><Code>{name}</Code><Message>x</Message></Error>".encode()
+            self._answer(code, [("Content-Type", "application/xml")], text)
+        elif fault in ("answer lost", "ten seconds of nothing"):
+            self.server.is_closing.wait(10)
+            self.close_connection = True
+        elif fault == "truncated body":
+            self._answer(status, headers, content, is_cut=True)
+        else:
+            # Closing with something unread or with no linger makes the kernel send a reset.
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.close_connection = True
+
+    do_PUT = do_DELETE = do_HEAD = do_POST = do_GET
+
+    def _pass_on(self, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
+        upstream = http.client.HTTPConnection(self.server.upstream, timeout=10)
+        try:
+            upstream.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+            for name, value in self.headers.items():
+                if name.lower() not in ("expect", "connection"):
+                    upstream.putheader(name, value)
+            upstream.endheaders(body)
+            answer = upstream.getresponse()
+            return answer.status, answer.getheaders(), answer.read()
+        finally:
+            upstream.close()
+
+    def _answer(self, status: int, headers: list[tuple[str, str]], content: bytes, *, is_cut: bool = False) -> None:
+        lines = [f"HTTP/1.1 {status} X"]
+        lines += [f"{k}: {v}" for k, v in headers if k.lower() not in ("content-length", "transfer-encoding", "connection")]
+        if status not in (204, 304):
+            lines.append(f"Content-Length: {len(content)}")
+        head = "\r\n".join(lines).encode("latin-1")
+        if not is_cut:
+            self.wfile.write(head + b"\r\n\r\n" + (b"" if self.command == "HEAD" else content))
+            return
+        # Without a body the cut is in the head.
+        self.wfile.write(head + b"\r\n\r\n" + content[: len(content) // 2] if content else head[:10])
+        self.close_connection = True
+
+
+@contextmanager
+def faulty_proxy(upstream: str) -> Iterator[FaultyProxy]:
+    """Run a proxy until the block ends."""
+    proxy = FaultyProxy(upstream)
+    thread = threading.Thread(target=proxy.serve_forever, kwargs={"poll_interval": 0.05}, name="faulty-proxy", daemon=True)
+    thread.start()
+    try:
+        yield proxy
+    finally:
+        proxy.is_closing.set()
+        proxy.shutdown()
+        proxy.server_close()
+        thread.join()

@@ -1,0 +1,129 @@
+"""JupyterLab in headless Chromium, as a person would use it."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import nbformat
+
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+]
+SETTINGS: dict[str, dict[str, Any]] = {
+    "notebook-extension/tracker": {"windowingMode": "none"},
+    "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
+}
+
+
+def find_chromium() -> str | None:
+    """Return the path of a Chromium, or None when there is none but Playwright's own may be."""
+    return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+class Lab:
+    """A JupyterLab server with one notebook.
+
+    Args:
+        folder: for everything it writes.
+        cells: source of the notebook's cells.
+        theme: of JupyterLab.
+    """
+
+    def __init__(self, folder: Path, cells: list[str], *, theme: str = "JupyterLab Light") -> None:
+        self.notebook = folder / "nb" / "t.ipynb"
+        self.notebook.parent.mkdir()
+        for name, setting in {**SETTINGS, "apputils-extension/themes": {"theme": theme}}.items():
+            path = folder / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(setting))
+        made = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+        made.metadata["kernelspec"] = {"name": "python3", "display_name": "python3", "language": "python"}
+        nbformat.write(made, self.notebook)
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        self.token = secrets.token_hex(8)
+        self.url = f"http://127.0.0.1:{port}"
+        folders = {
+            "JUPYTER_CONFIG_DIR": "config",
+            "JUPYTER_RUNTIME_DIR": "runtime",
+            "IPYTHONDIR": "ipython",
+            "JUPYTERLAB_SETTINGS_DIR": "settings",
+            "JUPYTERLAB_WORKSPACES_DIR": "workspaces",
+        }
+        with (folder / "lab.log").open("w") as log:
+            self._process = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1"),
+                    *(f"--port={port}", "--ServerApp.port_retries=0", f"--IdentityProvider.token={self.token}"),
+                    *(f"--ServerApp.root_dir={self.notebook.parent}", "--LabApp.expose_app_in_browser=True"),
+                    "--LabApp.extension_manager=readonly",
+                ],
+                env=os.environ | {name: str(folder / sub) for name, sub in folders.items()},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                with urllib.request.urlopen(f"{self.url}/api?token={self.token}", timeout=1):
+                    return
+            except OSError:
+                assert time.monotonic() < deadline, (folder / "lab.log").read_text()
+                time.sleep(0.25)
+
+    def stop(self) -> None:
+        self._process.send_signal(signal.SIGTERM)  # stops the kernels, too
+        self._process.wait(20)
+
+    def open(self, page: Any) -> None:
+        """Open the notebook, or reload it."""
+        page.goto(f"{self.url}/lab/tree/t.ipynb?token={self.token}&reset", wait_until="domcontentloaded")
+        page.wait_for_selector(".jp-NotebookPanel .jp-CodeCell", timeout=60000)
+        page.evaluate(
+            "async () => { await jupyterapp.restored; const w = jupyterapp.shell.currentWidget;"
+            " await w.context.ready; await w.sessionContext.ready; }"
+        )
+
+
+def run_all(page: Any) -> None:
+    """Run all cells; no keyboard is used, whose events get lost."""
+    page.evaluate("() => { jupyterapp.commands.execute('notebook:run-all-cells') }")
+
+
+def save(page: Any) -> None:
+    page.evaluate("() => jupyterapp.commands.execute('docmanager:save')")
+
+
+def wait_until_run(page: Any, cells: int) -> None:
+    """Wait until the first so many cells have been run."""
+    page.wait_for_function(
+        r"n => [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].slice(0, n)"
+        r".every(prompt => /\[\d+\]/.test(prompt.textContent))",
+        arg=cells,
+        timeout=60000,
+    )
+
+
+def prompt_of(page: Any, number: int) -> str:
+    """Return the prompt of a cell, ``[*]:`` while it runs."""
+    return page.evaluate("n => document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')[n].textContent", number)
