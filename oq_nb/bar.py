@@ -90,7 +90,8 @@ class tqdm(_auto_tqdm, Generic[T]):  # type: ignore[type-arg]
     _error: BaseException | None = None
     _owner = 0
     _pid = 0
-    _offset: float = 0
+    _made_at = 0.0
+    _offset: int = 0
     _ends_later = False
     _context: TaskContext | None = None
 
@@ -114,7 +115,7 @@ class tqdm(_auto_tqdm, Generic[T]):  # type: ignore[type-arg]
             _check_seconds(name, value, least)
         found = context if context is not None else current_context()
         self._context = getattr(found, "_context", found)  # a coroutine's context stands for the one it wraps
-        self._owner, self._pid = threading.get_ident(), os.getpid()
+        self._owner, self._pid, self._made_at = threading.get_ident(), os.getpid(), time.monotonic()
         disable = kwargs.get("disable", False)
         file = kwargs.get("file")
         if disable is None and not getattr(file or sys.stderr, "isatty", lambda: True)():
@@ -257,8 +258,6 @@ class tqdm(_auto_tqdm, Generic[T]):  # type: ignore[type-arg]
         self._raise_problem()
         loop, now = self._loop, self._time()
         if loop is not None and now - self.last_print_t >= self.mininterval and now >= self.start_t + self.delay:
-            if "n" in self.__dict__:  # somebody moved the bar by hand: go on from there
-                self._offset = self.__dict__["n"] - loop.count
             done = self._offset + loop.count
             self.n = self.last_print_n
             self.miniters = 0
@@ -269,7 +268,7 @@ class tqdm(_auto_tqdm, Generic[T]):  # type: ignore[type-arg]
         return time.perf_counter() + min(self.mininterval, 0.1)
 
     def _at_end(self, ending: Ending) -> None:
-        self.n = self.__dict__.get("n", self._offset + ending.count)
+        self.n = self._offset + ending.count
         self._loop = None
         if ending.error is not None or ending.frame is not None:
             self._mark_failed()
@@ -287,10 +286,20 @@ class tqdm(_auto_tqdm, Generic[T]):  # type: ignore[type-arg]
 
     # --- tqdm's methods, with what is ours
 
+    def refresh(self, *args: Any, **kwargs: Any) -> Any:
+        """Draw the bar now; see tqdm. Raises what the loop has to be told.
+
+        Raises:
+            LeaseExpiredError: in a handler: another worker has the task since.
+            TaskCancelledError: somebody asked for it.
+        """
+        drawn = super().refresh(*args, **kwargs)
+        if not self._is_ended and self._loop is None and threading.get_ident() == self._owner:
+            self._raise_problem()  # not in `display`, which tqdm calls with its lock held
+        return drawn
+
     def display(self, *args: Any, **kwargs: Any) -> Any:
         """Draw the bar, unless it is hidden; see tqdm."""
-        if not self._is_ended and self._loop is None and threading.get_ident() == self._owner:
-            self._raise_problem()
         return True if self._is_hidden else super().display(*args, **kwargs)
 
     def close(self) -> None:
@@ -314,7 +323,7 @@ class tqdm(_auto_tqdm, Generic[T]):  # type: ignore[type-arg]
         self._is_ended = True
         if self._sink is not None:
             self._sink.end(ending, self._reported())
-        elif self._wants_note and not self._is_hidden and self._time() - self.start_t >= _MIN_SECONDS:
+        elif self._wants_note and not self._is_hidden and time.monotonic() - self._made_at >= _MIN_SECONDS:
             _say_how_to_share()
 
 

@@ -35,7 +35,7 @@ _OLD_ENTRY = timedelta(minutes=10)  # rule 1
 _BEING_LOOKED_AT_SECONDS = 30.0
 _FOREIGN_TYPE_SECONDS = 3600.0  # a task keeps its type; `handlers_changed` says when to look again
 _NOT_A_TASK_SECONDS = 3600.0
-_LEASE_PAD_SECONDS = 1.0  # a Date header tells whole seconds
+_LEASE_PAD_SECONDS = 1.0  # how long after its end a lease is looked at again
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ class Claims:
         """
         if entry.written_at is None:
             return
-        age = self._store.clock.now() - entry.written_at
+        age = self._store.clock.earliest() - entry.written_at
         if age >= _OLD_ENTRY:
             self._store.index.leave(entry)
         elif age < _YOUNG_ENTRY:
@@ -177,9 +177,9 @@ class Claims:
 
     def _judge_running(self, held: Held, entry: IndexEntry) -> None:
         """Recover a task whose lease has run out; move the entry of one that goes on to the right minute."""
-        record, now = held.record, self._store.clock.now()
+        record, now = held.record, self._store.clock.earliest()
         ends = record.lease_expires_at
-        if ends is not None and now - timedelta(seconds=_LEASE_PAD_SECONDS) < ends:
+        if ends is not None and now < ends:
             left = -(now - ends).total_seconds()
             self.look_again(entry, left + _LEASE_PAD_SECONDS + random.uniform(0, 0.5))
             right_key = model.lease_key(record)

@@ -77,6 +77,17 @@ class Clock:
             now = datetime.fromtimestamp(seconds, timezone.utc)
             return self._last if timedelta(0) < self._last - now < _SET_BACK else now
 
+    def earliest(self) -> datetime:
+        """Return the earliest that the store's time can be, UTC: a lease that is over by it is over for sure.
+
+        It is at most a second behind `now`, unless all answers so far were slow.
+        """
+        with self._lock:
+            if self._low is None:
+                return datetime.fromtimestamp(self.wall(), timezone.utc)
+            now = self.monotonic()
+            return datetime.fromtimestamp(now + self._low - max(0.0, now - self._seen) * _DRIFT, timezone.utc)
+
     def stamp(self) -> Timestamp:
         """Return the store's time for writing, later than any that was given out before by this clock."""
         now = self.now()

@@ -251,7 +251,8 @@ class _Detail:
         for held in (*overview.live, *overview.ended):
             if held.record.id == task_id:
                 with self._lock:
-                    if self._versions and self._versions[-1].updated_at < held.record.updated_at:
+                    newest = self._versions[-1] if self._versions else None
+                    if newest is not None and newest != held.record and held.record.supersedes(newest):
                         self._versions = [*self._versions, held.record][-2 * _VERSIONS :]
 
     def _read(self, task_id: str) -> None:

@@ -33,7 +33,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-__all__ = ["LiveDisplay", "in_kernel", "is_ticking", "show_static", "wake", "weakly"]
+__all__ = ["LiveDisplay", "browser", "in_kernel", "is_ticking", "show_static", "wake", "weakly"]
 
 logger = logging.getLogger("oq_nb.widget")
 
@@ -102,6 +102,24 @@ class _Remains:
         for model in self.models:
             model.close()
         self.models.clear()
+
+
+class _Browser:
+    """Whether a browser has ever shown a display of this kernel: only then is anybody there to press buttons."""
+
+    is_there = False
+
+    def look_for(self, model: Any) -> None:
+        """Note when a browser reports a view of a model, which takes until the kernel is idle."""
+        model.observe(self._note, "_view_count")
+
+    def _note(self, change: Any) -> None:
+        if change["new"] and not is_ticking():
+            self.is_there = True
+            wake()
+
+
+browser = _Browser()
 
 
 class _Cell:
@@ -324,6 +342,7 @@ class LiveDisplay:
         bundle = {_MIME: _view(root), "text/html": html, "text/plain": text}
         _publish(bundle, display_id=display_id)
         self._remains.display_ids.append(display_id)
+        self._remains.is_static = self._is_over
         if self._is_over:  # since a moment ago
             self._remains.publish()
         _ticker.set()

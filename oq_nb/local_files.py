@@ -2,7 +2,7 @@
 
 Invariants:
 
-- The folder is 0700, each file in it 0600; a file is replaced at once or not at all.
+- The folder is 0700, each file written here 0600; a file is replaced at once or not at all.
 - Credentials are made once and stay the same for the life of the folder. The certificate that guards the server's
   inner ports is made anew at each start: nobody but the server itself needs it.
 

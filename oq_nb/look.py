@@ -111,7 +111,7 @@ class Looker:
     def note(self, held: Held) -> None:
         """Take in a task that somebody else has read or written, unless it is older than what was seen."""
         known = self.seen.get(held.record.id)
-        if not isinstance(known, Held) or known.record.updated_at <= held.record.updated_at:
+        if not isinstance(known, Held) or held.record.supersedes(known.record):
             self.seen[held.record.id] = held
 
     def look(self, task_ids: Iterable[str] = (), *, overview: bool = False, workers: bool = False) -> None:

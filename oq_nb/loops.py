@@ -123,12 +123,10 @@ class Loop(Iterable[T]):
         size, last = 1, clock()
         try:
             while True:
-                if is_sized:
-                    if not length_hint(items):
-                        break
+                if is_sized and length_hint(items):
                     self._is_in_body = True
                     yield islice(items, size)
-                else:
+                else:  # a dict that has changed hints at nothing: asking it for an item raises
                     first = next(items, _END)
                     if first is _END:
                         break

@@ -59,6 +59,7 @@ TASKS, READY, LEASES, WORKERS, PAYLOADS, IDEMPOTENCY = (
 )
 MAX_TASK_TYPE_CHARS = 200
 MAX_MESSAGE_CHARS = 1000
+_CLOCKS_APART = timedelta(seconds=3)
 #: Ten years: no lease and no delay that an object asks for is longer.
 MAX_SECONDS = 10 * 365 * 86400.0
 
@@ -341,6 +342,22 @@ class TaskRecord(_Record):
         """How long a lease lasts: `timeout_seconds` within sensible bounds."""
         return min(max(1, self.timeout_seconds), MAX_SECONDS)
 
+    def supersedes(self, known: TaskRecord) -> bool:
+        """Return whether this, of two states of one task, is the later one or the same.
+
+        ``updated_at`` alone does not tell: the clocks of two writers may be a second or two apart. A later attempt is
+        later, and within an attempt running comes before pending, and that before an end; but for a replay.
+        """
+        if self.attempt != known.attempt:
+            return self.attempt > known.attempt
+        if self.status is known.status:
+            return self.updated_at >= known.updated_at
+        order = (TaskStatus.RUNNING, TaskStatus.PENDING)
+        ranks = [order.index(r.status) if r.status in order else len(order) for r in (self, known)]
+        if ranks[0] >= ranks[1]:
+            return self.updated_at >= known.updated_at - _CLOCKS_APART
+        return self.updated_at > known.updated_at
+
     @property
     def key(self) -> str:
         """The object's key."""
@@ -490,7 +507,7 @@ def lease_key(record: TaskRecord) -> str:
 
 
 def payload_key(task_id: str, which: str, attempt: int = 1) -> str:
-    """Return the key of a large ``input``, or of the ``output`` of an attempt: ``output.json``, ``output-2.json`` …"""
+    """Return the key of a large ``input`` or ``output``; of a later attempt ``output-2.json`` and so on."""
     return f"{PAYLOADS}{task_id}/{which}.json" if attempt <= 1 else f"{PAYLOADS}{task_id}/{which}-{attempt}.json"
 
 

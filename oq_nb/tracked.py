@@ -340,6 +340,8 @@ class LoopTask:
 
     def _close(self) -> None:
         self._ending = self._ending and (Ending(self._ending[0].count), *self._ending[1:])  # drops the frame
+        if self._lease is not None:
+            self._keeper.forget(self._lease)
         self._over.set()
         self._created.set()
         _open.discard(self)

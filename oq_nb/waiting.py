@@ -371,7 +371,7 @@ def _hides_bars() -> bool | None:
 
 
 def _take_over(task: Task, state: TaskState) -> None:
-    if state.held is not None and state.held.record.updated_at >= task.record.updated_at:
+    if state.held is not None and state.held.record.supersedes(task.record):
         task._held = state.held
 
 

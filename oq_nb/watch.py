@@ -248,7 +248,7 @@ class Watcher:
         for watch in self._living():
             if isinstance(watch, TaskWatch) and watch.state.task_id == held.record.id:
                 known = watch.state.held
-                if known is None or known.record.updated_at <= held.record.updated_at:
+                if known is None or held.record.supersedes(known.record):
                     watch._show(replace(watch.state, held=held, is_gone=False), is_news=True)
                 watch._due = now + watch.interval
             elif isinstance(watch, OverviewWatch):
@@ -420,7 +420,7 @@ def _next_state(state: TaskState, looker: Looker, now: datetime, wants_workers: 
     found = looker.seen.get(state.task_id)
     if isinstance(found, RecordError):
         return replace(state, trouble=str(found), is_lasting=True, seen_at=now)
-    if state.held is not None and found is not None and found.record.updated_at < state.held.record.updated_at:
+    if state.held is not None and found is not None and not found.record.supersedes(state.held.record):
         found = state.held  # noted while the look was under way
     if found is None:
         return replace(state, is_gone=True, trouble=None, is_lasting=False, seen_at=now)

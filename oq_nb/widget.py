@@ -26,7 +26,7 @@ __all__ = ["Action", "TaskWidget"]
 
 logger = logging.getLogger("oq_nb.widget")
 
-_RETRY_SECONDS = 300.0  # so long a failed task that is looked at keeps its Retry button, then it becomes plain HTML too
+_RETRY_SECONDS = 300.0  # so long a failed task keeps its Retry button in a browser, then it becomes plain HTML too
 _VIEW_SECONDS = 3.0  # so long it takes a browser at most to say that it shows a widget
 _STALE_SECONDS = 20
 # Shown by the browser itself when nothing has redrawn the element for a while: then no kernel can say so.
@@ -145,8 +145,9 @@ class TaskWidget(live.LiveDisplay):
         self._button = self._own(widgets.Button(description="Cancel", layout=narrow))
         self._button.on_click(live.weakly(self._press))
         row = self._own(widgets.HBox([self._button, self._said], layout=wide))
-        # Browsers count their views in there; it stays 0 where nobody looks.
+        # Browsers count their views in there; it stays 0 where there is none.
         root = self._own(widgets.VBox([self._main, self._detail, row], layout=wide, _view_count=0))
+        live.browser.look_for(root)
         root.add_class("oq-task")
         return root
 
@@ -196,17 +197,17 @@ class TaskWidget(live.LiveDisplay):
             self._draw_failed()
 
     def _draw_failed(self) -> None:
-        """Keep the Retry button where somebody looks, and save plain HTML where nobody does."""
-        is_viewed = bool(self._root._view_count)
+        """Keep the Retry button where there is a browser; save plain HTML where none is known of."""
+        has_browser = live.browser.is_there
         if self._failed_at is None:
             self._failed_at = time.monotonic()
-            self._save(keeps_widget=is_viewed)
+            self._save(keeps_widget=has_browser)
         since = time.monotonic() - self._failed_at
         if since > _RETRY_SECONDS and not self._action.is_busy:
             self._button.layout.display = "none"
             self._finish()
-        elif since > _VIEW_SECONDS and not is_viewed and not self._remains.is_static:
-            self._save()
+        elif self._remains.is_static == has_browser and (has_browser or since > _VIEW_SECONDS):
+            self._save(keeps_widget=has_browser)
 
     def _draw_button(self, state: TaskState, is_failed: bool) -> None:
         record = state.record

@@ -380,8 +380,8 @@ class Worker:
         fresh.sort(key=lambda entry: entry.minute)
         # Twice as many each time that none could be claimed: entries that are of no use here must not hide the others.
         self._batch = self.concurrency * _BACKLOG * 8 if self._has_claimed else min(1000, self._batch * 2)
-        self._has_claimed = False
         fresh = fresh[: self._batch]
+        self._has_claimed = not fresh
         random.shuffle(fresh)  # so that several workers do not fight over the same head
         fresh.sort(key=lambda entry: entry.minute)
         self._claims.take_up(fresh)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -10,6 +11,7 @@ from datetime import timedelta
 import pytest
 
 from oq_nb import model, transitions
+from oq_nb.clock import Clock
 from oq_nb.errors import (
     ConfigurationError,
     ConflictError,
@@ -173,6 +175,12 @@ def test_what_others_left_behind_is_swept(queue, tasks):
     tasks.objects.delete("ready/0/0000000001/junk")
     task = queue.submit("t")
     assert [entry.task_id for entry in tasks.index.scan(model.READY)] == [task.id]
+    assert len(list(tasks.objects.versions(model.READY))) == 5, "too young to be touched"
+    later = Clock(wall=lambda: time.time() + 120)
+    later.observe = lambda *_: None
+    tasks.objects.clock = later
+    for _ in range(2):
+        assert [entry.task_id for entry in tasks.index.scan(model.READY)] == [task.id]
     assert [entry.key for entry in tasks.objects.versions(model.READY)] == [model.ready_key(task.record)]
 
 

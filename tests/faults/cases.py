@@ -95,10 +95,12 @@ PAIRED = (
 )
 
 
-def run_all_pairs(scenario: str, faults: tuple[str, ...] = PAIRED, *, reach: int = 1000) -> tuple[Counter[str], list[str]]:
+def run_all_pairs(
+    scenario: str, faults: tuple[str, ...] = PAIRED, *, reach: int = 1000
+) -> tuple[Counter[str], list[str]]:
     """Run a scenario with each pair of faults at each pair of requests, the second one up to ``reach`` later.
 
-    The second request is counted in the run with the first fault, so that fresh workers and further tries are struck too.
+    The second request is counted in the run with the first fault, so that fresh workers and further tries are struck.
 
     Returns:
         The number of cases by the first fault, and what did not hold.
@@ -115,7 +117,9 @@ def run_all_pairs(scenario: str, faults: tuple[str, ...] = PAIRED, *, reach: int
                     case = Case(scenario, ((first, name), (second, other)))
                     world = run(case)
                     if is_known_gap(world, case):
-                        counts["(known gap: stood still while it sent a new task, and died before its next request)"] += 1
+                        counts[
+                            "(known gap: stood still while it sent a new task, and died before its next request)"
+                        ] += 1
                         continue
                     counts[name] += 1
                     told = world.violations + (["a fault did not strike"] if world.faults else [])
@@ -126,8 +130,8 @@ def run_all_pairs(scenario: str, faults: tuple[str, ...] = PAIRED, *, reach: int
 def is_known_gap(world: World, case: Case) -> bool:
     """Return whether a run shows the one gap that `docs/guarantees.md` names, and nothing else.
 
-    A process stands still for longer than entries are kept, between its last look at the clock and the sending of a task
-    with a fresh entry; and it dies, or loses the store, before its next request, which would renew the entry.
+    A process stands still for longer than entries are kept, between its last look at the clock and the sending of a
+    task with a fresh entry; and it dies, or loses the store, before its next request, which would renew the entry.
     """
     (first, name), (second, other) = case.faults
     sent = world.requests[first]

@@ -5,7 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import botocore.exceptions as botocore_failures
-from faults.simulation import ENDPOINT, LEASE_SECONDS, Apply, Died, Fault, Process, Request, World, _Body, loses_every_answer
+from faults.simulation import (
+    ENDPOINT,
+    LEASE_SECONDS,
+    Apply,
+    Died,
+    Fault,
+    Process,
+    Request,
+    World,
+    _Body,
+    loses_every_answer,
+)
 
 from oq_nb.errors import OqError
 
@@ -54,6 +65,8 @@ def slow_down(world: World, process: Process, request: Request, apply: Apply) ->
 
 
 def conflict_409(world: World, process: Process, request: Request, apply: Apply) -> Answer:
+    if request.kind != "PUT":
+        return apply()  # only writes are refused so
     raise world.refusal(409, "ConditionalRequestConflict")
 
 
@@ -69,6 +82,12 @@ def reset_after(world: World, process: Process, request: Request, apply: Apply) 
 def silence(world: World, process: Process, request: Request, apply: Apply) -> Answer:
     world.pass_time(10)
     raise botocore_failures.ReadTimeoutError(endpoint_url=ENDPOINT)
+
+
+def slow_answer(world: World, process: Process, request: Request, apply: Apply) -> Answer:
+    """An answer that takes nearly as long as it may; it says little of the store's time."""
+    world.pass_time(9.5)
+    return apply()
 
 
 def truncated(world: World, process: Process, request: Request, apply: Apply) -> Answer:
@@ -215,6 +234,7 @@ PASSING: dict[str, Fault] = {
     "connection reset after it was applied": reset_after,
     "ten seconds of nothing": silence,
     "truncated body": truncated,
+    "slow answer": slow_answer,
 }
 
 RIVALS: dict[str, Fault] = {

@@ -74,7 +74,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: FaultyProxy
 
-    def log_message(self, format: str, *args: object) -> None:
+    def log_message(self, *args: object) -> None:
         pass
 
     def do_GET(self) -> None:
@@ -115,7 +115,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, status: int, headers: list[tuple[str, str]], content: bytes, *, is_cut: bool = False) -> None:
         lines = [f"HTTP/1.1 {status} X"]
-        lines += [f"{k}: {v}" for k, v in headers if k.lower() not in ("content-length", "transfer-encoding", "connection")]
+        lines += [
+            f"{k}: {v}" for k, v in headers if k.lower() not in ("content-length", "transfer-encoding", "connection")
+        ]
         if status not in (204, 304):
             lines.append(f"Content-Length: {len(content)}")
         head = "\r\n".join(lines).encode("latin-1")
@@ -131,7 +133,9 @@ class _Handler(BaseHTTPRequestHandler):
 def faulty_proxy(upstream: str) -> Iterator[FaultyProxy]:
     """Run a proxy until the block ends."""
     proxy = FaultyProxy(upstream)
-    thread = threading.Thread(target=proxy.serve_forever, kwargs={"poll_interval": 0.05}, name="faulty-proxy", daemon=True)
+    thread = threading.Thread(
+        target=proxy.serve_forever, kwargs={"poll_interval": 0.05}, name="faulty-proxy", daemon=True
+    )
     thread.start()
     try:
         yield proxy

@@ -1,7 +1,7 @@
 """What is repeated with faults: short stories of a client and a worker, written once, without a thought of faults.
 
-A scenario lets its processes do what they would do; `World.act` ends a process's part when it dies. What a handler returns
-and reports names its attempt, so that `World.check` can tell whose it was.
+A scenario lets its processes do what they would do; `World.act` ends a process's part when it dies. What a handler
+returns and reports names its attempt, so that `World.check` can tell whose it was.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """A world of processes around one bucket: real library code, virtual time, no threads, a fault at any request.
 
-Each simulated process has a real `S3Store` (its error map, tries and doubts included), whose boto3 client is replaced by
-`SimulatedClient`: that one applies requests to a `FakeStore` and raises what botocore raises. Time moves only when told
-to. `World.check` holds the five invariants of the protocol against the bucket and its version history; after every
-request that changes something, `World` also checks that each unfinished task has an index entry that leads to it.
+Each simulated process has a real `S3Store` (its error map, tries and doubts included), whose boto3 client is replaced
+by `SimulatedClient`: that one applies requests to a `FakeStore` and raises what botocore raises. Time moves only when
+told to. `World.check` holds the five invariants of the protocol against the bucket and its version history; after
+every request that changes something, `World` also checks that each unfinished task has an entry that leads to it.
 """
 
 from __future__ import annotations
@@ -317,6 +317,7 @@ class World:
         self.errors: list[str] = []  # what users were told
         self.is_quiet = False  # rivals are at work: no further fault
         self.scenario_requests = 0  # so many belong to the scenario, further ones to fresh workers
+        self.clock_error_seconds = 1.5  # how early a worker may think that a task is available
         self.refused = 0  # conditional writes that lost
         self.outage_ends = float("-inf")
         self.before_request: Callable[[Process], None] = lambda process: None
@@ -562,7 +563,7 @@ class World:
                     say("2: a claim without a fresh lease id")
                 if record.attempt != before.attempt + 1:
                     say(f"4: attempt {before.attempt} was followed by {record.attempt}")
-                if before.available_at.timestamp() > at + 1.5:
+                if before.available_at.timestamp() > at + self.clock_error_seconds:
                     say("a task was claimed before it was available")
                 owners[record.lease_id or ""] = writer
             elif record.status not in (TaskStatus.CANCELLED, TaskStatus.EXPIRED):
@@ -600,7 +601,9 @@ class World:
                 if before.model_dump(exclude=kept) != after.model_dump(exclude=kept):
                     self.violations.append(f"2: {writer} changed the task under the lease of {owner}")
         elif writer != owner:
-            recovered = after.status in (TaskStatus.PENDING, TaskStatus.FAILED) and "Timeout" in (after.last_error or "")
+            recovered = after.status in (TaskStatus.PENDING, TaskStatus.FAILED) and "Timeout" in (
+                after.last_error or ""
+            )
             if after.status is TaskStatus.PENDING and after.retry_count != before.retry_count + 1:
                 self.violations.append(f"{writer} recovered the task, but no retry was counted")
             if not is_over or not recovered:
@@ -610,11 +613,13 @@ class World:
         self, process: Process, task_id: str, number: int, outcome: str, histories: dict[str, Any]
     ) -> None:
         """An owner is told that its lease is lost only when it is, and that it has ended only when it has."""
-        versions = [v for v in next(h for h in histories.values() if h[0][0].id == task_id)]
+        versions = next(h for h in histories.values() if h[0][0].id == task_id)
         last = max(i for i, (record, _, _) in enumerate(versions) if record.attempt == number and record.lease_id)
         ended_by = versions[last + 1][1] if last + 1 < len(versions) else None
         if outcome == "lost" and ended_by == process.name:
-            self.violations.append(f"2: {process.name} was told that its lease is lost, but it ended the attempt itself")
+            self.violations.append(
+                f"2: {process.name} was told that its lease is lost, but it ended the attempt itself"
+            )
         if outcome == "ended" and ended_by != process.name:
             self.violations.append(f"2: {process.name} was told that it ended attempt {number}, but {ended_by} did")
 

@@ -17,12 +17,12 @@ from faults.failures import FAULTS
 from faults.proxy import PROXY_FAULTS, faulty_proxy
 from faults.simulation import World
 
+from oq_nb import transitions
 from oq_nb.errors import ConflictError, OqError, StorageUnavailableError
 from oq_nb.model import Progress, Timestamp
+from oq_nb.queue import Queue
 from oq_nb.s3 import S3Store
 from oq_nb.store import TaskStore
-from oq_nb import transitions
-from oq_nb.queue import Queue
 
 BUCKET = "oq-faults"
 
@@ -87,7 +87,9 @@ def outcome(call: Callable[[], Any]) -> Any:
         return type(exc).__name__
 
 
-@pytest.fixture(scope="module", params=["seaweedfs", "moto_server"] if os.environ.get("OQ_FAULTS") == "all" else ["seaweedfs"])
+@pytest.fixture(
+    scope="module", params=["seaweedfs", "moto_server"] if os.environ.get("OQ_FAULTS") == "all" else ["seaweedfs"]
+)
 def server(request):
     return request.getfixturevalue(request.param)
 
@@ -163,7 +165,9 @@ def test_one_fault_is_made_good_or_told_as_in_the_simulation(kind, fault, object
     cases("faults over HTTP", {f"{fault}, once": 1})
 
 
-@pytest.mark.parametrize("fault", [name for name in PROXY_FAULTS if name not in ("answer lost", "ten seconds of nothing")])
+@pytest.mark.parametrize(
+    "fault", [name for name in PROXY_FAULTS if name not in ("answer lost", "ten seconds of nothing")]
+)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_fault_that_stays_is_told(kind, fault, objects, proxy, cases):
     if fault.startswith("409") and not kind.startswith("put"):
@@ -208,7 +212,9 @@ def test_a_task_goes_through_its_life_with_every_answer_lost_once(fault, objects
     now = store.clock.stamp
 
     def progress(record: Any) -> Any:
-        return transitions.report(record, now(), lease_id="L", progress=Progress(percent=5, updated_at=Timestamp.of(now())))
+        return transitions.report(
+            record, now(), lease_id="L", progress=Progress(percent=5, updated_at=Timestamp.of(now()))
+        )
 
     steps = [
         lambda r: transitions.claim(r, now(), lease_id="L", worker_id="w", lease_seconds=60),

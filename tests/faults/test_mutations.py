@@ -12,6 +12,7 @@ from faults.failures import FAULTS
 
 from oq_nb import claims, model, store, transitions
 from oq_nb.claims import Claim, Claims
+from oq_nb.clock import Clock
 from oq_nb.index import Index
 from oq_nb.lease import Lease
 from oq_nb.model import TaskStatus
@@ -71,7 +72,11 @@ def _(patch: Patch) -> None:
     patch.setattr(TaskStore, "_find_own_write", lambda self, key, bodies: None)
 
 
-@mutation("a conflict taken as a lost lease, without looking", "cancel while running", "told that its lease is lost, but it ended")
+@mutation(
+    "a conflict taken as a lost lease, without looking",
+    "cancel while running",
+    "told that its lease is lost, but it ended",
+)
 def _(patch: Patch) -> None:
     original = Lease._write
 
@@ -126,7 +131,7 @@ def _(patch: Patch) -> None:
 
 @mutation("leases recovered before their end", "progress", "under the lease of")
 def _(patch: Patch) -> None:
-    patch.setattr(claims, "_LEASE_PAD_SECONDS", -3600.0)
+    patch.setattr(Clock, "earliest", lambda self: self.now() + timedelta(hours=1))
     patch.setattr(transitions, "is_lease_expired", lambda record, now: record.status is TaskStatus.RUNNING)
 
 
@@ -143,7 +148,9 @@ def _(patch: Patch) -> None:
 @mutation("all attempts write one output object", "payload by reference", "with the output of")
 def _(patch: Patch) -> None:
     original = TaskStore.offload
-    patch.setattr(TaskStore, "offload", lambda self, task_id, which, value, attempt=1: original(self, task_id, which, value))
+    patch.setattr(
+        TaskStore, "offload", lambda self, task_id, which, value, attempt=1: original(self, task_id, which, value)
+    )
 
 
 @mutation("a recovery that counts no retry", "dead worker", "no retry was counted")
@@ -161,7 +168,11 @@ def _(patch: Patch) -> None:
     patch.setattr(Index, "leave", lambda self, entry: None)
 
 
-@mutation("renewals go on between two tries to write the end", "claim and complete", "told that its lease is lost, but it ended")
+@mutation(
+    "renewals go on between two tries to write the end",
+    "claim and complete",
+    "told that its lease is lost, but it ended",
+)
 def _(patch: Patch) -> None:
     patch.setattr(Lease, "_is_ending", property(lambda self: False, lambda self, value: None), raising=False)
 

@@ -211,12 +211,14 @@ def test_a_machine_whose_clock_is_hours_off(hours):
 def test_twenty_thousand_entries_of_no_use(fake_store, index, capsys):
     """Tasks of a type without a handler here, and entries that lead nowhere, all older than the ones that count."""
     queue = Queue(TaskStore(fake_store))
+    fake_store.clock = Clock(wall=lambda: time.time() - 300)  # written five minutes ago
     for number in range(20_000):
         task_id = model.new_id()
         if number % 4 == 0:
             body = json.dumps(plain_task(task_id, task_type="foreign")).encode()
             fake_store.put(f"tasks/{task_id[0]}/{task_id}.json", body)
         fake_store.put(f"{index}/{task_id[0]}/0000000001/{task_id}", b"")
+    fake_store.clock = Clock()
     wanted = [queue.submit("double", number) for number in range(3)]
     lost = place_fields(queue, index="leases", **running(task_type="double", input=5))
     worker = oq_nb.Worker(queue, concurrency=2)

@@ -107,6 +107,7 @@ def test_it_moves_in_a_busy_kernel_and_after_a_reload(open_lab, connecting):
     assert sorted(set(seen)) == seen, f"it stood still: {seen}"
     page.get_by_text("cell is over", exact=True).wait_for(timeout=30000)
     retry = page.get_by_role("button", name="Retry")
+    retry.wait_for(timeout=10000)  # what the page said while the kernel was busy has been read
     retry.click()
     page.get_by_text("pending again").wait_for(timeout=10000)
     retry.wait_for(timeout=10000)  # it has failed again

@@ -32,7 +32,7 @@ def test_any_order_of_requests(block, cases):
         told = "\n  ".join(schedule.world.violations)
         steps = "\n  ".join(schedule.steps)
         assert not told, (
-            f"seed {seed}; run it again: OQ_SEED={seed} python -m pytest tests/property/test_schedules.py -k any_order\n"
+            f"seed {seed}; again: OQ_SEED={seed} python -m pytest tests/property/test_schedules.py -k any_order\n"
             f"  {told}\nafter\n  {steps}"
         )
     assert tasks >= len(seeds)
@@ -71,7 +71,9 @@ class Processes(RuleBasedStateMachine):
             self.schedule.starts_worker(skew)
 
     @rule(
-        task_type=st.sampled_from(TASK_TYPES), delay=st.sampled_from([0.0, 45.0]), key=st.sampled_from([None, None, "k"])
+        task_type=st.sampled_from(TASK_TYPES),
+        delay=st.sampled_from([0.0, 45.0]),
+        key=st.sampled_from([None, None, "k"]),
     )
     def submits(self, task_type, delay, key):
         self.schedule.submits(task_type, delay, key)
