@@ -217,14 +217,6 @@ class tqdm(_auto_tqdm, Generic[T]):  # type: ignore[type-arg]
 
     # --- iterating
 
-    def __getattr__(self, name: str) -> Any:
-        # While `Loop` runs, the instance has no ``n``: who asks gets the position at this moment.
-        if name == "n":
-            loop = self.__dict__.get("_loop")
-            if loop is not None:
-                return self._offset + loop.count
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-
     def __iter__(self) -> Iterator[T]:
         cls = type(self)
         is_plain = cls.update is tqdm.update and cls.display is tqdm.display and cls.close is tqdm.close
@@ -249,8 +241,9 @@ class tqdm(_auto_tqdm, Generic[T]):  # type: ignore[type-arg]
             self._end(Ending(int(self.n or 0), error=error))
 
     def _start(self) -> Loop[T]:
-        self._offset = self.__dict__.pop("n", 0)
+        self._offset = self.n
         self._loop = Loop(self.iterable, self._at_boundary, self._at_end)
+        self.__class__ = _looping(type(self))
         return self._loop
 
     def _at_boundary(self) -> float:
@@ -258,18 +251,14 @@ class tqdm(_auto_tqdm, Generic[T]):  # type: ignore[type-arg]
         self._raise_problem()
         loop, now = self._loop, self._time()
         if loop is not None and now - self.last_print_t >= self.mininterval and now >= self.start_t + self.delay:
-            done = self._offset + loop.count
-            self.n = self.last_print_n
             self.miniters = 0
-            try:
-                self.update(done - (self.last_print_n or 0))
-            finally:
-                self.__dict__.pop("n", None)
+            self.update(0)  # its own count is where the loop is
         return time.perf_counter() + min(self.mininterval, 0.1)
 
     def _at_end(self, ending: Ending) -> None:
-        self.n = self._offset + ending.count
+        self.__class__ = type(self).__mro__[1]
         self._loop = None
+        self.n = self._offset + ending.count
         if ending.error is not None or ending.frame is not None:
             self._mark_failed()
         self._end(ending)
@@ -325,6 +314,23 @@ class tqdm(_auto_tqdm, Generic[T]):  # type: ignore[type-arg]
             self._sink.end(ending, self._reported())
         elif self._wants_note and not self._is_hidden and time.monotonic() - self._made_at >= _MIN_SECONDS:
             _say_how_to_share()
+
+
+@functools.cache
+def _looping(cls: type[tqdm[Any]]) -> type[tqdm[Any]]:
+    """Return the class that a bar has while `Loop` runs: its ``n`` is the position at the moment it is asked for.
+
+    A property of the bar's own class would cost the bars that are moved by hand.
+    """
+
+    def read(bar: tqdm[Any]) -> int:
+        loop = bar._loop
+        return bar._offset if loop is None else bar._offset + loop.count
+
+    def ignore(bar: tqdm[Any], value: Any) -> None:
+        """The loop goes on counting, as in tqdm."""
+
+    return type(cls.__name__, (cls,), {"n": property(read, ignore), "__module__": cls.__module__})
 
 
 def track(

@@ -199,6 +199,7 @@ class Claims:
         except (ConflictError, TransitionError):
             self.look_again(entry, _LEASE_PAD_SECONDS)
             return
+        self._store.note("expired" if changed.status is TaskStatus.EXPIRED else "recovered", changed.task_type)
         if entry.version_id is not None or changed.status.is_terminal or entry.key != model.ready_key(changed):
             self._store.index.leave(entry)
 
@@ -225,6 +226,7 @@ class Claims:
     def _begin(self, held: Held, *ready: IndexEntry) -> Claim:
         """Write the lease entry, then remove the ready entries; without the first the others stay in its place."""
         self._doubtful.pop(held.record.id, None)
+        self._store.note("claimed", held.record.task_type)
         try:
             entry = self._store.index.enter(model.lease_key(held.record))
         except StorageError as exc:

@@ -14,7 +14,7 @@ from oq_nb.queue import Queue
 from oq_nb.s3 import S3Store
 from oq_nb.store import TaskStore
 
-__all__ = ["connect", "default_queue", "has_default_queue"]
+__all__ = ["connect", "default_queue", "has_default_queue", "open_store"]
 
 _default_queue: Queue | None = None  # the one global state of the package
 
@@ -70,10 +70,56 @@ def connect(
     Requests: 1 HEAD, 1 GET; 1 PUT when versioning has to be turned on, 1 PUT to create the bucket.
     """
     global _default_queue
+    model.shards(shard_prefix_len)
+    objects, label = _open(
+        bucket,
+        endpoint=endpoint,
+        region=region,
+        prefix=prefix,
+        access_key=access_key,
+        secret_key=secret_key,
+        connect_timeout_seconds=connect_timeout_seconds,
+        read_timeout_seconds=read_timeout_seconds,
+        client_options=client_options,
+    )
+    _prepare_bucket(objects, create=create or bool(label), allow_unversioned=allow_unversioned)
+    _default_queue = Queue(TaskStore(objects, shard_prefix_len=shard_prefix_len), label=label)
+    return _default_queue
+
+
+def open_store(bucket: str | None = None, **options: Any) -> S3Store:
+    """Return the store that `connect` would use, as it is: a bucket is neither looked for nor changed.
+
+    Args:
+        bucket: see `connect`.
+        **options: ``endpoint``, ``region``, ``prefix``, ``access_key``, ``secret_key``, time-outs and
+            ``client_options`` of `connect`.
+
+    Raises:
+        ConfigurationError: an argument is not usable.
+
+    Requests: none; the embedded store, with its bucket, is started when it is not running.
+    """
+    objects, label = _open(bucket, **options)
+    if label:
+        _prepare_bucket(objects, create=True, allow_unversioned=True)
+    return objects
+
+
+def _open(
+    bucket: str | None,
+    *,
+    endpoint: str | None = None,
+    region: str | None = None,
+    prefix: str = "",
+    access_key: str | None = None,
+    secret_key: str | None = None,
+    **options: Any,
+) -> tuple[S3Store, str]:
+    """Return the store, and what to call it when it is the embedded one."""
     bucket = bucket if bucket is not None else os.environ.get("S3_BUCKET") or None
     endpoint = endpoint if endpoint is not None else os.environ.get("S3_ENDPOINT") or None
     region = region if region is not None else os.environ.get("S3_REGION") or None
-    model.shards(shard_prefix_len)
     if prefix and (prefix.startswith("/") or "//" in prefix or not prefix.isprintable()):
         raise ConfigurationError(f"prefix: must not begin with /, nor hold // or control characters: {prefix!r}")
     label = ""
@@ -84,7 +130,7 @@ def connect(
 
         store = local.start()
         bucket, endpoint, region = store.bucket, store.endpoint, store.region
-        access_key, secret_key, create = store.access_key, store.secret_key, True
+        access_key, secret_key = store.access_key, store.secret_key
         label = f"embedded {store.kind}"
     elif not isinstance(bucket, str) or not bucket or not bucket.isprintable():
         raise ConfigurationError(f"bucket: a name is needed, not {bucket!r}")
@@ -97,13 +143,9 @@ def connect(
         region=region,
         access_key=access_key,
         secret_key=secret_key,
-        connect_timeout_seconds=connect_timeout_seconds,
-        read_timeout_seconds=read_timeout_seconds,
-        client_options=client_options,
+        **options,
     )
-    _prepare_bucket(objects, create=create, allow_unversioned=allow_unversioned)
-    _default_queue = Queue(TaskStore(objects, shard_prefix_len=shard_prefix_len), label=label)
-    return _default_queue
+    return objects, label
 
 
 def _prepare_bucket(objects: S3Store, *, create: bool, allow_unversioned: bool) -> None:

@@ -24,7 +24,7 @@ from oq_nb import transitions
 from oq_nb.errors import ConflictError, LeaseExpiredError, OqError, StorageError, TransitionError
 from oq_nb.index import IndexEntry
 from oq_nb.keeper import Keeper
-from oq_nb.model import Progress, TaskRecord, Timestamp
+from oq_nb.model import Progress, TaskRecord, TaskStatus, Timestamp
 from oq_nb.store import Held, TaskStore, Transition
 
 __all__ = ["Lease"]
@@ -194,6 +194,8 @@ class Lease:
                         return None
                     self._note_failure(str(exc))
                     return self._next_at()
+            if progress is not None:
+                self._store.note("progress", self.record.task_type, self._monotonic() - now)
             with self._changed:
                 self._written = max(self._written, number)
                 self._last_write = now
@@ -257,13 +259,20 @@ class Lease:
         # A renewal between two tries would meet a first one that was applied, and take its own end for a lost lease.
         self._is_ending = True
         bodies: list[bytes] = []
-        tries = 0
+        tries, ended = 0, ""
+
+        def noted(record: TaskRecord, now: Timestamp) -> TaskRecord:
+            nonlocal ended
+            changed = transition(record, now)
+            ended = _how_it_ended(record, changed)
+            return changed
+
         while True:
             self.check()
             try:
                 with self._io:
                     self.check()
-                    made = self._write(transition, bodies)
+                    made = self._write(noted, bodies)
                     self._close(LeaseExpiredError(f"task {self.task_id}: this attempt has ended", task_id=self.task_id))
                 break
             except StorageError as exc:
@@ -274,6 +283,7 @@ class Lease:
                 pause = _RETRY_SECONDS[min(tries, len(_RETRY_SECONDS) - 1)]
                 tries += 1
                 time.sleep(pause)
+        self._store.note(ended, made.record.task_type)
         for entry in self._entries:
             self._store.index.leave(entry)
         return made
@@ -314,6 +324,16 @@ class Lease:
 
     def _lose(self, reason: OqError) -> None:
         logger.warning("%s", reason)
+        self._store.note("lease_lost", self.record.task_type)
         self._close(reason if isinstance(reason, LeaseExpiredError) else LeaseExpiredError(str(reason)))
         if self.on_lost is not None:
             self.on_lost()
+
+
+def _how_it_ended(before: TaskRecord, after: TaskRecord) -> str:
+    """Return the event that an attempt's end is."""
+    if after.status is not TaskStatus.PENDING:
+        return str(after.status)
+    if after.retry_count > before.retry_count:
+        return "retried"
+    return "rescheduled" if after.reschedule_count > before.reschedule_count else "released"

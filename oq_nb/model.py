@@ -352,11 +352,9 @@ class TaskRecord(_Record):
             return self.attempt > known.attempt
         if self.status is known.status:
             return self.updated_at >= known.updated_at
-        order = (TaskStatus.RUNNING, TaskStatus.PENDING)
-        ranks = [order.index(r.status) if r.status in order else len(order) for r in (self, known)]
-        if ranks[0] >= ranks[1]:
-            return self.updated_at >= known.updated_at - _CLOCKS_APART
-        return self.updated_at > known.updated_at
+        if known.status.is_terminal and self.status is TaskStatus.PENDING:
+            return self.updated_at > known.updated_at
+        return self.status is not TaskStatus.RUNNING and self.updated_at >= known.updated_at - _CLOCKS_APART
 
     @property
     def key(self) -> str:

@@ -261,6 +261,7 @@ class Queue:
     def _create(self, record: TaskRecord) -> Task:
         value, ref = self.store.offload(record.id, "input", record.input)
         held = self.store.create(record.evolve(input=value, input_ref=ref))
+        self.store.note("submitted", record.task_type)
         for worker in list(self._workers):
             worker.wake()
         return Task(self, held)

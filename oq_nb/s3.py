@@ -354,6 +354,22 @@ class S3Store:
         setting = {"Status": "Enabled"}
         self._run("PUT", "", lambda: self._call("put_bucket_versioning", VersioningConfiguration=setting))
 
+    def read_lifecycle(self) -> list[dict[str, Any]]:
+        """Return the bucket's lifecycle rules, as boto3 has them. Requests: 1 GET."""
+        answer = self._run("GET", "", lambda: self._call("get_bucket_lifecycle_configuration"), missing=dict)
+        rules: list[dict[str, Any]] = answer.get("Rules", [])
+        return rules
+
+    def write_lifecycle(self, rules: list[dict[str, Any]]) -> None:
+        """Replace the bucket's lifecycle rules. Requests: 1 PUT; 1 DELETE when there are none left."""
+        if rules:
+            setting = {"Rules": rules}
+            self._run(
+                "PUT", "", lambda: self._call("put_bucket_lifecycle_configuration", LifecycleConfiguration=setting)
+            )
+        else:
+            self._run("DELETE", "", lambda: self._call("delete_bucket_lifecycle"), missing=dict)
+
     # --- one request
 
     def _call(self, operation: str, **arguments: Any) -> Any:

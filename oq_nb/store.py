@@ -29,7 +29,7 @@ from oq_nb.index import Index, IndexEntry
 from oq_nb.model import TaskRecord, TaskStatus, Timestamp
 from oq_nb.s3 import NotModified, ObjectStore
 
-__all__ = ["PAYLOAD_LIMIT_BYTES", "Held", "TaskStore", "Transition"]
+__all__ = ["PAYLOAD_LIMIT_BYTES", "Held", "Listener", "TaskStore", "Transition"]
 
 logger = logging.getLogger("oq_nb.store")
 
@@ -38,6 +38,9 @@ R = TypeVar("R")
 
 #: A pure change of a task at a given store time.
 Transition = Callable[[TaskRecord, Timestamp], TaskRecord]
+
+#: Told of what this process does: the event (see `oq_nb.metrics.COUNTED`), the task's type, seconds that it took.
+Listener = Callable[[str, str, float], object]
 
 #: Inputs and outputs above this many bytes of JSON are kept in an object of their own.
 PAYLOAD_LIMIT_BYTES = 64 * 1024
@@ -70,6 +73,13 @@ class TaskStore:
         self.index = Index(objects)
         self.shards = model.shards(shard_prefix_len)
         self._prefix_len = shard_prefix_len
+        #: Called for each event, in whichever thread it happens; must neither block nor raise.
+        self.listeners: tuple[Listener, ...] = ()
+
+    def note(self, event: str, task_type: str, seconds: float = 0.0) -> None:
+        """Tell the listeners of something that happened; costs nothing to speak of when there are none."""
+        for listener in self.listeners:
+            listener(event, task_type, seconds)
 
     @property
     def clock(self) -> Clock:
@@ -242,9 +252,11 @@ class TaskStore:
             )
         except ConflictError as exc:
             if not exc.ambiguous and not doubted:
+                self.note("conflict", record.task_type)
                 raise
             mine = self._find_own_write(record.key, {body, *doubted} if exc.ambiguous else set(doubted))
             if mine is None:
+                self.note("conflict", record.task_type)
                 raise
             return mine
         if keep_entry is not None:

@@ -203,6 +203,11 @@ class Worker:
         return bool(self._threads) and not self._stopping
 
     @property
+    def task_types(self) -> list[str]:
+        """Types that it has a handler for."""
+        return sorted(self._handlers)
+
+    @property
     def current_tasks(self) -> list[str]:
         """Ids of the tasks that it runs."""
         with self._changed:

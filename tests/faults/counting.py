@@ -1,4 +1,4 @@
-"""The number of cases that ran, printed at the end of a test run."""
+"""The number of cases that ran, printed at the end of a test run. For the conftest of each folder that counts."""
 
 from __future__ import annotations
 
@@ -25,3 +25,4 @@ def pytest_terminal_summary(terminalreporter):
         terminalreporter.section(f"{sort}: {sum(numbers.values()):,} cases", sep="-")
         for name, number in numbers.most_common():
             terminalreporter.line(f"{number:7,}  {name}")
+    CASES.clear()  # the hook is there once for each conftest that imports it

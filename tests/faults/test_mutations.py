@@ -213,7 +213,7 @@ def test_each_fault_notices_something():
     """No fault is for show: a fault that never changed a run would be one that does not strike."""
     calm = [str(request) for request in run(Case("payload by reference")).requests]
     for name in FAULTS:
-        if name == "rival submits":
+        if name in ("rival submits", "slow answer"):  # needs a key; see the test of leases met after a slow answer
             continue
         changed = [
             number

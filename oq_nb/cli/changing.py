@@ -1,0 +1,175 @@
+"""Commands that change tasks: ``submit``, ``cancel``, ``replay``, ``archive``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from oq_nb.cli import watching
+from oq_nb.cli.looking import IntervalOption, exit_code
+from oq_nb.cli.output import JsonOption, complain, say, say_json
+from oq_nb.cli.place import Place, find, with_place
+from oq_nb.errors import ConfigurationError, TaskNotFoundError, TransitionError
+
+if TYPE_CHECKING:
+    from oq_nb.task import Task
+
+__all__ = ["add_to"]
+
+IdsArgument = Annotated[list[str], typer.Argument(metavar="ID…", help="Tasks: ids, or beginnings of them.")]
+SecondsOption = typer.Option(metavar="SECONDS")
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("submit")(with_place(submit))
+    app.command("cancel")(with_place(cancel))
+    app.command("replay")(with_place(replay))
+    app.command("archive")(with_place(archive))
+
+
+def submit(
+    place: Place,
+    task_type: Annotated[str, typer.Argument(metavar="TYPE", help="Which handler runs it.")],
+    task_input: Annotated[
+        str | None, typer.Argument(metavar="[INPUT]", help="JSON; @FILE reads a file, @- standard input.")
+    ] = None,
+    timeout: Annotated[int, typer.Option("--timeout", metavar="SECONDS", min=1, help="Length of a lease.")] = 300,
+    retries: Annotated[int, typer.Option("--retries", metavar="COUNT", min=0, help="Further attempts.")] = 3,
+    at: Annotated[
+        str | None, typer.Option("--at", metavar="TIME", help="Not before, e.g. 2026-01-28T12:30:00Z.")
+    ] = None,
+    ttl: Annotated[
+        float | None, typer.Option("--ttl", metavar="SECONDS", help="Expires when not started within.")
+    ] = None,
+    key: Annotated[
+        str | None, typer.Option("--key", metavar="TEXT", help="Submitting again with the same key adds nothing.")
+    ] = None,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Then watch it until it has ended.")] = False,
+    interval: IntervalOption = 2.0,
+    as_json: JsonOption = False,
+) -> int:
+    """Add a task; print its id."""
+    value = _json_of(task_input)
+    moment = None if at is None else _moment(at)
+    task = place.connect().submit(
+        task_type,
+        value,
+        timeout_seconds=timeout,
+        max_retries=retries,
+        schedule_at=moment,
+        ttl_seconds=ttl,
+        idempotency_key=key,
+    )
+    if watch:
+        watching.watch(task, interval, as_json=as_json)
+        return exit_code(task.record)
+    if as_json:
+        say_json(task.record.to_dict())
+    else:
+        say(task.id)
+    return 0
+
+
+def _json_of(text: str | None) -> Any:
+    if text is None:
+        return None
+    source = "INPUT"
+    if text.startswith("@"):
+        source = "standard input" if text == "@-" else text[1:]
+        try:
+            text = sys.stdin.read() if text == "@-" else Path(text[1:]).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as exc:
+            raise ConfigurationError(f"{source}: cannot be read: {exc}") from exc
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as exc:
+        raise ConfigurationError(f"{source}: not JSON: {exc} (text needs quotes: '\"text\"')") from exc
+
+
+def _moment(text: str) -> datetime:
+    from oq_nb.model import Timestamp
+
+    try:
+        return Timestamp.parse(text)
+    except ValueError as exc:
+        raise ConfigurationError(f"--at: {text!r}: {exc}, such as 2026-01-28T12:30:00Z") from exc
+
+
+def cancel(
+    place: Place,
+    task_ids: IdsArgument,
+    reason: Annotated[str | None, typer.Option("--reason", metavar="TEXT", help="Stored with the task.")] = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Cancel tasks: a pending one at once; a running one is asked to stop, which its handler sees at its next report.
+
+    Exit code: 1 when one of them has ended already or is not there.
+    """
+
+    def change(task: Task) -> str:
+        task.cancel(reason)
+        if task.is_done:
+            return "cancelled"
+        return "is asked to stop"
+
+    return _each(place, task_ids, change, as_json=as_json)
+
+
+def replay(place: Place, task_ids: IdsArgument, as_json: JsonOption = False) -> int:
+    """Run finished tasks again, with their retries at zero.
+
+    Exit code: 1 when one of them has not ended or is not there.
+    """
+
+    def change(task: Task) -> str:
+        if task.task_type.startswith("track:"):
+            raise TransitionError(
+                f"task {task.id} is a loop that was followed by track(): no worker can run it, run its program again",
+                status=task.status.value,
+                wanted="replay",
+                task_id=task.id,
+            )
+        task.replay()
+        return "is pending again"
+
+    return _each(place, task_ids, change, as_json=as_json)
+
+
+def archive(place: Place, task_ids: IdsArgument, as_json: JsonOption = False) -> int:
+    """Mark finished tasks as put away.
+
+    Exit code: 1 when one of them has not ended or is not there.
+    """
+
+    def change(task: Task) -> str:
+        task.queue.archive(task.id)
+        task.refresh()
+        return "is archived"
+
+    return _each(place, task_ids, change, as_json=as_json)
+
+
+def _each(place: Place, task_ids: list[str], change: Callable[[Task], str], *, as_json: bool) -> int:
+    """Change each task; say what became of it. One that cannot be changed does not keep the others from it."""
+    queue = place.connect()
+    code = 0
+    for text in task_ids:
+        try:
+            task = find(queue, text)
+            said = change(task)
+        except (TransitionError, TaskNotFoundError) as exc:
+            complain(str(exc))
+            code = 1
+            continue
+        if as_json:
+            say_json(task.record.to_dict())
+        else:
+            say(f"{task.id} {said}")
+    return code

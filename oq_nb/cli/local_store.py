@@ -1,0 +1,56 @@
+"""``oq local``: the embedded store of this user."""
+
+from __future__ import annotations
+
+import typer
+
+from oq_nb.cli.output import JsonOption, say, say_json
+
+__all__ = ["add_to"]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands."""
+    group = typer.Typer(
+        help="The embedded local store: one S3 server for all your kernels and shells.", rich_markup_mode=None
+    )
+    group.command("status")(status)
+    group.command("stop")(stop)
+    app.add_typer(group, name="local", no_args_is_help=True)
+
+
+def status(as_json: JsonOption = False) -> int:
+    """Say whether the embedded store runs, and where. Exit code: 1 when it does not."""
+    from oq_nb import local
+
+    store = local.find()
+    if as_json:
+        where = {"data_dir": str(store.data_dir if store else local.default_data_dir())}
+        if store is None:
+            say_json({"is_running": False} | where)
+            return 1
+        say_json(
+            {"is_running": True, "kind": store.kind, "endpoint": store.endpoint, "bucket": store.bucket}
+            | {"pid": store.pid, "started_at": str(store.started_at), "log_path": str(store.log_path)}
+            | where
+        )
+        return 0
+    if store is None:
+        say(f"not running; its data is in {local.default_data_dir()}")
+        return 1
+    say(f"running: {store.kind} at {store.endpoint}, process {store.pid}, since {store.started_at}")
+    say(f"data: {store.data_dir}")
+    say(f"log: {store.log_path}")
+    return 0
+
+
+def stop(as_json: JsonOption = False) -> int:
+    """Stop the embedded store; its data stays and is there again at the next start."""
+    from oq_nb import local
+
+    stopped = local.stop()
+    if as_json:
+        say_json({"stopped": stopped})
+    else:
+        say("stopped" if stopped else "not running")
+    return 0

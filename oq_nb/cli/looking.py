@@ -1,0 +1,197 @@
+"""Commands that only look: ``status``, ``history``, ``list``, ``workers``, ``tail``."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from oq_nb import view
+from oq_nb.cli import watching
+from oq_nb.cli.output import JsonOption, say, say_json, table
+from oq_nb.cli.place import IdArgument, Place, find, with_place
+from oq_nb.errors import ConfigurationError
+from oq_nb.text import printable, shorten
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from oq_nb.model import TaskRecord
+
+__all__ = ["add_to", "exit_code"]
+
+IntervalOption = Annotated[float, typer.Option("--interval", metavar="SECONDS", min=0.1, help="Between two looks.")]
+TypeOption = Annotated[str | None, typer.Option("--type", metavar="NAME", help="Only tasks of this type.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("status")(with_place(status))
+    app.command("history")(with_place(history))
+    app.command("list")(with_place(list_tasks))
+    app.command("workers")(with_place(workers))
+    app.command("tail")(with_place(tail))
+
+
+def exit_code(record: TaskRecord) -> int:
+    """Return 1 for a task that has failed, expired or was cancelled; else 0."""
+    return 1 if record.status.value in ("failed", "expired", "cancelled") else 0
+
+
+def status(
+    place: Place,
+    task_id: IdArgument,
+    watch: Annotated[
+        bool,
+        typer.Option(
+            "--watch",
+            "-w",
+            help="Until the task has ended: drawn in place on a terminal, else a line whenever it changes.",
+        ),
+    ] = False,
+    interval: IntervalOption = 2.0,
+    as_json: JsonOption = False,
+) -> int:
+    """Show a task: its state and its progress.
+
+    Exit code: 1 when the task has failed, expired or was cancelled, or is not there; else 0.
+    """
+    task = find(place.connect(), task_id)
+    if watch:
+        watching.watch(task, interval, as_json=as_json)
+    elif as_json:
+        say_json(task.record.to_dict())
+    else:
+        say("\n".join(view.status_lines(task.record, task.queue.now())))
+    return exit_code(task.record)
+
+
+def history(
+    place: Place,
+    task_id: IdArgument,
+    limit: Annotated[
+        int | None, typer.Option("--limit", metavar="COUNT", min=1, help="Only the newest so many versions.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Show the versions of a task, oldest first: what changed, from its submission to its end."""
+    task = find(place.connect(), task_id)
+    versions: list[TaskRecord | None] = [None]
+    if limit is None:
+        versions += task.history()
+        first = 1
+    else:  # one more is read than is shown, to tell what the first one changed
+        objects, key = task.queue.store.objects, task.record.key
+        first = 1 + max(0, sum(e.key == key and not e.is_delete_marker for e in objects.versions(key)) - limit)
+        versions = ([] if first > 1 else [None]) + task.history(limit=limit + (first > 1))
+    for number, (before, record) in enumerate(pairwise(versions), start=first):
+        assert record is not None
+        if as_json:
+            say_json(record.to_dict())
+        else:
+            say(view.version_line(number, record, before))
+    return 0
+
+
+def list_tasks(
+    place: Place,
+    status: Annotated[
+        str | None,
+        typer.Option(
+            "--status",
+            metavar="STATUS",
+            help="Only these: pending, running, completed, failed, cancelled, expired or archived.",
+        ),
+    ] = None,
+    task_type: TypeOption = None,
+    limit: Annotated[int, typer.Option("--limit", metavar="COUNT", min=1, help="So many at most.")] = 20,
+    as_json: JsonOption = False,
+) -> int:
+    """List tasks, the ones that changed last first."""
+    queue = place.connect()
+    found = queue.list(status, task_type, limit=limit)
+    if as_json:
+        for task in found:
+            say_json(task.record.to_dict())
+    elif found:
+        now = queue.now()
+        shown = _short_ids([task.id for task in found])
+        rows = [_row(short, task.record, now) for short, task in zip(shown, found, strict=True)]
+        say(table(("ID", "STATUS", "TYPE", "CHANGED", "PROGRESS"), rows, status_column=1))
+    else:
+        print_nothing("no such task" if status or task_type else "no task yet: oq submit adds one")
+    return 0
+
+
+def print_nothing(text: str) -> None:
+    """Say on stderr that there is nothing to list: what is on stdout is always a list."""
+    typer.echo(text, err=True)
+
+
+def _short_ids(ids: list[str]) -> list[str]:
+    """Return beginnings that tell these ids apart, of eight characters or more."""
+    length = 8
+    while length < 36 and len({task_id[:length] for task_id in ids}) < len(set(ids)):
+        length += 1
+    return [task_id[:length] for task_id in ids]
+
+
+def _row(short: str, record: TaskRecord, now: datetime) -> tuple[str, str, str, str, str]:
+    said = ""
+    if record.progress is not None:
+        said = view.progress_line(record.progress)
+        if record.progress.message:
+            said += f"  {printable(record.progress.message)}"
+    elif record.last_error:
+        said = view.first_line(record.last_error)
+    elif record.status.value == "pending" and record.available_at > now:
+        said = f"starts {view.ago(record.available_at, now)}"
+    kind = printable(shorten(record.task_type, 40))
+    return short, record.status.value, kind, view.ago(record.updated_at, now), said
+
+
+def workers(place: Place, as_json: JsonOption = False) -> int:
+    """List the workers that are registered, and what they do."""
+    from oq_nb.watch import is_alive
+
+    queue = place.connect()
+    found = queue.workers()
+    now = queue.now()
+    if as_json:
+        for worker in found:
+            say_json(worker.to_dict() | {"is_alive": is_alive(worker, now)})
+        return 0
+    rows = [
+        (
+            printable(shorten(worker.worker_id, 50)),
+            "alive" if is_alive(worker, now) else "silent",
+            view.ago(worker.last_heartbeat, now),
+            str(len(worker.current_tasks or ([worker.current_task] if worker.current_task else []))),
+            str(worker.tasks_completed),
+            str(worker.tasks_failed),
+            printable(", ".join(shorten(name, 40) for name in worker.task_types or ["?"])),
+        )
+        for worker in found
+    ]
+    if rows:
+        say(table(("WORKER", "STATE", "HEARTBEAT", "BUSY", "COMPLETED", "FAILED", "TYPES"), rows))
+    else:
+        print_nothing("no worker: oq worker MODULE starts one")
+    return 0
+
+
+def tail(
+    place: Place,
+    task_type: TypeOption = None,
+    interval: IntervalOption = 2.0,
+    as_json: JsonOption = False,
+) -> int:
+    """Print a line for every task that changes, as it changes, until Ctrl-C.
+
+    A task that changes several times between two looks is printed once, as it is then.
+    """
+    if task_type is not None and not task_type.strip():
+        raise ConfigurationError("--type: it is empty")
+    watching.tail(place.connect(), interval, task_type=task_type, as_json=as_json)
+    return 0

@@ -1,0 +1,109 @@
+"""The options that say which queue is meant, the same for every command; and how a task is found in it.
+
+`with_place` puts the options into a command's signature and hands it a `Place`. Nothing is connected before
+`Place.connect`.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from oq_nb.errors import ConfigurationError, TaskNotFoundError
+
+if TYPE_CHECKING:
+    from oq_nb.queue import Queue
+    from oq_nb.task import Task
+
+__all__ = ["IdArgument", "Place", "find", "with_place"]
+
+IdArgument = Annotated[str, typer.Argument(metavar="ID", help="The task's id, or a beginning that only it has.")]
+
+_OPTIONS: dict[str, Any] = {
+    "bucket": typer.Option("--bucket", metavar="NAME", help="Bucket. Default: S3_BUCKET, else the embedded store."),
+    "endpoint": typer.Option("--endpoint", metavar="URL", help="S3 service. Default: S3_ENDPOINT, else AWS."),
+    "region": typer.Option("--region", metavar="NAME", help="Its region. Default: S3_REGION, else as AWS tools do."),
+    "prefix": typer.Option("--prefix", metavar="TEXT", help="What stands before every key of this queue."),
+}
+_BEGINNING = re.compile(r"[0-9a-f-]{1,36}", re.ASCII)
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the queue is, as far as the command line says it."""
+
+    bucket: str | None = None
+    endpoint: str | None = None
+    region: str | None = None
+    prefix: str | None = None
+
+    def connect(self) -> Queue:
+        """Open the queue; see `oq_nb.connect`."""
+        from oq_nb.client import connect
+
+        return connect(self.bucket, endpoint=self.endpoint, region=self.region, prefix=self.prefix or "")
+
+    def put_into_environment(self) -> None:
+        """Let every later ``connect()`` of this process mean the same bucket."""
+        for name in ("bucket", "endpoint", "region"):
+            value = getattr(self, name)
+            if value is not None:
+                os.environ[f"S3_{name.upper()}"] = value
+
+
+def with_place(command: Callable[..., int]) -> Callable[..., int]:
+    """Give a command the options that say which queue is meant, and a `Place` as its first argument."""
+
+    @functools.wraps(command)
+    def run(**arguments: Any) -> int:
+        place = Place(**{name: arguments.pop(name) for name in _OPTIONS})
+        return command(place, **arguments)
+
+    _, *own = inspect.signature(command, eval_str=True).parameters.values()
+    added = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[str | None, option])
+        for name, option in _OPTIONS.items()
+    ]
+    own = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
+    signature = inspect.Signature([*own, *added], return_annotation=int)
+    run.__signature__ = signature  # type: ignore[attr-defined]
+    run.__annotations__ = {name: parameter.annotation for name, parameter in signature.parameters.items()}
+    return run
+
+
+def find(queue: Queue, text: str) -> Task:
+    """Return the task with this id, or the only one whose id begins so. Requests: 1 GET; for a beginning 1 LIST more.
+
+    Raises:
+        TaskNotFoundError: there is none.
+        ConfigurationError: this is not the beginning of an id, or several tasks have it.
+    """
+    beginning = text.strip().lower()
+    if not _BEGINNING.fullmatch(beginning):
+        raise ConfigurationError(f"ID: {text!r} is not a task id nor the beginning of one; oq list shows the ids")
+    task_id = beginning
+    if len(beginning) < 36:
+        shard = queue.store.shard_of(beginning)
+        is_whole = len(shard) == len(queue.store.shards[0])
+        under = f"tasks/{shard}/{beginning}" if is_whole else f"tasks/{beginning}"
+        entries = islice(queue.store.objects.entries(under, page_size=_SHOWN + 1), _SHOWN + 1)
+        ids = [entry.key.rsplit("/", 1)[1].removesuffix(".json") for entry in entries]
+        if len(ids) > 1:
+            more = ", …" if len(ids) > _SHOWN else ""
+            raise ConfigurationError(f"ID: several tasks begin with {text}: {', '.join(ids[:_SHOWN])}{more}")
+        if not ids:
+            raise TaskNotFoundError(f"there is no task whose id begins with {text} in {queue!r}")
+        task_id = ids[0]
+    task = queue.get(task_id)
+    if task is None:
+        raise TaskNotFoundError(f"there is no task {task_id} in {queue!r}", task_id=task_id)
+    return task

@@ -1,0 +1,255 @@
+"""Commands about the bucket: ``doctor``, ``retention``."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from datetime import timedelta
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from oq_nb import view
+from oq_nb.cli.output import JsonOption, paint, say, say_json, table
+from oq_nb.cli.place import Place, with_place
+from oq_nb.errors import ConfigurationError
+from oq_nb.text import printable
+
+if TYPE_CHECKING:
+    from oq_nb.doctor import Check
+    from oq_nb.model import TaskStatus
+    from oq_nb.retention import Pruned, Survey
+    from oq_nb.s3 import S3Store
+
+__all__ = ["add_to"]
+
+_AGE = re.compile(r"(\d+)\s*([smhdw])")
+_UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_TONES = {"ok": "good", "warning": "warning", "failed": "bad", "skipped": "off"}
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("doctor")(with_place(doctor))
+    group = typer.Typer(rich_markup_mode=None, invoke_without_command=True)
+    group.callback()(with_place(show))
+    group.command("set")(with_place(set_rule))
+    group.command("unset")(with_place(unset_rule))
+    group.command("prune")(with_place(prune))
+    app.add_typer(group, name="retention")
+
+
+# --- doctor
+
+
+def doctor(
+    place: Place,
+    policy: Annotated[
+        str | None,
+        typer.Option("--policy", metavar="ROLE", help="Print the smallest IAM policy of watcher, client or worker."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Examine a bucket: is it fit for a queue?
+
+    Looks whether it can be reached with these credentials, whether it keeps versions, and whether conditional writes
+    hold when several writers race, in a scratch prefix that is removed afterwards. The bucket itself is not changed.
+
+    Exit code: 1 when a check has failed.
+    """
+    if policy is not None:
+        return _print_policy(place, policy)
+    from oq_nb.client import open_store
+    from oq_nb.doctor import examine
+
+    objects = open_store(place.bucket, endpoint=place.endpoint, region=place.region, prefix=place.prefix or "")
+    if not as_json:
+        say(f"Examining {printable(repr(objects)[1:-1].removeprefix('S3Store '))}")
+    made = examine(objects, told=None if as_json else _print_check)
+    if as_json:
+        say_json(made.to_dict())
+    elif made.is_fit:
+        say(f"Fit for a queue. Policies: oq doctor --policy watcher, client or worker{_again(objects)}")
+    else:
+        say("Not fit for a queue as it is.")
+    return 0 if made.is_fit else 1
+
+
+def _again(objects: S3Store) -> str:
+    return f" --bucket {objects.bucket}"
+
+
+def _print_check(check: Check) -> None:
+    said = f"{check.outcome:>7}  {check.name}: {printable(check.said)}"
+    say(said.replace(check.outcome, paint(check.outcome, _TONES[check.outcome]), 1))
+    if check.remedy:
+        say(f"         mend it: {printable(check.remedy)}")
+
+
+def _print_policy(place: Place, role: str) -> int:
+    from oq_nb.policies import policy
+
+    bucket = place.bucket or os.environ.get("S3_BUCKET") or "BUCKET"
+    say(json.dumps(policy(role, bucket, place.prefix or ""), indent=2))
+    return 0
+
+
+# --- retention
+
+
+def show(
+    place: Place,
+    context: typer.Context,
+    price: Annotated[
+        float | None,
+        typer.Option("--price", metavar="DOLLARS", min=0, help="Per GB and month; default: AWS's list price."),
+    ] = None,
+    read: Annotated[
+        int, typer.Option("--read", metavar="COUNT", min=0, help="Read the status of so many tasks at most.")
+    ] = 1000,
+    as_json: JsonOption = False,
+) -> int:
+    """Show what old versions and finished tasks cost; have the store remove them, or prune.
+
+    Without a command: counts, sizes and prices of all objects and old versions, and the rule that removes them.
+    """
+    if context.invoked_subcommand is not None:
+        return 0
+    from oq_nb import retention
+
+    queue = place.connect()
+    price = retention.PRICE_PER_GB_MONTH if price is None else price
+    found = retention.survey(queue.store, read_limit=read)
+    trouble, rule = "", None
+    try:
+        rule = retention.read_rule(queue.store.objects)  # type: ignore[arg-type]
+    except ConfigurationError as exc:
+        trouble = str(exc)
+    if as_json:
+        say_json(found.to_dict() | {"price_per_gb_month": price, "rule": rule})
+        return 0
+    _print_survey(found, price)
+    if rule is not None:
+        days = rule.get("NoncurrentVersionExpiration", {}).get("NoncurrentDays")
+        say(f"\nRule: old versions are removed after {days} days (oq retention unset ends this)")
+    else:
+        say("\nRule: " + (printable(trouble) or "none; oq retention set --days 30 removes old versions after 30 days"))
+    say("Finished tasks stay until oq retention prune --older-than 30d removes them.")
+    return 0
+
+
+def _print_survey(found: Survey, price: float) -> None:
+    def row(name: str, which: str, folder: str | None = None) -> tuple[str, str, str, str]:
+        amount = found.total(which) if folder is None else getattr(found, which)[folder]
+        return name, f"{amount.count:,}", _size(amount.size_bytes), f"${amount.price(price):,.4f}"
+
+    rows = [row(f"{folder}/", "current", folder) for folder in sorted(found.current)]
+    rows += [row(f"old versions of {folder}/", "old", folder) for folder in sorted(found.old)]
+    rows.append(row("all old versions", "old"))
+    say(table(("WHAT", "COUNT", "SIZE", f"A MONTH (${price:g} per GB)"), rows))
+    if found.delete_markers:
+        say(f"delete markers: {found.delete_markers:,} (they cost nothing, but slow listings down)")
+    if found.tasks:
+        rows = [row(name, "tasks", name) for name in sorted(found.tasks)]
+        say()
+        say(table(("TASKS", "COUNT", "SIZE, ALL VERSIONS", "A MONTH"), rows))
+
+
+def _size(size_bytes: int) -> str:
+    size = float(size_bytes)
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
+
+
+def set_rule(
+    place: Place,
+    days: Annotated[int, typer.Option("--days", metavar="DAYS", min=1, help="How long an old version is kept.")],
+    keep: Annotated[
+        int | None,
+        typer.Option("--keep", metavar="COUNT", min=1, max=100, help="Keep the newest so many of each even then."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Have the store remove old versions by itself, by a lifecycle rule; the bucket's other rules stay.
+
+    This shortens the history of tasks: what was replaced more than so many days ago is gone. Tasks themselves stay.
+    """
+    from oq_nb import retention
+
+    rule = retention.set_rule(place.connect().store.objects, days=days, keep=keep)  # type: ignore[arg-type]
+    if as_json:
+        say_json(rule)
+    else:
+        say(f"old versions are removed {days} days after they were replaced (rule {printable(rule['ID'])})")
+    return 0
+
+
+def unset_rule(place: Place, as_json: JsonOption = False) -> int:
+    """Remove the rule that `oq retention set` has made: old versions stay for ever again."""
+    from oq_nb import retention
+
+    removed = retention.remove_rule(place.connect().store.objects)  # type: ignore[arg-type]
+    if as_json:
+        say_json({"removed": removed})
+    else:
+        say("the rule is removed" if removed else "there was no rule")
+    return 0
+
+
+def prune(
+    place: Place,
+    older_than: Annotated[
+        str, typer.Option("--older-than", metavar="AGE", help="Since they ended: 90s, 30m, 12h, 30d, 8w.")
+    ],
+    status: Annotated[
+        list[str] | None, typer.Option("--status", metavar="STATUS", help="Only these; may be given several times.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: JsonOption = False,
+) -> int:
+    """Remove finished tasks with all their versions, inputs and outputs. This cannot be undone."""
+    from oq_nb import retention
+
+    match = _AGE.fullmatch(older_than.strip())
+    if match is None:
+        raise ConfigurationError(f"--older-than: {older_than!r}: a number and s, m, h, d or w are needed, such as 30d")
+    age = timedelta(seconds=int(match[1]) * _UNIT_SECONDS[match[2]])
+    statuses = retention.FINISHED if not status else tuple(_status(name) for name in status)
+    queue = place.connect()
+    if not dry_run and not yes:
+        if not sys.stdin.isatty():
+            raise ConfigurationError("--yes: it is needed where nobody can be asked")
+        long_ago = view.duration(age.total_seconds())
+        if not typer.confirm(f"Remove tasks that ended more than {long_ago} ago from {queue!r} for good?", err=True):
+            return 1
+
+    def tell(pruned: Pruned) -> None:
+        if as_json:
+            say_json(pruned.to_dict())
+        else:
+            word = "would remove" if dry_run else "removed"
+            say(
+                f"{word} {pruned.task_id}  {printable(pruned.task_type)} {pruned.status}, "
+                f"{pruned.versions} versions, {_size(pruned.size_bytes)}"
+            )
+
+    removed = retention.prune(queue.store, older_than=age, statuses=statuses, dry_run=dry_run, told=tell)
+    if not as_json:
+        size = _size(sum(pruned.size_bytes for pruned in removed))
+        say(f"{len(removed)} tasks, {size}{' (nothing was removed: --dry-run)' if dry_run else ''}")
+    return 0
+
+
+def _status(name: str) -> TaskStatus:
+    from oq_nb.model import TaskStatus
+
+    try:
+        return TaskStatus(name)
+    except ValueError:
+        raise ConfigurationError(f"--status: {name!r} is not a status") from None

@@ -1,0 +1,132 @@
+"""``oq status --watch`` and ``oq tail``: drawn over in place on a terminal, a line per change elsewhere."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from oq_nb import view
+from oq_nb.cli.output import complain, is_screen, say, say_json
+from oq_nb.errors import StorageDeniedError, StorageError
+from oq_nb.text import printable, shorten
+
+if TYPE_CHECKING:
+    from oq_nb.model import TaskRecord
+    from oq_nb.queue import Queue
+    from oq_nb.task import Task
+
+__all__ = ["change_line", "tail", "watch"]
+
+_MESSAGE_CHARS = 200
+_LONGEST_SECONDS = 5.0
+_CLOCKS_APART = timedelta(seconds=3)
+
+
+def change_line(record: TaskRecord, now: datetime) -> str:
+    """Return a task in one line, with when it last changed and its whole id."""
+    said = view.task_line(record, now).replace(f" {record.id[:8]} ", " ", 1)
+    return f"{record.updated_at:%Y-%m-%dT%H:%M:%SZ}  {record.id}  {said}"
+
+
+def watch(task: Task, interval: float, *, as_json: bool) -> None:
+    """Show a task until it has ended. A store that stops answering is tried again.
+
+    Args:
+        task: what to show.
+        interval: seconds between two looks.
+        as_json: print the task object whenever it has changed.
+    """
+    if as_json or not is_screen():
+        _print_changes(task, interval, as_json=as_json)
+    else:
+        _redraw(task, interval)
+
+
+def _print_changes(task: Task, interval: float, *, as_json: bool) -> None:
+    shown, is_out = "", False
+    while True:
+        version = task.record.to_bytes().decode()
+        if version != shown:
+            shown = version
+            if as_json:
+                say_json(task.record.to_dict())
+            else:
+                say(change_line(task.record, task.queue.now()))
+        if task.is_done:
+            return
+        time.sleep(interval)
+        try:
+            task.refresh()
+            is_out = False
+        except StorageDeniedError:
+            raise
+        except StorageError as exc:
+            if not is_out:
+                complain(f"{exc}; trying on")
+            is_out = True
+
+
+def _redraw(task: Task, interval: float) -> None:
+    from rich.console import Console
+    from rich.live import Live
+    from rich.text import Text
+
+    def drawn(note: str = "") -> Text:
+        lines = view.status_lines(task.record, task.queue.now()) + ([note] if note else [])
+        room = max(2, shutil.get_terminal_size().lines - 1)
+        return Text("\n".join(lines[:room]), no_wrap=True, overflow="ellipsis")
+
+    console = Console(highlight=False)
+    with Live(drawn(), auto_refresh=False, console=console, transient=True) as live:
+        while not task.is_done:
+            time.sleep(interval)
+            note = ""
+            try:
+                task.refresh()
+            except StorageDeniedError:
+                raise
+            except StorageError as exc:
+                note = f"Store: does not answer, trying on ({shorten(printable(str(exc)), _MESSAGE_CHARS)})"
+            live.update(drawn(note), refresh=True)
+    say("\n".join(view.status_lines(task.record, task.queue.now())))
+
+
+def tail(queue: Queue, interval: float, *, task_type: str | None, as_json: bool) -> None:
+    """Print a line for every task that changes, until Ctrl-C.
+
+    Args:
+        queue: whose tasks.
+        interval: seconds between two looks.
+        task_type: only these.
+        as_json: print task objects instead.
+    """
+    seen: dict[str, str] | None = None
+    with queue.watcher.overview(interval=interval, longest=max(interval, _LONGEST_SECONDS)) as overview:
+        while True:
+            overview.wait(timeout=1.0)
+            state = overview.state  # the watcher itself says when the store does not answer
+            if state.seen_at is None:
+                continue
+            held = [*state.live, *state.ended]
+            if seen is None:
+                since = state.seen_at - _CLOCKS_APART
+                say_start(queue, state.counts.get("pending", 0) + state.counts.get("running", 0))
+            else:
+                news = [h.record for h in held if seen.get(h.record.id) != h.etag and h.record.updated_at > since]
+                for record in sorted(news, key=lambda record: record.updated_at):
+                    if task_type not in (None, record.task_type):
+                        continue
+                    if as_json:
+                        say_json(record.to_dict())
+                    else:
+                        say(change_line(record, queue.now()))
+            seen = {h.record.id: h.etag for h in held}
+
+
+def say_start(queue: Queue, live: int) -> None:
+    """Say on stderr what is being looked at."""
+    what = f"{live} task{'' if live == 1 else 's'} pending or running"
+    print(f"{printable(repr(queue)[1:-1])}: {what}; Ctrl-C ends this", file=sys.stderr, flush=True)

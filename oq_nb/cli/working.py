@@ -1,0 +1,214 @@
+"""``oq worker``: find a worker in a module of the user's, and run it until it is told to stop."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import inspect
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType, ModuleType
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from oq_nb.cli.output import JsonOption, complain, say, say_json
+from oq_nb.cli.place import Place, with_place
+from oq_nb.errors import ConfigurationError
+from oq_nb.text import printable
+
+if TYPE_CHECKING:
+    from oq_nb.worker import Worker
+
+__all__ = ["add_to", "load_worker"]
+
+_NAMES = ("worker", "make_worker", "create_worker")
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("worker")(with_place(worker))
+
+
+def worker(
+    place: Place,
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODULE[:NAME]",
+            help="NAME: a Worker, or a function that makes one of a queue; default: the module's only Worker.",
+        ),
+    ],
+    concurrency: Annotated[
+        int | None, typer.Option("--concurrency", "-c", metavar="COUNT", min=1, max=1000, help="Tasks at a time.")
+    ] = None,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option("--metrics-port", metavar="PORT", min=0, max=65535, help="Serve Prometheus metrics there."),
+    ] = None,
+    metrics_host: Annotated[
+        str, typer.Option("--metrics-host", metavar="ADDRESS", help="0.0.0.0 for scrapers on other machines.")
+    ] = "127.0.0.1",
+    grace: Annotated[
+        float, typer.Option("--grace", metavar="SECONDS", min=0, help="Time that running tasks get at the end.")
+    ] = 30.0,
+    as_json: JsonOption = False,
+) -> int:
+    """Run the worker of a Python module, from the current directory, until Ctrl-C or SIGTERM.
+
+    Then nothing more is claimed; running tasks get the time of --grace and are handed back after it. A second Ctrl-C
+    hands them back at once.
+
+    Exit code: 0 after SIGTERM, 130 after Ctrl-C.
+    """
+    found = load_worker(target, place)
+    if concurrency is not None:
+        found.concurrency = concurrency
+    say_what = _Sayings(found, as_json=as_json)
+    with _serve_metrics(found, metrics_port, metrics_host) as url:
+        return _run(found, say_what, url, grace)
+
+
+def load_worker(target: str, place: Place) -> Worker:
+    """Import a module and return its worker.
+
+    Raises:
+        ConfigurationError: there is none, or not just one, or the module cannot be imported.
+    """
+    from oq_nb.worker import Worker
+
+    place.put_into_environment()
+    module_name, _, name = target.partition(":")
+    module = _import(module_name)
+    if name:
+        try:
+            found: Any = getattr(module, name)
+        except AttributeError:
+            raise ConfigurationError(f"{target}: module {module.__name__} has no {name}") from None
+    else:
+        workers = {id(v): v for v in vars(module).values() if isinstance(v, Worker)}
+        candidates = list(workers.values()) or [
+            getattr(module, n) for n in _NAMES if callable(getattr(module, n, None))
+        ]
+        if len(candidates) != 1:
+            count = "no Worker, nor a function make_worker(queue)" if not candidates else f"{len(candidates)} workers"
+            raise ConfigurationError(f"{module_name}: it has {count}: name one, as in {module_name}:NAME")
+        found = candidates[0]
+    if not isinstance(found, Worker) and callable(found):
+        wants_queue = bool(inspect.signature(found).parameters)
+        found = found(place.connect()) if wants_queue else found()
+    elif place.prefix is not None:
+        raise ConfigurationError("--prefix: the module has connected already; name a function that takes a queue")
+    if not isinstance(found, Worker):
+        raise ConfigurationError(f"{target}: a Worker is needed, or a function that returns one, not {found!r:.80}")
+    return found
+
+
+def _import(name: str) -> ModuleType:
+    path = Path(name)
+    folder = os.getcwd()
+    if path.suffix == ".py":
+        folder, name = str(path.resolve().parent), path.stem
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as exc:
+        if exc.name is not None and (name == exc.name or name.startswith(f"{exc.name}.")):
+            raise ConfigurationError(f"{name}: there is no such module in {folder} nor on the Python path") from exc
+        raise ConfigurationError(f"{name}: cannot be imported: {exc}") from exc
+    except ValueError as exc:
+        raise ConfigurationError(f"MODULE: {name!r} is not the name of a module") from exc
+
+
+@contextlib.contextmanager
+def _serve_metrics(worker: Worker, port: int | None, host: str) -> Iterator[str | None]:
+    if port is None:
+        yield None
+        return
+    from oq_nb.metrics import Metrics
+
+    metrics = Metrics(worker)
+    try:
+        with metrics.serve(port, host) as url:
+            yield url
+    finally:
+        metrics.close()
+
+
+class _Sayings:
+    """What the worker says of itself: lines on stdout, or JSON objects with ``event``."""
+
+    def __init__(self, worker: Worker, *, as_json: bool) -> None:
+        self._as_json = as_json
+        self._worker = worker
+        self._lock = threading.Lock()
+        worker.on_success(lambda context, _: self._ended(context, "completed"))
+        worker.on_error(lambda context, error: self._ended(context, "ended with an error", error))
+
+    def say(self, event: str, text: str, **details: Any) -> None:
+        """Say that something has happened."""
+        at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        with self._lock, contextlib.suppress(BrokenPipeError):  # a log that nobody reads does not end a worker
+            if self._as_json:
+                say_json({"at": at, "event": event, "worker_id": self._worker.worker_id, **details})
+            else:
+                say(f"{at}  {printable(text)}")
+
+    def _ended(self, context: Any, how: str, error: BaseException | None = None) -> None:
+        said = f"{context.task_id}  {context.task_type} {how}"
+        details = {"task_id": context.task_id, "task_type": context.task_type, "attempt": context.attempt}
+        if error is not None:
+            details["error"] = f"{type(error).__name__}: {error}"
+            said += f": {details['error']}"
+        self.say("completed" if error is None else "error", said, **details)
+
+
+def _run(worker: Worker, sayings: _Sayings, metrics_url: str | None, grace: float) -> int:
+    """Run until a signal; the first one stops gracefully, another Ctrl-C at once."""
+    asked: list[int] = []
+    ended = threading.Event()
+
+    def ask(number: int, _: FrameType | None) -> None:
+        asked.append(number)
+        ended.set()
+        if asked.count(signal.SIGINT) > 1:
+            raise KeyboardInterrupt
+
+    earlier = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        worker.start()
+        types = worker.task_types
+        sayings.say(
+            "started",
+            f"worker {worker.worker_id} on {repr(worker.queue)[1:-1]}: {', '.join(types)}; "
+            f"{worker.concurrency} at a time" + (f"; metrics at {metrics_url}" if metrics_url else ""),
+            task_types=types,
+            concurrency=worker.concurrency,
+            metrics=metrics_url,
+        )
+        while not ended.wait(0.5):
+            if not worker.is_running:
+                complain("the worker has been stopped by its own program")
+                return 0
+        left = len(worker.current_tasks)
+        word = f"waiting up to {grace:g} s for {left} running" if left else "nothing is running"
+        sayings.say("stopping", f"stopping: {word}", running=left)
+        worker.stop(grace)
+    except KeyboardInterrupt:
+        worker.stop(0)
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
+    sayings.say(
+        "stopped",
+        f"stopped: {worker.tasks_completed} completed, {worker.tasks_failed} ended with an error",
+        completed=worker.tasks_completed,
+        failed=worker.tasks_failed,
+    )
+    return 130 if signal.SIGINT in asked else 0

@@ -1,0 +1,323 @@
+"""What old versions and finished tasks cost in a bucket, and how they go: a lifecycle rule, and `prune`.
+
+The rule removes old *versions* after some days; the store does it by itself. It cannot know which tasks are finished:
+those are removed by `prune`.
+
+Invariants:
+
+* `survey` only looks. `set_rule` and `remove_rule` touch one rule, found by its id: others' rules stay as they are.
+* `prune` removes only the versions that it has listed, a task's newest one last: a task that somebody replays
+  meanwhile keeps its new version and runs.
+
+Imports nothing of the package but `errors`, `model`, `s3` and `store`.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+
+from oq_nb import model
+from oq_nb.errors import ConfigurationError, StorageDeniedError, StorageError
+from oq_nb.model import TaskStatus
+from oq_nb.s3 import Entry, ObjectStore
+from oq_nb.store import TaskStore
+
+__all__ = [
+    "FINISHED",
+    "PRICE_PER_GB_MONTH",
+    "Amount",
+    "Pruned",
+    "Survey",
+    "prune",
+    "read_rule",
+    "remove_rule",
+    "set_rule",
+    "survey",
+]
+
+#: US dollars: list price of S3 Standard, us-east-1, first 50 TB, November 2026. Old versions cost what objects cost.
+PRICE_PER_GB_MONTH = 0.023
+
+_GB = 1e9
+_WORKERS = 16
+#: The statuses that a task can be pruned in.
+FINISHED = (TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.CANCELLED, TaskStatus.EXPIRED, TaskStatus.ARCHIVED)
+
+
+class HasLifecycle(ObjectStore, Protocol):
+    """An `ObjectStore` whose bucket has lifecycle rules."""
+
+    prefix: str
+
+    def read_lifecycle(self) -> list[dict[str, Any]]:
+        """Return the bucket's rules. Requests: 1 GET."""
+
+    def write_lifecycle(self, rules: list[dict[str, Any]]) -> None:
+        """Replace the bucket's rules. Requests: 1 PUT, or 1 DELETE for none."""
+
+
+@dataclass
+class Amount:
+    """So many objects (or versions) with so many bytes."""
+
+    count: int = 0
+    size_bytes: int = 0
+
+    def add(self, size_bytes: int) -> None:
+        """Count one more."""
+        self.count += 1
+        self.size_bytes += size_bytes
+
+    def price(self, per_gb_month: float = PRICE_PER_GB_MONTH) -> float:
+        """Return what storing it costs, US dollars a month."""
+        return self.size_bytes / _GB * per_gb_month
+
+    def to_dict(self) -> dict[str, int]:
+        """Return it as JSON has it."""
+        return {"count": self.count, "size_bytes": self.size_bytes}
+
+
+@dataclass
+class Survey:
+    """What lies in a queue's part of a bucket."""
+
+    #: Newest versions, by folder: ``tasks``, ``payloads``, ``ready``, ``leases``, ``workers``, ``idempotency``.
+    current: dict[str, Amount] = field(default_factory=lambda: defaultdict(Amount))
+    #: Versions that have been replaced or removed, by folder.
+    old: dict[str, Amount] = field(default_factory=lambda: defaultdict(Amount))
+    #: Tasks by status, with all their versions; ``unread`` above the limit.
+    tasks: dict[str, Amount] = field(default_factory=lambda: defaultdict(Amount))
+    delete_markers: int = 0
+
+    def total(self, which: str) -> Amount:
+        """Return the sum of ``current`` or ``old``."""
+        parts: dict[str, Amount] = getattr(self, which)
+        return Amount(sum(a.count for a in parts.values()), sum(a.size_bytes for a in parts.values()))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON has it."""
+        made: dict[str, Any] = {
+            name: {key: amount.to_dict() for key, amount in sorted(getattr(self, name).items())}
+            for name in ("current", "old", "tasks")
+        }
+        return made | {"delete_markers": self.delete_markers}
+
+
+def survey(store: TaskStore, *, read_limit: int = 1000) -> Survey:
+    """Count objects and versions.
+
+    Args:
+        store: the queue's tasks.
+        read_limit: so many tasks are read for their status, the ones that changed last.
+
+    Requests: 1 LIST per 1,000 versions; 1 GET for each task that is read.
+    """
+    made = Survey()
+    tasks: dict[str, Amount] = defaultdict(Amount)
+    changed_at: dict[str, datetime] = {}
+    for folder in (model.TASKS, model.PAYLOADS, model.READY, model.LEASES, model.WORKERS, model.IDEMPOTENCY):
+        name = folder.rstrip("/")
+        lines = store.objects.versions(folder) if store.objects.is_versioned else store.objects.entries(folder)
+        for line in lines:
+            if line.is_delete_marker:
+                made.delete_markers += 1
+                continue
+            (made.current if line.is_latest else made.old)[name].add(line.size)
+            if folder == model.TASKS and line.key.endswith(".json"):
+                task_id = line.key.rsplit("/", 1)[1].removesuffix(".json")
+                tasks[task_id].add(line.size)
+                if line.is_latest:
+                    changed_at[task_id] = line.last_modified
+    newest = sorted(changed_at, key=lambda task_id: changed_at[task_id], reverse=True)
+    read = {held.record.id: held.record.status.value for held in store.read_many(newest[:read_limit])}
+    for task_id, amount in tasks.items():
+        total = made.tasks[read.get(task_id, "removed" if task_id not in changed_at else "unread")]
+        total.count += 1
+        total.size_bytes += amount.size_bytes
+    return made
+
+
+# --- the lifecycle rule
+
+
+def rule_id(prefix: str) -> str:
+    """Return the id of the rule of a queue."""
+    return f"oq-old-versions:{prefix or '*'}"
+
+
+def read_rule(objects: HasLifecycle) -> dict[str, Any] | None:
+    """Return the queue's rule, or None. Requests: 1 GET."""
+    return next((rule for rule in _rules(objects) if rule.get("ID") == rule_id(objects.prefix)), None)
+
+
+def set_rule(objects: HasLifecycle, *, days: int, keep: int | None = None) -> dict[str, Any]:
+    """Have the store remove old versions by itself; other rules of the bucket stay.
+
+    Args:
+        objects: the bucket.
+        days: how long a version is kept after it was replaced, from 1.
+        keep: keep the newest so many old versions of each object even then, 1 to 100; not every store knows this.
+
+    Returns:
+        The rule as the store has it.
+
+    Raises:
+        ConfigurationError: the store did not take the rule, or not as it was given.
+
+    Requests: 2 GET, 1 PUT.
+    """
+    if not 1 <= days <= 36500:
+        raise ConfigurationError(f"days: a whole number from 1 to 36,500 is needed, not {days!r}")
+    if keep is not None and not 1 <= keep <= 100:
+        raise ConfigurationError(f"keep: a whole number from 1 to 100 is needed, not {keep!r}")
+    expiration: dict[str, int] = {"NoncurrentDays": days}
+    if keep is not None:
+        expiration["NewerNoncurrentVersions"] = keep
+    rule: dict[str, Any] = {
+        "ID": rule_id(objects.prefix),
+        "Status": "Enabled",
+        "Filter": {"Prefix": objects.prefix},
+        "NoncurrentVersionExpiration": expiration,
+        "Expiration": {"ExpiredObjectDeleteMarker": True},
+    }
+    others = [other for other in _rules(objects) if other.get("ID") != rule["ID"]]
+    _write(objects, [*others, rule])
+    kept = read_rule(objects)
+    if kept is None or kept.get("NoncurrentVersionExpiration", {}).get("NoncurrentDays") != days:
+        raise ConfigurationError(
+            "lifecycle: the store answered that it took the rule, but does not show it: prune instead"
+        )
+    return kept
+
+
+def remove_rule(objects: HasLifecycle) -> bool:
+    """Remove the queue's rule; return whether there was one. Requests: 1 GET, and 1 PUT or DELETE."""
+    rules = _rules(objects)
+    others = [rule for rule in rules if rule.get("ID") != rule_id(objects.prefix)]
+    if len(others) < len(rules):
+        _write(objects, others)
+    return len(others) < len(rules)
+
+
+def _rules(objects: HasLifecycle) -> list[dict[str, Any]]:
+    if not hasattr(objects, "read_lifecycle"):
+        raise ConfigurationError("lifecycle: this store has no lifecycle rules: prune removes finished tasks")
+    try:
+        return objects.read_lifecycle()
+    except StorageDeniedError:
+        raise
+    except StorageError as exc:
+        raise ConfigurationError(
+            f"lifecycle: this store has no such rules, prune removes finished tasks ({exc})"
+        ) from exc
+
+
+def _write(objects: HasLifecycle, rules: list[dict[str, Any]]) -> None:
+    try:
+        objects.write_lifecycle(rules)
+    except StorageDeniedError:
+        raise
+    except StorageError as exc:
+        raise ConfigurationError(f"lifecycle: the store did not take the rule ({exc})") from exc
+
+
+# --- finished tasks
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """A finished task that was removed, or would be."""
+
+    task_id: str
+    task_type: str
+    status: str
+    ended_at: datetime
+    versions: int
+    size_bytes: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON has it."""
+        return asdict(self) | {"ended_at": str(self.ended_at)}
+
+
+def prune(
+    store: TaskStore,
+    *,
+    older_than: timedelta,
+    statuses: Iterable[TaskStatus] = FINISHED,
+    dry_run: bool = False,
+    limit: int | None = None,
+    told: Callable[[Pruned], object] | None = None,
+) -> list[Pruned]:
+    """Remove finished tasks, with all their versions and payloads. It cannot be undone.
+
+    Args:
+        store: the tasks.
+        older_than: only those that ended at least so long ago.
+        statuses: only these, of the final ones.
+        dry_run: only say what would be removed.
+        limit: so many at most.
+        told: called with each task.
+
+    Raises:
+        ConfigurationError: a status that is not final.
+        StorageError: the store did not answer; what was told of is removed.
+
+    Requests: 1 LIST per 1,000 tasks; for each task that is old enough 1 GET, 2 LIST and 1 DELETE a version.
+    """
+    wanted = frozenset(statuses)
+    if not wanted <= frozenset(FINISHED):
+        raise ConfigurationError("statuses: only tasks that have ended can be pruned: " + ", ".join(FINISHED))
+    limit_at = store.clock.earliest() - older_than
+    ids = [
+        entry.key.rsplit("/", 1)[1].removesuffix(".json")
+        for entry in store.objects.entries(model.TASKS)
+        if entry.key.endswith(".json") and entry.last_modified <= limit_at
+    ]
+    removed: list[Pruned] = []
+    for held in store.read_many(ids):
+        record = held.record
+        if limit is not None and len(removed) >= limit:
+            break
+        if record.status not in wanted or record.updated_at > limit_at:
+            continue
+        lines = _versions(store.objects, record.key)
+        payloads = _versions(store.objects, f"{model.PAYLOADS}{record.id}/")
+        if not dry_run and not _remove(store.objects, record.key, lines, payloads, held.etag):
+            continue
+        size = sum(line.size for line in (*lines, *payloads))
+        made = Pruned(record.id, record.task_type, record.status.value, record.updated_at, len(lines), size)
+        removed.append(made)
+        if told is not None:
+            told(made)
+    return removed
+
+
+def _versions(objects: ObjectStore, prefix: str) -> list[Entry]:
+    lines = objects.versions(prefix) if objects.is_versioned else objects.entries(prefix)
+    return [line for line in lines if prefix.endswith("/") or line.key == prefix]
+
+
+def _remove(objects: ObjectStore, key: str, lines: list[Entry], payloads: list[Entry], etag: str) -> bool:
+    """Remove the versions that were listed, then the payloads; return whether the task is gone."""
+    latest = next((line for line in lines if line.is_latest), None)
+    if latest is None or latest.etag != etag:
+        return False  # it has changed since it was read
+    _delete_all(objects, [line for line in lines if line is not latest])
+    objects.delete(key, version_id=latest.version_id)
+    if objects.get(key) is not None:
+        return False  # replayed in this very moment: it runs, and needs its payloads
+    _delete_all(objects, payloads)
+    return True
+
+
+def _delete_all(objects: ObjectStore, lines: list[Entry]) -> None:
+    if not lines:
+        return
+    with ThreadPoolExecutor(min(_WORKERS, len(lines)), thread_name_prefix="oq-prune") as pool:
+        list(pool.map(lambda line: objects.delete(line.key, version_id=line.version_id), lines))

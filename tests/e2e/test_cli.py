@@ -1,0 +1,273 @@
+"""``oq`` as its own process on a real store: typed into a terminal, piped, stopped, and run as a worker."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+import uuid
+
+import pytest
+from servers import connect_to
+
+pexpect = pytest.importorskip("pexpect", reason="pexpect types into a terminal; it is not installed here")
+
+OQ = [sys.executable, "-m", "oq_nb"]
+WORKER = """
+import time, oq_nb
+worker = oq_nb.Worker(oq_nb.connect(), max_poll_seconds=0.2)
+
+@worker.task("batch_process")
+def handle(input, context):
+    total = input["total"]
+    for number in range(total):
+        if input.get("fails"):
+            raise ValueError("no \\x1b[2J")
+        context.report_progress(current=number, total=total, message=f"Processing file {number} of {total}")
+        time.sleep(input["pause"])
+    return {"processed": total}
+
+def make_worker(queue):
+    made = oq_nb.Worker(queue, max_poll_seconds=0.2)
+    made.task("made")(lambda input: input)
+    return made
+"""
+
+
+@pytest.fixture
+def place(seaweedfs):
+    """A bucket of the test's own, and the environment that leads to it."""
+    bucket = f"oq-cli-{uuid.uuid4().hex[:12]}"
+    queue = connect_to(seaweedfs, bucket=bucket, prefix="")
+    environment = {
+        **os.environ,
+        "S3_BUCKET": bucket,
+        "S3_ENDPOINT": seaweedfs.endpoint,
+        "AWS_ACCESS_KEY_ID": seaweedfs.access_key,
+        "AWS_SECRET_ACCESS_KEY": seaweedfs.secret_key,
+        "TERM": "xterm-256color",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    return queue, environment
+
+
+@pytest.fixture
+def job(place):
+    """A task that runs in this process, for as long as the test needs it: ``step(percent)`` reports."""
+    import oq_nb
+
+    queue, environment = place
+    reports: list[threading.Event] = []
+    values: list[int] = []
+    go, done, ended = threading.Condition(), threading.Event(), threading.Event()
+    worker = oq_nb.Worker(queue, max_poll_seconds=0.2)
+
+    @worker.task("batch_process")
+    def handle(input, context):
+        while not done.is_set():
+            with go:
+                go.wait_for(lambda: values or done.is_set())
+                value, event = (values.pop(0), reports.pop(0)) if values else (None, None)
+            if value is not None:
+                context.report_progress(
+                    current=value * 10, total=1000, message=f"Processing file {value * 10} of 1000"
+                )
+                event.set()
+            context.raise_if_cancelled()
+        ended.set()
+        return {"processed": 1000}
+
+    def step(value: int) -> None:
+        event = threading.Event()
+        with go:
+            values.append(value)
+            reports.append(event)
+            go.notify_all()
+        assert event.wait(20)
+
+    def finish() -> None:
+        done.set()
+        with go:
+            go.notify_all()
+
+    with worker:
+        task = queue.submit("batch_process", {})
+        yield task, step, finish, environment
+        finish()
+        task.wait(20)
+
+
+def oq(environment, *arguments, **options):
+    return subprocess.run(
+        [*OQ, *arguments], env=environment, capture_output=True, text=True, timeout=60, **options
+    )
+
+
+def test_the_lines_of_the_feature_document_typed_into_a_terminal(job):
+    task, step, finish, environment = job
+    step(45)
+    short = task.id[:8]
+    shell = pexpect.spawn("/bin/sh", ["-i"], env={**environment, "PS1": "$ "}, encoding="utf-8", timeout=30)
+    shell.setwinsize(40, 200)
+    shell.expect_exact("$ ")
+    shell.sendline(f"alias oq='{sys.executable} -m oq_nb'; stty -echo; echo ready")
+    shell.expect(r"\nready\r\n\$ ")
+
+    def typed(line: str) -> str:
+        shell.sendline(line)
+        shell.expect_exact("$ ")
+        return shell.before.replace("\r\n", "\n")
+
+    shown = typed(f"oq status {short}")
+    assert re.fullmatch(
+        rf"Task: {task.id}\nType: batch_process\nStatus: running\nProgress: 45% \(450/1000\)\n"
+        r"Message: Processing file 450 of 1000\nUpdated: \d+ seconds? ago\n",
+        shown,
+    )
+    assert json.loads(typed(f"oq status {short} --json | jq '.progress'"))["percent"] == 45
+
+    # A watch draws over itself, and ends with the task.
+    shell.sendline(f"oq status {short} --watch --interval 0.2; echo code $?")
+    shell.expect_exact("Processing file 450 of 1000")
+    step(50)
+    shell.expect_exact("Processing file 500 of 1000")
+    shell.expect(r"\x1b\[\d*A|\x1b\[2K")
+    finish()
+    shell.expect_exact("Status: completed")
+    shell.expect_exact("code 0")
+    shell.expect_exact("$ ")
+    history = typed(f"oq history {short}").splitlines()
+    assert history[0] == "Version 1: pending (created)"
+    assert history[1] == "Version 2: running (claimed)"
+    assert history[2] == 'Version 3: running (progress: 45%, "Processing file 450 of 1000")'
+    assert history[-1] == f"Version {len(history)}: completed"
+    assert "Traceback" not in "".join(history)
+    shell.sendline("exit")
+    shell.expect(pexpect.EOF)
+    shell.close()
+
+
+@pytest.mark.parametrize("arguments", [("-w", "--interval", "5"), ("--watch",)])
+def test_ctrl_c_in_a_watch_leaves_with_130_and_no_traceback(job, arguments):
+    task, step, _, environment = job
+    step(10)
+    watch = pexpect.spawn(
+        OQ[0], [*OQ[1:], "status", task.id, *arguments], env=environment, encoding="utf-8", timeout=30
+    )
+    watch.expect_exact("Processing file 100 of 1000")
+    watch.sendintr()
+    watch.expect(pexpect.EOF)
+    watch.close()
+    assert watch.exitstatus == 130
+    assert "Traceback" not in watch.before and "\x1b[?25h" in watch.before  # the cursor is back
+
+
+def test_a_narrow_terminal_and_no_color_are_respected(job):
+    task, step, _, environment = job
+    step(45)
+    command = pexpect.spawn(
+        OQ[0], [*OQ[1:], "list"], env={**environment, "NO_COLOR": "1"}, encoding="utf-8", timeout=30, dimensions=(20, 40)
+    )
+    command.expect(pexpect.EOF)
+    command.close()
+    lines = command.before.replace("\r\n", "\n").rstrip("\n").split("\n")
+    assert len(lines) == 2 and all(len(line) <= 40 for line in lines)
+    assert "\x1b" not in command.before and lines[1].endswith("…")
+    # Piped, nothing is cut; a dumb terminal is drawn on line by line.
+    assert "Processing file 450 of 1000" in oq(environment, "list").stdout
+    dumb = pexpect.spawn(
+        OQ[0], [*OQ[1:], "status", task.id, "-w", "--interval", "0.1"], env={**environment, "TERM": "dumb"},
+        encoding="utf-8", timeout=30,
+    )  # fmt: skip
+    dumb.expect_exact("running, 45% (450/1000)")
+    step(46)
+    dumb.expect_exact("running, 46% (460/1000)")
+    dumb.sendintr()
+    dumb.expect(pexpect.EOF)
+    dumb.close()
+    assert dumb.exitstatus == 130 and "\x1b" not in dumb.before
+
+
+def test_a_piped_watch_prints_a_line_per_change_and_ends_with_the_task(job):
+    task, step, finish, environment = job
+    step(1)
+    watch = subprocess.Popen(
+        [*OQ, "status", task.id[:10], "-w", "--interval", "0.1"], env=environment, stdout=subprocess.PIPE, text=True
+    )
+    lines = [watch.stdout.readline()]
+    for value in (2, 3):
+        step(value)
+        lines.append(watch.stdout.readline())
+    finish()
+    lines += watch.stdout.read().splitlines(keepends=True)
+    assert watch.wait(20) == 0
+    watch.stdout.close()
+    for line, percent in zip(lines, (1, 2, 3), strict=False):
+        said = rf"batch_process running, {percent}% \({percent}0/1000\), .*Processing file {percent}0 of 1000\n"
+        assert re.fullmatch(rf"\S+Z  {task.id}  {said}", line), line
+    assert lines[-1].endswith("batch_process completed\n")
+
+
+def test_json_can_be_read_100_times_in_a_row_while_it_is_being_updated(job):
+    task, step, _, environment = job
+    stop = threading.Event()
+
+    def keep_on() -> None:
+        value = 0
+        while not stop.is_set():
+            step(value % 100)
+            value += 1
+
+    reporter = threading.Thread(target=keep_on)
+    reporter.start()
+    # One process that runs the command a hundred times, each with its own output: starting Python is not what is tried.
+    program = (
+        "import contextlib, io, json, sys\n"
+        "from oq_nb.cli import main\n"
+        "seen = []\n"
+        "for _ in range(100):\n"
+        "    out = io.StringIO()\n"
+        "    with contextlib.redirect_stdout(out):\n"
+        "        try:\n"
+        "            main(['status', sys.argv[1], '--json'])\n"
+        "        except SystemExit as left:\n"
+        "            assert not left.code, left.code\n"
+        "    seen.append(json.loads(out.getvalue())['progress'])\n"
+        "json.dump(seen, sys.stdout)\n"
+    )
+    try:
+        step(0)
+        made = subprocess.run(
+            [sys.executable, "-c", program, task.id], env=environment, capture_output=True, text=True, timeout=120
+        )
+        one = [json.loads(oq(environment, "status", task.id, "--json").stdout)["progress"] for _ in range(3)]
+    finally:
+        stop.set()
+        reporter.join()
+    assert (made.returncode, made.stderr) == (0, "")
+    seen = json.loads(made.stdout) + one
+    assert len(seen) == 103 and all(0 <= progress["percent"] <= 99 for progress in seen)
+    assert len({progress["updated_at"] for progress in seen}) > 10
+
+
+@pytest.mark.parametrize("command", ["history", "list", "status"])
+def test_a_closed_pipe_is_no_error(place, command):
+    queue, environment = place
+    tasks = queue.submit_many("t", range(40))
+    argument = {"list": "--limit 40", "status": tasks[0].id, "history": tasks[0].id}[command]
+    line = f"{sys.executable} -m oq_nb {command} {argument} | head -1"
+    made = subprocess.run(["/bin/sh", "-c", line], env=environment, capture_output=True, text=True, timeout=60)
+    assert made.stderr == "" and made.stdout.count("\n") == 1 and made.returncode == 0
+    # Nobody reads at all: the code is the one that other programs have.
+    reader, writer = os.pipe()
+    os.close(reader)
+    left = subprocess.run(
+        [*OQ, *line.split(" | ")[0].split()[3:]], env=environment, stdout=writer, stderr=subprocess.PIPE, timeout=60
+    )
+    os.close(writer)
+    assert (left.returncode, left.stderr) == (141, b"")

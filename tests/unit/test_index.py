@@ -1,0 +1,80 @@
+"""Index entries: what a scan removes in passing, and what it must leave."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from oq_nb import model
+from oq_nb.index import Index
+from oq_nb.testing import FakeStore, FakeTime
+
+KEY = f"ready/a/0029924237/a{model.new_id()[1:]}"
+
+
+@pytest.fixture
+def time() -> FakeTime:
+    return FakeTime()
+
+
+@pytest.fixture
+def objects(time) -> FakeStore:
+    return FakeStore(time)
+
+
+def test_leftovers_of_others_are_removed_after_a_minute(objects, time):
+    index = Index(objects)
+    index.enter(KEY)
+    index.enter(KEY)
+    objects.delete(KEY)
+    assert index.scan("ready/") == []
+    assert len(list(objects.versions("ready/"))) == 3
+    time.advance(61)
+    assert index.scan("ready/") == []
+    assert list(objects.versions("ready/")) == []
+
+
+class MidWrite(FakeStore):
+    """Lists as SeaweedFS does in the middle of a write: the version that is being written is not yet the latest."""
+
+    def versions(self, prefix, **options):
+        listed = list(super().versions(prefix, **options))
+        oldest = listed[-1].version_id
+        yield from (replace(entry, is_latest=entry.version_id == oldest) for entry in listed)
+
+
+@pytest.mark.parametrize("age", [0, 61])
+def test_a_marker_that_is_being_written_stays(time, age):
+    """Without it the entry beneath would stand again."""
+    objects = MidWrite(time)
+    index = Index(objects)
+    index.enter(KEY)
+    objects.delete(KEY)
+    time.advance(age)
+    index.scan("ready/")
+    assert list(objects.entries("ready/")) == []
+
+
+def test_an_entry_that_is_being_written_stays(time):
+    """It leads to a task that would be lost without it."""
+    objects = MidWrite(time)
+    index = Index(objects)
+    index.enter(KEY)
+    newer = index.enter(KEY)
+    index.scan("ready/")
+    assert newer.version_id in {entry.version_id for entry in objects.versions("ready/")}
+
+
+def test_a_marker_at_the_end_of_a_page_stays_while_its_version_is_on_the_next_one(objects, time):
+    index = Index(objects)
+    ids = sorted(model.new_id() for _ in range(1000))
+    keys = [f"ready/{task_id[0]}/0029924237/{task_id}" for task_id in ids[:-1]]
+    for key in keys:
+        index.enter(key)
+    last = f"ready/{ids[-1][0]}/0029924238/{ids[-1]}"
+    index.enter(last)
+    objects.delete(last)
+    time.advance(61)
+    assert len(index.scan("ready/")) == 999
+    assert last not in {entry.key for entry in objects.entries("ready/")}
