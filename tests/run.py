@@ -3,12 +3,14 @@
     python3 tests/run.py [pytest arguments]
     python3 tests/run.py --lint              the linters and the type checker instead
 
-Needs Python 3.10 or later and nothing else.
+Needs Python 3.10 or later and nothing else. A browser is installed where that is possible: from Debian's packages, or
+Playwright's own.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import venv
@@ -24,6 +26,19 @@ def run(*command: str | Path) -> int:
     return subprocess.call([str(part) for part in command], cwd=ROOT)
 
 
+def install_browser(python: Path) -> None:
+    """Install Chromium when there is none; without one the browser tests are skipped, and say so."""
+    if any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))):
+        return
+    print("installing Chromium for the browser tests …", flush=True)
+    if shutil.which("apt-get") and hasattr(os, "geteuid") and os.geteuid() == 0:
+        apt = ("env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq", "-y")
+        if run(*apt, "update") == 0 and run(*apt, "install", "chromium") == 0:
+            return
+    if run(python, "-m", "playwright", "install", "chromium"):
+        print("no browser could be installed: the browser tests will be skipped", flush=True)
+
+
 def main(arguments: list[str]) -> int:
     if sys.version_info < (3, 10):  # noqa: UP036
         print("Python 3.10 or later is needed, this is", sys.version.split()[0])
@@ -37,6 +52,7 @@ def main(arguments: list[str]) -> int:
     if failed:
         return failed
     if "--lint" not in arguments:
+        install_browser(python)
         return run(python, "-m", "pytest", *arguments)
     checks = (("ruff", "check", "."), ("ruff", "format", "--check", "."), ("mypy",))
     return max(run(python, "-m", *check) for check in checks)
