@@ -74,9 +74,7 @@ def job(place):
                 go.wait_for(lambda: values or done.is_set())
                 value, event = (values.pop(0), reports.pop(0)) if values else (None, None)
             if value is not None:
-                context.report_progress(
-                    current=value * 10, total=1000, message=f"Processing file {value * 10} of 1000"
-                )
+                context.report_progress(current=value * 10, total=1000, message=f"Processing file {value * 10} of 1000")
                 event.set()
             context.raise_if_cancelled()
         ended.set()
@@ -103,9 +101,7 @@ def job(place):
 
 
 def oq(environment, *arguments, **options):
-    return subprocess.run(
-        [*OQ, *arguments], env=environment, capture_output=True, text=True, timeout=60, **options
-    )
+    return subprocess.run([*OQ, *arguments], env=environment, capture_output=True, text=True, timeout=60, **options)
 
 
 def test_the_lines_of_the_feature_document_typed_into_a_terminal(job):
@@ -171,7 +167,12 @@ def test_a_narrow_terminal_and_no_color_are_respected(job):
     task, step, _, environment = job
     step(45)
     command = pexpect.spawn(
-        OQ[0], [*OQ[1:], "list"], env={**environment, "NO_COLOR": "1"}, encoding="utf-8", timeout=30, dimensions=(20, 40)
+        OQ[0],
+        [*OQ[1:], "list"],
+        env={**environment, "NO_COLOR": "1"},
+        encoding="utf-8",
+        timeout=30,
+        dimensions=(20, 40),
     )
     command.expect(pexpect.EOF)
     command.close()

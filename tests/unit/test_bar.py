@@ -78,7 +78,9 @@ def examples():
                 bar.set_postfix(loss=i / 7, gen="x", str="h", lst=[1, 2])
 
     def bar_format(cls, options):
-        with cls(total=10, bar_format="{postfix[0]} {postfix[1][value]:>8.2g}", postfix=["Batch", {"value": 0}], **options) as bar:
+        with cls(
+            total=10, bar_format="{postfix[0]} {postfix[1][value]:>8.2g}", postfix=["Batch", {"value": 0}], **options
+        ) as bar:
             for i in range(10):
                 bar.postfix[1]["value"] = i / 2
                 bar.update()
@@ -299,7 +301,6 @@ def test_concurrent_futures_with_our_class():
     assert thread_map(lambda n: n * n, range(20), tqdm_class=oq_nb.tqdm, file=io.StringIO(), max_workers=2) == [
         n * n for n in range(20)
     ]
-
 
 
 # --- inside a handler

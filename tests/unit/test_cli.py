@@ -188,7 +188,8 @@ def test_no_control_character_of_stored_text_reaches_the_terminal(oq, fake_queue
     running(fake_queue, message=HOSTILE)
     poisoned = fake_queue.submit("t", {HOSTILE: HOSTILE})
     fake_queue.store.update(
-        poisoned.id, lambda record, now: record.evolve(task_type=HOSTILE, last_error=HOSTILE, status=model.TaskStatus.FAILED)
+        poisoned.id,
+        lambda record, now: record.evolve(task_type=HOSTILE, last_error=HOSTILE, status=model.TaskStatus.FAILED),
     )
     worker = model.WorkerRecord(
         worker_id=HOSTILE, started_at=Timestamp.of(fake_queue.now()), last_heartbeat=Timestamp.of(fake_queue.now()),
