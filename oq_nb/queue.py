@@ -163,12 +163,15 @@ class Queue:
         records = [self._new_record(task_type, item, **options) for item in inputs]
         made: builtins.list[Task] = []
         failure: OqError | None = None
-        with ThreadPoolExecutor(min(_SUBMITTERS, len(records) or 1), thread_name_prefix="oq-submit") as pool:
+        pool = ThreadPoolExecutor(min(_SUBMITTERS, len(records) or 1), thread_name_prefix="oq-submit")
+        try:
             for future in [pool.submit(self._create, record) for record in records]:
                 try:
                     made.append(future.result())
                 except OqError as exc:
                     failure = failure or exc
+        finally:
+            pool.shutdown(cancel_futures=True)  # after Ctrl-C what is under way is finished, nothing more is begun
         if failure is not None:
             failure.submitted = made  # type: ignore[attr-defined]
             raise failure

@@ -152,8 +152,7 @@ class Worker:
         """
 
         def register(function: F) -> F:
-            self._handlers[task_type] = handler_of(task_type, function)
-            self._claims.handlers_changed()
+            self._add(handler_of(task_type, function))
             return function
 
         model.check_task_type(task_type)
@@ -165,8 +164,12 @@ class Worker:
             task_type, function = handler.task_type, handler.handle
         except AttributeError as exc:
             raise ConfigurationError(f"handler: it needs task_type and handle: {exc}") from None
-        self._handlers[task_type] = handler_of(task_type, function)
+        self._add(handler_of(task_type, function))
+
+    def _add(self, handler: Handler) -> None:
+        self._handlers[handler.task_type] = handler
         self._claims.handlers_changed()
+        self.wake()
 
     def on_startup(self, hook: F) -> F:
         """Call ``hook()`` when the worker starts; usable as a decorator."""

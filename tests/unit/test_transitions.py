@@ -42,9 +42,7 @@ def task(status=TaskStatus.PENDING, **more) -> TaskRecord:
 CHANGES = {
     "claim": lambda r: transitions.claim(r, LATER, lease_id=model.new_id(), worker_id="w2", lease_seconds=60),
     "renew": lambda r: transitions.renew(r, LATER, lease_id=LEASE, lease_seconds=600),
-    "report": lambda r: transitions.report(
-        r, LATER, lease_id=LEASE, progress=Progress(percent=50, updated_at=LATER)
-    ),
+    "report": lambda r: transitions.report(r, LATER, lease_id=LEASE, progress=Progress(percent=50, updated_at=LATER)),
     "complete": lambda r: transitions.complete(r, LATER, lease_id=LEASE, output=7),
     "fail": lambda r: transitions.fail(r, LATER, lease_id=LEASE, error="ValueError: no"),
     "retry": lambda r: transitions.retry(r, LATER, lease_id=LEASE, error="again", chance=0.5),
