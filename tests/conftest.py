@@ -7,12 +7,15 @@ import time
 from pathlib import Path
 
 import pytest
+from counting import cases, pytest_terminal_summary
 from servers import connect_to
 
 from oq_nb import client, local
 from oq_nb.queue import Queue
 from oq_nb.store import TaskStore
 from oq_nb.testing import FakeStore
+
+__all__ = ["cases", "pytest_terminal_summary"]
 
 ROOT = Path(__file__).resolve().parent.parent
 
