@@ -235,8 +235,15 @@ def counts_html(counts: Mapping[str, int], uncounted: int | None = None) -> str:
     return f'<div style="line-height:2">{" ".join(pills)}</div>'
 
 
-def task_row(record: TaskRecord, now: datetime, *, is_live: bool = True) -> str:
-    """Return a task as a row of a table: status, type, id, bar, what there is to say."""
+def task_row(record: TaskRecord, now: datetime, *, is_live: bool = True, link: str | None = None) -> str:
+    """Return a task as a row of a table: status, type, id, bar, what there is to say.
+
+    Args:
+        record: the task.
+        now: the store's time.
+        is_live: it is refreshed: instants are given as distances from now, else as dates.
+        link: where its id leads, with ``{}`` for the id; the row is marked with the id then, too.
+    """
     state = view.situation(record, now)
     progress = record.progress
     middle, remark = "", ""
@@ -256,9 +263,12 @@ def task_row(record: TaskRecord, now: datetime, *, is_live: bool = True) -> str:
         remark = html.escape(shorten(state.notes[0], 120))
     cell = f'style="{_CELL};white-space:nowrap"'
     wide = f'style="{_CELL};overflow-wrap:break-word;max-width:16em"'
+    name, mark = f'<code title="{record.id}">{record.id[:8]}</code>', ""
+    if link is not None:
+        name, mark = f'<a href="{html.escape(link.format(record.id))}">{name}</a>', f' data-key="{record.id}"'
     return (
-        f"<tr><td {cell}>{pill(state)}</td><td {wide}><bdi>{escape(record.task_type, 60)}</bdi></td>"
-        f'<td {cell}><code title="{record.id}">{record.id[:8]}</code></td><td {wide}>{middle}</td>'
+        f"<tr{mark}><td {cell}>{pill(state)}</td><td {wide}><bdi>{escape(record.task_type, 60)}</bdi></td>"
+        f"<td {cell}>{name}</td><td {wide}>{middle}</td>"
         f'<td {wide}><span dir="auto">{remark}</span></td>'
         f"<td {cell}>{_when(record.updated_at, now, is_live=is_live)}</td></tr>"
     )
@@ -270,9 +280,11 @@ def _last_words(error: str) -> str:
     return next((line for line in reversed(lines) if not line.startswith((" ", "\t"))), lines[0] if lines else "")
 
 
-def tasks_html(records: Iterable[TaskRecord], now: datetime, *, caption: str, is_live: bool = True) -> str:
-    """Return tasks as a table; ``caption`` is not escaped."""
-    rows = "".join(task_row(record, now, is_live=is_live) for record in records)
+def tasks_html(
+    records: Iterable[TaskRecord], now: datetime, *, caption: str, is_live: bool = True, link: str | None = None
+) -> str:
+    """Return tasks as a table; ``caption`` is not escaped; ``link`` as for `task_row`."""
+    rows = "".join(task_row(record, now, is_live=is_live, link=link) for record in records)
     head = "".join(
         f'<th scope="col" style="text-align:left;padding-right:.8em">{name}</th>'
         for name in ("Status", "Type", "Task", "Progress", "Remark", "Changed")
@@ -328,11 +340,12 @@ def worker_html(worker: WorkerRecord, *, is_running: bool, concurrency: int) -> 
 # --- history
 
 
-def history_svg(versions: Sequence[TaskRecord], *, width: int = 640, height: int = 160) -> str:
+def history_svg(versions: Sequence[TaskRecord], *, first_number: int = 1, width: int = 640, height: int = 160) -> str:
     """Return a task's versions plotted over time: percent as a line, changes of status as marks, a table to read.
 
     Args:
         versions: oldest first.
+        first_number: of the first of them.
         width: pixels.
         height: pixels.
     """
@@ -361,7 +374,7 @@ def history_svg(versions: Sequence[TaskRecord], *, width: int = 640, height: int
         ]
     previous: TaskRecord | None = None
     changes: list[str] = []
-    for number, record in enumerate(versions, start=1):
+    for number, record in enumerate(versions, start=first_number):
         if previous is None or previous.status is not record.status or previous.lease_id != record.lease_id:
             state = view.situation(record, record.updated_at)
             x = place(record, 0)[0]

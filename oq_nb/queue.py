@@ -31,6 +31,7 @@ from oq_nb.watch import Watcher
 if TYPE_CHECKING:
     from oq_nb.dashboard import QueueWidget
     from oq_nb.waiting import MapResults
+    from oq_nb.web.server import PageServer
 
 __all__ = ["Queue"]
 
@@ -60,6 +61,7 @@ class Queue:
         #: Looks at what widgets, pages and waiters of this process watch; makes no request while nobody does.
         self.watcher = Watcher(store)
         self._widget: QueueWidget | None = None
+        self._page: PageServer | None = None
 
     def __repr__(self) -> str:
         label = f" ({self._label})" if self._label else ""
@@ -85,6 +87,31 @@ class Queue:
         from oq_nb.dashboard import queue_bundle
 
         return queue_bundle(self)
+
+    def serve_ui(self, port: int = 0, *, interval: float = 2.0, allow_hosts: Iterable[str] = ()) -> PageServer:
+        """Serve a web page of the queue on this machine, from a background thread; see docs/ui.md.
+
+        Called again with the same arguments, it returns the one that is served already.
+
+        Args:
+            port: of 127.0.0.1; 0 for any that is free.
+            interval: seconds between two looks while something changes; above 0.
+            allow_hosts: names under which a proxy on another machine asks for it, such as ``hub.example.org``.
+
+        Returns:
+            What serves it, until its ``stop()`` or the end of the process; its ``url`` has the token that is needed.
+
+        Raises:
+            ConfigurationError: an argument is not usable, the port cannot be had, or ``oq-nb[ui]`` is not installed.
+
+        Requests: none before the page is opened; then as `oq_nb.watch.Watcher` says, until it is closed.
+        """
+        from oq_nb.web import serve
+
+        hosts = allow_hosts if isinstance(allow_hosts, str) else tuple(allow_hosts)
+        if self._page is None or not self._page.serves(port, interval, hosts):
+            self._page = serve(self, port, interval=interval, allow_hosts=hosts)
+        return self._page
 
     # --- submitting
 

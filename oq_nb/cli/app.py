@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from oq_nb.cli import changing, demo, local_store, looking, upkeep, working
+from oq_nb.cli import changing, demo, local_store, looking, ui, upkeep, working
 from oq_nb.cli.output import complain
 from oq_nb.errors import ConfigurationError, OqError
 
@@ -54,7 +54,7 @@ def _options(
     del version
 
 
-for _commands in (looking, changing, working, upkeep, demo):
+for _commands in (looking, changing, working, upkeep, ui, demo):
     _commands.add_to(app)
 local_store.add_to(app)
 

@@ -1,0 +1,117 @@
+"""``oq ui``: the web page of a queue, until it is stopped."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import tempfile
+import threading
+import webbrowser
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from html import escape
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+from oq_nb.cli.output import JsonOption, complain, say, say_json
+from oq_nb.cli.place import Place, with_place
+from oq_nb.text import printable
+
+__all__ = ["add_to"]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("ui")(with_place(ui))
+
+
+def ui(
+    place: Place,
+    port: Annotated[
+        int, typer.Option("--port", metavar="PORT", min=0, max=65535, help="Of 127.0.0.1; 0 for any that is free.")
+    ] = 0,
+    browser: Annotated[
+        bool, typer.Option("--browser/--no-browser", help="Open it in a browser, where there is one.")
+    ] = True,
+    interval: Annotated[
+        float, typer.Option("--interval", metavar="SECONDS", min=0.1, help="Between two looks at the store.")
+    ] = 2.0,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option("--allow-host", metavar="NAME", help="Name under which a proxy is reached; may be repeated."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Serve a web page of the queue on this machine until Ctrl-C or SIGTERM: tasks with live bars, cancel, run again.
+
+    The address that is printed has a token: whoever has it can see and change the queue.
+
+    Exit code: 0 after SIGTERM, 130 after Ctrl-C.
+    """
+    queue = place.connect()
+    page = queue.serve_ui(port, interval=interval, allow_hosts=allow_host or ())
+    with page, _asked_to_stop() as asked, _link_file(page.url) as link:
+        if as_json:
+            say_json({"url": page.url, "port": page.port})
+        else:
+            say(f"{printable(repr(queue)[1:-1])} is shown at\n\n  {page.url}\n\nCtrl-C ends it.")
+        if browser and _has_browser():
+            threading.Thread(target=webbrowser.open, args=(link.as_uri(),), name="oq-ui-browser", daemon=True).start()
+        while not asked and not page.wait(0.5):
+            pass
+    if not asked:
+        complain("the page has ended by itself")
+        return 1
+    return 130 if asked[0] == signal.SIGINT else 0
+
+
+@contextmanager
+def _asked_to_stop() -> Iterator[list[int]]:
+    """Give a list that gets the signals which ask for the end; a second one raises."""
+    asked: list[int] = []
+
+    def ask(number: int, _: FrameType | None) -> None:
+        asked.append(number)
+        if len(asked) > 1:
+            raise KeyboardInterrupt
+
+    earlier = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _link_file(url: str) -> Iterator[Path]:
+    """Give a file that leads to the page, for this user only: all users can see a browser's command line."""
+    handle, name = tempfile.mkstemp(prefix="oq-ui-", suffix=".html")
+    path = Path(name)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(
+                f'<!doctype html><meta charset="utf-8"><title>oq</title>'
+                f'<meta http-equiv="refresh" content="0; url={escape(url)}"><a href="{escape(url)}">Go on</a>\n'
+            )
+        yield path
+    finally:
+        with suppress(OSError):
+            path.unlink()
+
+
+def _has_browser() -> bool:
+    """Return whether there is a browser with a window; one that would take over the terminal does not count."""
+    if "BROWSER" not in os.environ and sys.platform not in ("darwin", "win32"):
+        screens = ("DISPLAY", "WAYLAND_DISPLAY")
+        if not any(os.environ.get(name) for name in screens):
+            return False
+    try:
+        webbrowser.get()
+    except webbrowser.Error:
+        return False
+    return True

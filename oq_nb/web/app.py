@@ -1,0 +1,218 @@
+"""The page's addresses, and what is done at each.
+
+=============================  ==================================================
+``GET /``                      the queue; ``status``, ``type`` and ``page`` filter
+``GET /find?id=…``             leads to the task whose id begins so
+``GET /task/ID``               a task
+``POST /task/ID/cancel``       cancel it, or ask it to stop; leads back to it
+``POST /task/ID/run-again``    run it again; leads back to it
+``GET /static/NAME``           script, style sheet, icon
+=============================  ==================================================
+
+Answers carry an ETag and are 304 where it is still the same. All addresses that are given out are relative.
+
+Imports of the package: `errors`, `model`, `web.looks`, `web.pages`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from importlib import resources
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.routing import Route
+
+from oq_nb import model
+from oq_nb.errors import ConfigurationError, OqError, TransitionError
+from oq_nb.model import TaskStatus
+from oq_nb.web import pages
+from oq_nb.web.looks import Looks
+
+if TYPE_CHECKING:
+    from oq_nb.queue import Queue
+
+__all__ = ["make_app"]
+
+_TYPES = {"page.js": "text/javascript", "page.css": "text/css", "icon.svg": "image/svg+xml"}
+_BEGINNING = re.compile(r"[0-9a-f][0-9a-f-]{0,35}", re.ASCII)
+_FOUND = 20
+_NUMBER = re.compile(r"[1-9][0-9]{0,4}", re.ASCII)
+_LOOP_PREFIX = "track:"  # tasks that track() made of loops: no worker has a handler for them
+
+
+def make_app(queue: Queue, looks: Looks) -> Starlette:
+    """Return the application, without a guard.
+
+    Args:
+        queue: whose page it is.
+        looks: what it looks at.
+    """
+    routes = _Routes(queue, looks)
+    app = Starlette(
+        routes=[
+            Route("/", routes.overview),
+            Route("/find", routes.find),
+            Route("/task/{task_id}", routes.task),
+            Route("/task/{task_id}/cancel", routes.cancel, methods=["POST"]),
+            Route("/task/{task_id}/run-again", routes.run_again, methods=["POST"]),
+            Route("/static/{name}", routes.static),
+        ],
+        exception_handlers={HTTPException: routes.say_why, OqError: routes.say_error},
+    )
+    app.router.redirect_slashes = False  # its redirects would be absolute
+    return app
+
+
+class _Routes:
+    def __init__(self, queue: Queue, looks: Looks) -> None:
+        self._queue = queue
+        self._looks = looks
+        self._name = repr(queue)[1:-1]
+        folder = resources.files("oq_nb.web") / "static"
+        self._static = {name: (folder / name).read_bytes() for name in _TYPES}
+        self._version = hashlib.sha256(b"".join(self._static.values())).hexdigest()[:12]
+
+    def _page(self, request: Request, content: pages.Content, status: int = 200) -> Response:
+        """Return a page; 304 where what is on it is what the browser has."""
+        mark = hashlib.sha256(f"{self._version} {content.title} {content.body}".encode()).hexdigest()[:32]
+        if status == 200 and request.headers.get("if-none-match") == f'"{mark}"':
+            return Response(status_code=304, headers={"ETag": f'"{mark}"'})
+        root = "./" + "../" * (request.scope["path"].count("/") - 1)
+        made = pages.document(content, self._queue.now(), name=self._name, root=root, version=self._version)
+        return HTMLResponse(made, status, headers={"ETag": f'"{mark}"'} if status == 200 else None)
+
+    # --- looking
+
+    async def overview(self, request: Request) -> Response:
+        wish = _wish_of(request)
+        overview = await self._looks.overview()
+        return self._page(request, pages.overview(overview, wish, self._queue.now()))
+
+    async def find(self, request: Request) -> Response:
+        text = request.query_params.get("id", "").strip().lower()
+        if not _BEGINNING.fullmatch(text):
+            raise HTTPException(400, f"“{text}” is not a task's id, nor the beginning of one.")
+        found = [text] if len(text) == 36 else await self._looks.in_thread(lambda: self._ids_that_begin_with(text))
+        if len(found) == 1:
+            return RedirectResponse(f"task/{found[0]}", 303)
+        if not found:
+            raise HTTPException(404, f"There is no task whose id begins with {text}.")
+        return self._page(request, pages.several(text, found[:_FOUND], len(found) > _FOUND))
+
+    def _ids_that_begin_with(self, beginning: str) -> list[str]:
+        """Return the ids of tasks, one more than are shown at most. Requests: 1 LIST."""
+        store = self._queue.store
+        shard = store.shard_of(beginning)
+        under = (
+            f"{model.TASKS}{beginning}" if len(shard) < len(store.shards[0]) else f"{model.TASKS}{shard}/{beginning}"
+        )
+        entries = islice(store.objects.entries(under, page_size=_FOUND + 1), _FOUND + 1)
+        return [entry.key.rsplit("/", 1)[1].removesuffix(".json") for entry in entries]
+
+    async def task(self, request: Request) -> Response:
+        task_id = _task_id_of(request)
+        look = await self._looks.task(task_id)
+        shown = pages.TaskPage(
+            task_id=task_id,
+            state=look.state,
+            versions=look.versions,
+            history_trouble=look.history_trouble,
+            keeps_versions=self._queue.store.objects.is_versioned,
+            said=look.said,
+            is_busy=look.is_busy,
+            can_run_again=not _is_loop(look.state.record),
+        )
+        is_missing = look.state.is_gone and look.state.record is None
+        return self._page(request, pages.task(shown, self._queue.now()), 404 if is_missing else 200)
+
+    async def static(self, request: Request) -> Response:
+        name = request.path_params["name"]
+        if name not in self._static:
+            raise HTTPException(404)
+        answer = Response(self._static[name], media_type=_TYPES[name])
+        if request.query_params.get("v") == self._version:
+            answer.headers["Cache-Control"] = "private, max-age=31536000, immutable"
+        return answer
+
+    # --- doing
+
+    async def cancel(self, request: Request) -> Response:
+        task_id = _task_id_of(request)
+
+        def work() -> str:
+            task = self._queue.cancel(task_id, "cancelled on the web page")
+            self._queue.watcher.note(task._held)
+            if task.status is TaskStatus.CANCELLED:
+                return "Cancelled."
+            return "Asked to stop: its handler sees it with its next report."
+
+        await self._looks.act(task_id, "Cancelling …", work)
+        return RedirectResponse(f"../{task_id}", 303)
+
+    async def run_again(self, request: Request) -> Response:
+        task_id = _task_id_of(request)
+
+        def work() -> str:
+            known = self._queue.get(task_id)
+            if known is not None and _is_loop(known.record):
+                raise TransitionError(
+                    "it is a loop that was followed by track(): no worker can run it, run its program again",
+                    status=known.status.value,
+                    wanted="replay",
+                    task_id=task_id,
+                )
+            self._queue.watcher.note(self._queue.replay(task_id)._held)
+            return "It is pending again, with its retries at zero."
+
+        await self._looks.act(task_id, "Running it again …", work)
+        return RedirectResponse(f"../{task_id}", 303)
+
+    # --- what goes wrong
+
+    async def say_why(self, request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        texts = {404: "There is nothing at this address.", 405: "That cannot be done at this address."}
+        detail = texts.get(error.status_code, error.detail) if error.detail in _PHRASES else error.detail
+        answer = self._page(request, pages.problem(detail), error.status_code)
+        answer.headers.update(error.headers or {})
+        return answer
+
+    async def say_error(self, request: Request, error: Exception) -> Response:
+        status = 400 if isinstance(error, ConfigurationError) else 503
+        return self._page(request, pages.problem(str(error)), status)
+
+
+#: What Starlette says of itself.
+_PHRASES = {"Not Found", "Method Not Allowed"}
+
+
+def _task_id_of(request: Request) -> str:
+    try:
+        return model.check_task_id(request.path_params["task_id"])
+    except ConfigurationError:
+        raise HTTPException(404, "That is not a task's id.") from None
+
+
+def _is_loop(record: model.TaskRecord | None) -> bool:
+    return record is not None and record.task_type.startswith(_LOOP_PREFIX)
+
+
+def _wish_of(request: Request) -> pages.Wish:
+    """Return what of the queue is asked for.
+
+    Raises:
+        HTTPException: that is not to be understood.
+    """
+    status = request.query_params.get("status") or pages.ALL
+    if status not in pages.STATUSES:
+        raise HTTPException(400, f"status: one of {', '.join(pages.STATUSES)}, not “{status}”.")
+    number = request.query_params.get("page") or "1"
+    if not _NUMBER.fullmatch(number):
+        raise HTTPException(400, f"page: a whole number from 1 is needed, not “{number}”.")
+    return pages.Wish(status=status, task_type=request.query_params.get("type", ""), page=int(number))

@@ -1,0 +1,131 @@
+// Keeps the page as the server has it: fetches the page that it is on, and takes over what has changed, node by node,
+// so that focus, selections and what is unfolded stay. Without this script the page is whole, and has a link instead.
+"use strict";
+
+(() => {
+  const FASTEST = 1000, SLOWEST = 5000, SLOWEST_IN_TROUBLE = 30000, PATIENCE = 20000;
+  const state = document.getElementById("state");
+  const touched = new WeakSet();
+  let etag = "", pause = FASTEST, failures = 0, fresh = Date.now(), isOver = false;
+  let timer = 0, current = null;
+
+  function say(text, isLate) {
+    if (state.textContent !== text) state.textContent = text;
+    state.classList.toggle("late", isLate);
+  }
+
+  // --- taking over
+
+  const keyOf = (node) => (node.nodeType === 1 ? node.id || node.dataset.key || "" : "");
+  const isSame = (a, b) => a.nodeName === b.nodeName && keyOf(a) === keyOf(b);
+
+  function morph(old, next) {
+    if (old.nodeType !== 1) {
+      if (old.data !== next.data) old.data = next.data;
+      return;
+    }
+    if (old.dataset.keep !== undefined && (touched.has(old) || old.contains(document.activeElement))) return;
+    const isKept = (name) => name === "open" && old.nodeName === "DETAILS";
+    for (const { name } of [...old.attributes]) {
+      if (!next.hasAttribute(name) && !isKept(name)) old.removeAttribute(name);
+    }
+    for (const { name, value } of next.attributes) {
+      if (old.getAttribute(name) !== value && !isKept(name)) old.setAttribute(name, value);
+    }
+    morphChildren(old, next);
+  }
+
+  function morphChildren(old, next) {
+    const keyed = new Map([...old.children].filter(keyOf).map((child) => [keyOf(child), child]));
+    const wanted = new Set([...next.children].map(keyOf));
+    let at = old.firstChild;
+    const drop = () => { const gone = at; at = at.nextSibling; gone.remove(); };
+    for (const child of [...next.childNodes]) {
+      while (at && keyOf(at) && !wanted.has(keyOf(at))) drop();
+      const match = keyOf(child) ? keyed.get(keyOf(child)) : at;
+      if (match && isSame(match, child)) {
+        if (match === at) at = at.nextSibling; else old.insertBefore(match, at);
+        morph(match, child);
+      } else {
+        old.insertBefore(child, at);
+      }
+    }
+    while (at) drop();
+  }
+
+  function show(page) {
+    const main = page.getElementById("main");
+    if (!main) throw new Error("that is not the page");
+    const focused = document.activeElement;
+    document.title = page.title;
+    morph(document.getElementById("main"), main);
+    if (focused && focused !== document.activeElement && focused.isConnected) focused.focus({ preventScroll: true });
+  }
+
+  // --- asking
+
+  async function ask(address, options) {
+    clearTimeout(timer);
+    current?.abort();
+    const mine = current = new AbortController();
+    const patience = setTimeout(() => mine.abort(), PATIENCE);
+    try {
+      const answer = await fetch(address, { cache: "no-store", signal: mine.signal, ...options });
+      if (answer.status === 401 || answer.status === 403) {
+        isOver = true;
+        say("Not refreshed any more: the page was started anew. Open its new address.", true);
+        return;
+      }
+      if (answer.status !== 304) {
+        const text = await answer.text();
+        if (mine !== current) return;
+        show(new DOMParser().parseFromString(text, "text/html"));
+      }
+      pause = answer.status === 304 ? Math.min(pause * 1.5, SLOWEST) : FASTEST;
+      etag = answer.headers.get("ETag") || "";
+      failures = 0;
+      fresh = Date.now();
+      say("Live", false);
+    } catch (error) {
+      if (mine !== current) return;
+      failures += 1;
+      pause = Math.min(FASTEST * 2 ** failures, SLOWEST_IN_TROUBLE);
+      const since = new Date(fresh).toLocaleTimeString();
+      say(`Not refreshed since ${since}: the server of this page does not answer. It is tried again.`, true);
+    } finally {
+      clearTimeout(patience);
+      if (mine === current) plan();
+    }
+  }
+
+  function plan() {
+    clearTimeout(timer);
+    if (!isOver && !document.hidden) timer = setTimeout(refresh, pause);
+  }
+
+  function refresh() {
+    ask(location.href, etag ? { headers: { "If-None-Match": etag } } : {});
+  }
+
+  document.addEventListener("submit", (event) => {
+    const form = event.target;
+    if (form.method !== "post") return;
+    event.preventDefault();
+    for (const button of form.querySelectorAll("button")) button.disabled = true;
+    say("Sent …", false);
+    ask(form.action, { method: "POST" });
+  });
+
+  document.addEventListener("input", (event) => {
+    const kept = event.target.closest("[data-keep]");
+    if (kept) touched.add(kept);
+  });
+
+  document.addEventListener("visibilitychange", () => {
+    if (!document.hidden && !isOver) refresh();
+  });
+
+  document.documentElement.classList.add("is-live");
+  say("Live", false);
+  plan();
+})();
