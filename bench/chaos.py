@@ -8,7 +8,8 @@ the seed. At the end:
 
 * every task is completed, none is missing or doubled, each output is what its input asks for and comes from the
   attempt and the worker that the history names;
-* each history is one that the protocol allows, version by version (`check_history`);
+* each history is one that the protocol allows, version by version (`check_history`), but for what the killed store kept
+  of a write that it was in the middle of (`without_unfinished`);
 * the index is empty but for entries that await their age.
 
 Prints figures; ends with 1 when anything is wrong.
@@ -30,6 +31,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -43,6 +45,7 @@ ROOT = Path(__file__).resolve().parent.parent
 TASK_TYPE = "chaos"
 BUCKET = "chaos"
 LEASE_SECONDS = 3
+STARTED = "OQ_CHAOS_STARTED"  # environment: the file in which handlers note under which lease they started
 SOON = oq_nb.RetryPolicy(initial_interval_ms=100, max_interval_ms=500, multiplier=2.0, jitter_percent=0.25)
 
 
@@ -94,6 +97,7 @@ class Report:
     attempts: Counter[int] = field(default_factory=Counter)
     versions: int = 0
     changes: Counter[str] = field(default_factory=Counter)
+    unfinished: int = 0
     entries_left: int = 0
     violations: list[str] = field(default_factory=list)
 
@@ -103,6 +107,7 @@ class Report:
             f"{self.seconds:.0f} s; done: {_counts(self.done_to_them)}; submissions tried again: {self.submit_retries}",
             f"tasks: {_counts(self.statuses)}; by number of attempts: {_counts(self.attempts)}",
             f"versions checked: {self.versions}; changes: {_counts(self.changes)}",
+            f"writes that the killed store was in the middle of: {self.unfinished}",
             f"index entries that await their age: {self.entries_left}",
             f"violations: {len(self.violations)}",
             *self.violations[:20],
@@ -150,6 +155,38 @@ def check_history(versions: Sequence[TaskRecord], report: Report) -> None:
     report.versions += len(versions)
 
 
+def without_unfinished(
+    versions: Sequence[TaskRecord], kills: Sequence[datetime], started: set[str], report: Report
+) -> list[TaskRecord]:
+    """Leave out what the store kept of writes that it was in the middle of when it was killed.
+
+    SeaweedFS writes a version, then makes it the latest. Killed in between, it lists a version that nobody has read and
+    whose writer had no answer. Only this is taken for one: it was right at its place and sent just before a kill, the
+    task went on from the version before it, and no handler started under it.
+
+    Args:
+        versions: one task's, oldest first.
+        kills: when the store was killed.
+        started: lease ids under which handlers started.
+        report: counts what is left out.
+    """
+    kept = list(versions[:1])
+    for number, version in enumerate(versions[1:], start=1):
+        following = versions[number + 1] if number + 1 < len(versions) else None
+        if (
+            following is not None
+            and not _change(kept[-1], version).startswith("?")
+            and _change(version, following).startswith("?")
+            and not _change(kept[-1], following).startswith("?")
+            and any(-1.5 <= (kill - version.updated_at).total_seconds() <= 10 for kill in kills)
+            and not (_change(kept[-1], version) == "claim" and version.lease_id in started)
+        ):
+            report.unfinished += 1
+        else:
+            kept.append(version)
+    return kept
+
+
 def _change(before: TaskRecord, after: TaskRecord) -> str:
     """Name what happened between two versions; with a question mark in front when it must not."""
     same_attempt = after.attempt == before.attempt and after.retry_count == before.retry_count
@@ -184,12 +221,14 @@ def _current(record: TaskRecord) -> int:
     return record.progress.current or 0 if record.progress else 0
 
 
-def check_bucket(queue: oq_nb.Queue, inputs: int, report: Report) -> None:
+def check_bucket(
+    queue: oq_nb.Queue, inputs: int, report: Report, kills: Sequence[datetime] = (), started: set[str] | None = None
+) -> None:
     """Check all tasks of the bucket: one for each input, completed, with the right output and a sound history."""
     ids = queue.store.task_ids_newest_first()
     seen: Counter[int] = Counter()
     for task_id in ids:
-        versions = queue.get_history(task_id)
+        versions = without_unfinished(queue.get_history(task_id), kills, started or set(), report)
         last = versions[-1]
         report.statuses[str(last.status)] += 1
         report.attempts[last.attempt] += 1
@@ -225,6 +264,7 @@ class Ground:
         self._directory = directory
         self._random = random.Random(plan.seed)
         self._processes: list[subprocess.Popen[bytes]] = []
+        self.kills: list[datetime] = []  # of the store
         self._server = local.start(data_dir=directory / "store")
         self.queue = oq_nb.connect(
             BUCKET,
@@ -242,6 +282,7 @@ class Ground:
             "S3_ENDPOINT": self._server.endpoint,
             "AWS_ACCESS_KEY_ID": self._server.access_key,
             "AWS_SECRET_ACCESS_KEY": self._server.secret_key,
+            STARTED: str(self._directory / "started"),
         }
         command = [sys.executable, "-m", "bench.chaos", "--be-worker", str(self.plan.concurrency)]
         with open(self._directory / "workers.log", "ab") as log:
@@ -261,12 +302,17 @@ class Ground:
             process.send_signal(signal.SIGCONT)
         else:
             os.kill(self._server.pid, signal.SIGKILL)
+            self.kills.append(datetime.now(timezone.utc))
             time.sleep(self._random.uniform(0.5, 3))
             started = local.start(data_dir=self._directory / "store")
             if started.endpoint != self._server.endpoint:
                 raise RuntimeError(f"the store came back at {started.endpoint}, it was at {self._server.endpoint}")
             self._server = started
         self.report.done_to_them[event] += 1
+
+    def started(self) -> set[str]:
+        """Return the lease ids under which handlers started."""
+        return set((self._directory / "started").read_text().split())
 
     def close(self) -> None:
         """End the processes and the store."""
@@ -330,7 +376,7 @@ def run(directory: Path, plan: Plan) -> Report:
             stop.set()
             submitter.join()
         ground.report.seconds = time.monotonic() - began
-        check_bucket(ground.queue, plan.tasks, ground.report)
+        check_bucket(ground.queue, plan.tasks, ground.report, ground.kills, ground.started())
         return ground.report
 
 
@@ -352,6 +398,8 @@ def be_worker(concurrency: int) -> None:
 
     @worker.task(TASK_TYPE)
     def handle(job: dict[str, Any], context: oq_nb.TaskContext) -> dict[str, Any]:
+        with open(os.environ[STARTED], "a") as file:
+            file.write(f"{context._lease.lease_id}\n")
         for step in range(job["steps"]):
             time.sleep(job["step_seconds"])
             context.report_progress(current=step + 1, total=job["steps"], message=f"step {step + 1}")

@@ -10,8 +10,9 @@ Invariants:
 - Nobody else gets in: the folder is the user's alone, S3 wants the credentials, every other port a certificate
   (`local_files`). moto checks nothing; its `LocalStore.note` says so.
 
-Nothing here speaks S3: the caller makes the bucket. Imports nothing of the package but `errors`, `local_files` and
-`local_server`.
+- What `start` returns stores what it is given, and has what it was given before (`local_ready`).
+
+Imports nothing of the package but `errors`, `local_files`, `local_server` and `local_ready`.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from typing import Any
 
 import platformdirs
 
-from oq_nb import local_files, local_server
+from oq_nb import local_files, local_ready, local_server
 from oq_nb.errors import ConfigurationError, StorageUnavailableError
 from oq_nb.local_server import Kind
 
@@ -96,11 +97,11 @@ def start(*, data_dir: Path | None = None, timeout_seconds: float = 30) -> Local
         StorageUnavailableError: the server did not come up; the message has the reason and the end of its log.
 
     Requests:
-        1 unsigned GET when it runs already, else as many as it takes until it answers.
+        1 unsigned GET when it runs already, else as many as it takes until it answers; then 1 PUT and 1 DELETE.
     """
     root = _absolute(data_dir)
     found = find(data_dir=root)
-    if found:
+    if found and local_files.read_state(root).get("is_ready"):
         return found
     local_files.prepare_folder(root)
     with _usable(root), local_server.exclusive(root, timeout_seconds):
@@ -109,7 +110,7 @@ def start(*, data_dir: Path | None = None, timeout_seconds: float = 30) -> Local
             state = local_files.read_state(root)
             pid = local_server.known_pid(root, state)
             if local_server.wait_until_ready(root, state, deadline):
-                return _describe(root, state)
+                return _ready(root, state, deadline)
         if not local_server.is_alive(root):
             return _launch(root, deadline)
     message = f"the embedded store (process {pid}) runs, but has not answered for {timeout_seconds:g} s"
@@ -167,13 +168,23 @@ def _launch(root: Path, deadline: float) -> LocalStore:
         state["pid"] = local_server.spawn(root, kind, local_server.command_of(kind, program, ports))
         local_files.write_state(root, state)
         if local_server.wait_until_ready(root, state, deadline):
-            return _describe(root, state)
+            return _ready(root, state, deadline)
         has_died = not local_server.is_alive(root)
         local_server.end(root, state, 0)
         if not has_died or local_server.are_free(ports):
             break
     reason = "it ended at once" if has_died else "it did not answer in time"
     raise StorageUnavailableError(local_server.explain(root, reason))
+
+
+def _ready(root: Path, state: dict[str, Any], deadline: float) -> LocalStore:
+    """Return the server that answers once it stores, too; after the deadline its users are told what it says then."""
+    store = _describe(root, state)
+    if store.kind == "moto" or local_ready.takes_writes(
+        state["ports"]["s3"], store.bucket, store.region, (store.access_key, store.secret_key), deadline
+    ):
+        local_files.write_state(root, {**state, "is_ready": True})
+    return store
 
 
 @contextlib.contextmanager

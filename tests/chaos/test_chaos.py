@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bench.chaos import Plan, Report, check_history, run
+from bench.chaos import Plan, Report, check_history, run, without_unfinished
 from oq_nb import transitions
 from oq_nb.model import Progress, RetryPolicy, TaskRecord, TaskStatus, Timestamp, new_id
 
@@ -135,3 +135,35 @@ def _input_changed(h):
 )
 def test_an_unsound_history_is_caught(broken):
     assert violations(broken(history())) != []
+
+
+def _with_unfinished_claim():
+    """A claim that the store kept and forgot, then the history of the one that was made instead."""
+    sound = history()
+    torn = sound[1].evolve(lease_id=new_id(), worker_id="z", updated_at=sound[0].updated_at)
+    return sound, torn, [sound[0], torn, *sound[1:]]
+
+
+def test_what_a_killed_store_kept_of_a_write_is_left_out():
+    sound, torn, versions = _with_unfinished_claim()
+    report = Report()
+    assert without_unfinished(versions, [torn.updated_at], set(), report) == sound
+    assert report.unfinished == 1
+    assert violations(versions) != []
+
+
+@pytest.mark.parametrize("case", ["no kill", "a kill much later", "a handler ran under it"])
+def test_nothing_else_is_left_out(case):
+    _, torn, versions = _with_unfinished_claim()
+    later = Timestamp.parse("2026-01-01T00:00:50Z")
+    kills = {"no kill": [], "a kill much later": [later]}.get(case, [torn.updated_at])
+    started = {torn.lease_id} if case == "a handler ran under it" else set()
+    assert without_unfinished(versions, kills, started, Report()) == versions
+
+
+@pytest.mark.parametrize("broken", [_stale_write, _completed_by_the_former_owner, _resurrected, _claimed_while_running])
+def test_a_kill_excuses_no_other_unsound_history(broken):
+    versions = broken(history())
+    kills = [record.updated_at for record in versions]
+    started = {record.lease_id for record in versions}
+    assert violations(without_unfinished(versions, kills, started, Report())) != []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import http.server
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -21,7 +23,7 @@ import pytest
 from servers import connect_to
 
 import oq_nb
-from oq_nb import local, local_files, local_server
+from oq_nb import local, local_files, local_ready, local_server
 from oq_nb.errors import ConfigurationError, StorageUnavailableError
 
 CONNECT = "import oq_nb, json; q = oq_nb.connect(); q.submit('t', 1); print(json.dumps(str(q)))"
@@ -82,6 +84,64 @@ def test_killed_it_comes_back_with_data_credentials_and_ports(folder):
     assert again.get(task.id).record == task.record
     assert queue.get(task.id).input == {"a": 1}, "a client from before works on"
     assert len(again.get_history(task.id)) == 1
+
+
+class Slow(http.server.BaseHTTPRequestHandler):
+    """A store that answers as SeaweedFS does while its volumes are not known to it, and its bucket is not there."""
+
+    answers: list[int] = []
+    asked: list[tuple[str, str]] = []
+
+    def answer(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        assert "Signature=" in self.headers["Authorization"]
+        self.asked.append((self.command, self.path))
+        self.send_response(self.answers.pop(0))
+        self.send_header("x-amz-version-id", "v1")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    do_PUT = do_DELETE = answer
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_it_is_ready_when_it_stores_what_it_is_given(monkeypatch):
+    monkeypatch.setattr(Slow, "answers", [500, 404, 200, 500, 200, 204])
+    monkeypatch.setattr(Slow, "asked", [])
+    server = http.server.HTTPServer(("127.0.0.1", 0), Slow)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    thread.start()
+    try:
+        credentials = ("AK", "SECRET")
+        deadline = time.monotonic() + 60
+        assert local_ready.takes_writes(server.server_address[1], "b", "us-east-1", credentials, deadline)
+        put, made = ("PUT", "/b/oq-ready"), ("PUT", "/b")
+        assert Slow.asked == [put, put, made, put, put, ("DELETE", "/b/oq-ready?versionId=v1")]
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+    assert not local_ready.takes_writes(server.server_address[1], "b", "us-east-1", credentials, time.monotonic() + 0.2)
+
+
+def test_a_start_that_was_cut_short_is_finished_by_the_next(folder, monkeypatch):
+    takes_writes, calls = local_ready.takes_writes, []
+
+    def cut_short(*arguments: object) -> bool:
+        calls.append(arguments)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        return takes_writes(*arguments)
+
+    monkeypatch.setattr(local_ready, "takes_writes", cut_short)
+    with pytest.raises(KeyboardInterrupt):
+        local.start()
+    first = local.find()
+    assert local.start() == local.start() == first, "it was there, and is not started twice"
+    assert len(calls) == 2, "asked until it has stored something, then no more"
+    assert [entry.key for entry in oq_nb.connect().store.objects.versions("")] == [], "nothing of it stays"
 
 
 def test_stop_ends_it_and_says_when_there_was_nothing_to_end(folder):
