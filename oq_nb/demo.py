@@ -6,6 +6,7 @@ Imports of the package: none; the context is handed in.
 from __future__ import annotations
 
 import hashlib
+import os
 import sysconfig
 import time
 from pathlib import Path
@@ -17,10 +18,11 @@ TASK_TYPE = "hash_files"
 
 _REPORT_SECONDS = 0.25
 _CHUNK_BYTES = 1 << 20
+_LEFT_OUT = {"site-packages", "dist-packages", "__pycache__"}
 
 
 def hash_files(task_input: dict[str, Any], context: Any) -> dict[str, Any]:
-    """Hash the files below a folder, at a pace that takes about so many seconds.
+    """Hash the files below a folder, at a pace that takes about so many seconds; installed packages are left out.
 
     Args:
         task_input: ``folder`` (None: this Python's library) and ``seconds``.
@@ -32,7 +34,7 @@ def hash_files(task_input: dict[str, Any], context: Any) -> dict[str, Any]:
     folder = Path(task_input.get("folder") or sysconfig.get_path("stdlib"))
     seconds = float(task_input.get("seconds", 30))
     context.report_progress(message=f"Looking for files below {folder}")
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+    files = _files(folder)
     if not files:
         raise FileNotFoundError(f"no files below {folder}")
     started = time.monotonic()
@@ -59,3 +61,11 @@ def hash_files(task_input: dict[str, Any], context: Any) -> dict[str, Any]:
         if ahead > 0.02:  # real work, spread over the time asked for, so that there is something to watch
             time.sleep(min(ahead, 1.0))
     return {"files": len(files), "bytes": size, "sha256": digest.hexdigest(), "folder": str(folder)}
+
+
+def _files(folder: Path) -> list[Path]:
+    found: list[Path] = []
+    for above, below, names in os.walk(folder):
+        below[:] = [name for name in below if name not in _LEFT_OUT]
+        found += [path for name in names if (path := Path(above, name)).is_file() and not path.is_symlink()]
+    return sorted(found)

@@ -17,6 +17,7 @@ __all__ = [
     "duration",
     "first_line",
     "progress_line",
+    "progress_parts",
     "situation",
     "stalled_seconds",
     "status_lines",
@@ -48,6 +49,10 @@ def ago(then: datetime, now: datetime) -> str:
 
 def progress_line(progress: Progress) -> str:
     """Return percent, counts, rate and time left, such as ``45% (450/1000), 12.5 it/s, 44 seconds left``."""
+    return _numbers(progress) or "reported"
+
+
+def _numbers(progress: Progress) -> str:
     parts: list[str] = []
     counts = ""
     if progress.current is not None:
@@ -64,7 +69,13 @@ def progress_line(progress: Progress) -> str:
     left = progress.seconds_left
     if left is not None:
         parts.append(f"{duration(left)} left")
-    return ", ".join(parts) or "reported"
+    return ", ".join(parts)
+
+
+def progress_parts(progress: Progress, *, message_limit: int = 60) -> list[str]:
+    """Return what a report says: its numbers as `progress_line` has them, its message, or both."""
+    numbers, message = _numbers(progress), printable(shorten(progress.message or "", message_limit))
+    return [part for part in (numbers, message) if part] or ["reported"]
 
 
 @dataclass(frozen=True)
@@ -194,7 +205,9 @@ def status_lines(record: TaskRecord, now: datetime) -> list[str]:
     lines = [f"Task: {record.id}", f"Type: {printable(record.task_type)}", f"Status: {record.status}"]
     progress = record.progress
     if progress is not None:
-        lines.append(f"Progress: {progress_line(progress)}")
+        numbers = _numbers(progress)
+        if numbers or not progress.message:
+            lines.append(f"Progress: {numbers or 'reported'}")
         if progress.message:
             lines.append(f"Message: {printable(progress.message)}")
         lines.append(f"Updated: {ago(progress.updated_at, now)}")
@@ -236,9 +249,10 @@ def _change(record: TaskRecord, before: TaskRecord | None) -> str:
         if record.cancel_requested and not before.cancel_requested:
             return "cancellation requested"
         if progress is not None and progress != before.progress:
-            said = f"{progress.percent}%" if progress.percent is not None else progress_line(progress)
-            message = f', "{printable(shorten(progress.message, 80))}"' if progress.message else ""
-            return f"progress: {said}{message}"
+            said = [f"{progress.percent}%" if progress.percent is not None else _numbers(progress)]
+            if progress.message:
+                said.append(f'"{printable(shorten(progress.message, 80))}"')
+            return f"progress: {', '.join(part for part in said if part) or 'reported'}"
         return "lease renewed"
     if record.status is TaskStatus.PENDING and before.status is TaskStatus.RUNNING:
         if record.retry_count > before.retry_count:
@@ -253,9 +267,7 @@ def task_line(record: TaskRecord, now: datetime) -> str:
     """Return a task in one line: type, short id, status, progress."""
     parts = [f"{printable(shorten(record.task_type, 40))} {record.id[:8]} {record.status}"]
     if record.progress is not None:
-        parts.append(progress_line(record.progress))
-        if record.progress.message:
-            parts.append(printable(shorten(record.progress.message, 60)))
+        parts += progress_parts(record.progress)
     elif record.status is TaskStatus.PENDING and record.available_at > now:
         parts.append(f"available {ago(record.available_at, now)}")
     if record.status in (TaskStatus.FAILED, TaskStatus.CANCELLED) and record.last_error:

@@ -91,6 +91,10 @@ def _run(arguments: list[str] | None) -> int:
         return 130
     except BrokenPipeError:
         return _stop_writing()
+    except SystemExit as exc:  # typer's own answer to a closed pipe is 1
+        if isinstance(exc.__context__, BrokenPipeError):
+            return _stop_writing()
+        raise
     except OqError as exc:
         complain(str(exc))
         return 2 if isinstance(exc, ConfigurationError) else 1

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = ["add_to"]
 
-IdsArgument = Annotated[list[str], typer.Argument(metavar="ID…", help="Tasks: ids, or beginnings of them.")]
-SecondsOption = typer.Option(metavar="SECONDS")
+IdsArgument = Annotated[
+    list[str], typer.Argument(metavar="ID", help="The tasks' ids, or beginnings that only they have.")
+]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -38,7 +39,7 @@ def submit(
     place: Place,
     task_type: Annotated[str, typer.Argument(metavar="TYPE", help="Which handler runs it.")],
     task_input: Annotated[
-        str | None, typer.Argument(metavar="[INPUT]", help="JSON; @FILE reads a file, @- standard input.")
+        str | None, typer.Argument(metavar="INPUT", help="JSON; @FILE reads a file, @- standard input.")
     ] = None,
     timeout: Annotated[int, typer.Option("--timeout", metavar="SECONDS", min=1, help="Length of a lease.")] = 300,
     retries: Annotated[int, typer.Option("--retries", metavar="COUNT", min=0, help="Further attempts.")] = 3,
@@ -108,7 +109,9 @@ def cancel(
     reason: Annotated[str | None, typer.Option("--reason", metavar="TEXT", help="Stored with the task.")] = None,
     as_json: JsonOption = False,
 ) -> int:
-    """Cancel tasks: a pending one at once; a running one is asked to stop, which its handler sees at its next report.
+    """Cancel tasks, or ask running ones to stop.
+
+    A pending task is cancelled at once. A running one is asked to stop, which its handler sees at its next report.
 
     Exit code: 1 when one of them has ended already or is not there.
     """

@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from oq_nb import view
-from oq_nb.cli.output import JsonOption, say, say_json
+from oq_nb.cli.looking import exit_code
+from oq_nb.cli.output import JsonOption, is_screen, name_of, note, say, say_json
 from oq_nb.cli.place import Place, with_place
-from oq_nb.text import printable
 
 if TYPE_CHECKING:
     from oq_nb.task import Task
 
 __all__ = ["add_to"]
+
+_LOOK_SECONDS = 0.25
 
 
 def add_to(app: typer.Typer) -> None:
@@ -31,51 +33,65 @@ def demo(
     ] = 30,
     as_json: JsonOption = False,
 ) -> int:
-    """Run a real job on the embedded store and watch it: hash the files of this Python installation."""
+    """Run a real job and watch it: half a minute.
+
+    It hashes the files of Python's standard library, in a worker of this process, on the embedded store; the bar is
+    read back from the bucket. Ctrl-C cancels the task.
+    """
     from oq_nb.demo import TASK_TYPE, hash_files
     from oq_nb.worker import Worker
 
-    note = _note if as_json else say
-    note("Starting the store …")
+    tell = note if as_json else say
+    tell("Starting the store …")
     queue = place.connect()
-    note(f"Store ready: {printable(repr(queue)[1:-1])}")
+    tell(f"Store ready: {name_of(queue)}")
     worker = Worker(queue, max_poll_seconds=1)
     worker.task(TASK_TYPE)(hash_files)
     with worker:
         task = queue.submit(TASK_TYPE, {"seconds": seconds}, timeout_seconds=30)
-        note(f"Submitted task {task.id}; the bar below is read back from the bucket:")
-        _bar(task)
-    if as_json:
-        say_json(task.record.to_dict())
-        return 0 if task.status.value == "completed" else 1
-    return _tell_result(task)
-
-
-def _note(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
-def _bar(task: Task) -> None:
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn
-
-    columns = (BarColumn(bar_width=30), TextColumn("{task.description}", markup=False))
-    console = Console(highlight=False, stderr=True)
-    with Progress(*columns, console=console, auto_refresh=False) as display:
-        row = display.add_task("waiting for the worker", total=100)
+        tell(f"Submitted task {task.id}; how far it is, read back from the bucket:")
         try:
-            while not task.is_done:
-                time.sleep(0.25)
-                task.refresh()
-                progress = task.progress
-                if progress is not None:
-                    display.update(row, completed=progress.percent or 0, description=view.progress_line(progress))
-                display.refresh()
+            (_bar if is_screen(sys.stderr) else _lines)(task)
         except KeyboardInterrupt:
             task.cancel("Ctrl-C in oq demo")
             raise
+    if as_json:
+        say_json(task.record.to_dict())
+        return exit_code(task.record)
+    return _tell_result(task)
+
+
+def _bar(task: Task) -> None:
+    """Draw a bar on stderr, in place, until the task has ended."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+    from rich.table import Column
+
+    column = Column(ratio=1, no_wrap=True, overflow="ellipsis")
+    columns = (BarColumn(bar_width=30), TextColumn("{task.description}", markup=False, table_column=column))
+    console = Console(highlight=False, stderr=True)
+    with Progress(*columns, console=console, auto_refresh=False, expand=True) as display:
+        row = display.add_task("waiting for the worker", total=100)
+        while not task.is_done:
+            time.sleep(_LOOK_SECONDS)
+            progress = task.refresh().progress
+            if progress is not None:
+                said = "  ".join(view.progress_parts(progress, message_limit=1000))
+                display.update(row, completed=progress.percent or 0, description=said)
+            display.refresh()
         finished = task.status.value == "completed"
         display.update(row, completed=100 if finished else None, description=str(task.status), refresh=True)
+
+
+def _lines(task: Task) -> None:
+    """Print a line on stderr for every tenth of the way, where nothing can be drawn over."""
+    shown = -1
+    while not task.is_done:
+        time.sleep(_LOOK_SECONDS)
+        progress = task.refresh().progress
+        if progress is not None and (progress.percent or 0) // 10 > shown:
+            shown = (progress.percent or 0) // 10
+            note("  ".join(view.progress_parts(progress)))
 
 
 def _tell_result(task: Task) -> int:

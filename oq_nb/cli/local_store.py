@@ -11,16 +11,17 @@ __all__ = ["add_to"]
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands."""
-    group = typer.Typer(
-        help="The embedded local store: one S3 server for all your kernels and shells.", rich_markup_mode=None
-    )
+    group = typer.Typer(help="The embedded store: does it run, and where; stop it.", rich_markup_mode=None)
     group.command("status")(status)
     group.command("stop")(stop)
     app.add_typer(group, name="local", no_args_is_help=True)
 
 
 def status(as_json: JsonOption = False) -> int:
-    """Say whether the embedded store runs, and where. Exit code: 1 when it does not."""
+    """Say whether the embedded store runs, and where.
+
+    Exit code: 1 when it does not.
+    """
     from oq_nb import local
 
     store = local.find()
@@ -45,7 +46,10 @@ def status(as_json: JsonOption = False) -> int:
 
 
 def stop(as_json: JsonOption = False) -> int:
-    """Stop the embedded store; its data stays and is there again at the next start."""
+    """Stop the embedded store; its data stays.
+
+    The next command or notebook that needs it starts it again.
+    """
     from oq_nb import local
 
     stopped = local.stop()

@@ -9,7 +9,7 @@ import typer
 
 from oq_nb import view
 from oq_nb.cli import watching
-from oq_nb.cli.output import JsonOption, say, say_json, table
+from oq_nb.cli.output import JsonOption, note, say, say_json, table
 from oq_nb.cli.place import IdArgument, Place, find, with_place
 from oq_nb.errors import ConfigurationError
 from oq_nb.text import printable, shorten
@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 
     from oq_nb.model import TaskRecord
 
-__all__ = ["add_to", "exit_code"]
+__all__ = ["STATUSES", "IntervalOption", "add_to", "exit_code"]
 
 IntervalOption = Annotated[float, typer.Option("--interval", metavar="SECONDS", min=0.1, help="Between two looks.")]
+STATUSES = ("pending", "running", "completed", "failed", "cancelled", "expired", "archived")
 TypeOption = Annotated[str | None, typer.Option("--type", metavar="NAME", help="Only tasks of this type.")]
 
 
@@ -75,7 +76,10 @@ def history(
     ] = None,
     as_json: JsonOption = False,
 ) -> int:
-    """Show the versions of a task, oldest first: what changed, from its submission to its end."""
+    """Show the versions of a task, oldest first.
+
+    A line for each says what changed, from its submission to its end.
+    """
     task = find(place.connect(), task_id)
     versions: list[TaskRecord | None] = [None]
     if limit is None:
@@ -102,6 +106,7 @@ def list_tasks(
             "--status",
             metavar="STATUS",
             help="Only these: pending, running, completed, failed, cancelled, expired or archived.",
+            autocompletion=lambda: list(STATUSES),
         ),
     ] = None,
     task_type: TypeOption = None,
@@ -119,14 +124,9 @@ def list_tasks(
         shown = _short_ids([task.id for task in found])
         rows = [_row(short, task.record, now) for short, task in zip(shown, found, strict=True)]
         say(table(("ID", "STATUS", "TYPE", "CHANGED", "PROGRESS"), rows, status_column=1))
-    else:
-        print_nothing("no such task" if status or task_type else "no task yet: oq submit adds one")
+    else:  # what is on stdout is always a list
+        note("no such task" if status or task_type else "no task yet: oq submit adds one")
     return 0
-
-
-def print_nothing(text: str) -> None:
-    """Say on stderr that there is nothing to list: what is on stdout is always a list."""
-    typer.echo(text, err=True)
 
 
 def _short_ids(ids: list[str]) -> list[str]:
@@ -140,9 +140,7 @@ def _short_ids(ids: list[str]) -> list[str]:
 def _row(short: str, record: TaskRecord, now: datetime) -> tuple[str, str, str, str, str]:
     said = ""
     if record.progress is not None:
-        said = view.progress_line(record.progress)
-        if record.progress.message:
-            said += f"  {printable(record.progress.message)}"
+        said = "  ".join(view.progress_parts(record.progress, message_limit=1000))
     elif record.last_error:
         said = view.first_line(record.last_error)
     elif record.status.value == "pending" and record.available_at > now:
@@ -152,7 +150,10 @@ def _row(short: str, record: TaskRecord, now: datetime) -> tuple[str, str, str, 
 
 
 def workers(place: Place, as_json: JsonOption = False) -> int:
-    """List the workers that are registered, and what they do."""
+    """List the workers, and what they do.
+
+    What each does is from its last heartbeat; one that has been silent for long has probably died.
+    """
     from oq_nb.watch import is_alive
 
     queue = place.connect()
@@ -177,7 +178,7 @@ def workers(place: Place, as_json: JsonOption = False) -> int:
     if rows:
         say(table(("WORKER", "STATE", "HEARTBEAT", "BUSY", "COMPLETED", "FAILED", "TYPES"), rows))
     else:
-        print_nothing("no worker: oq worker MODULE starts one")
+        note("no worker: oq worker MODULE starts one")
     return 0
 
 
@@ -187,9 +188,9 @@ def tail(
     interval: IntervalOption = 2.0,
     as_json: JsonOption = False,
 ) -> int:
-    """Print a line for every task that changes, as it changes, until Ctrl-C.
+    """Print a line for every task that changes.
 
-    A task that changes several times between two looks is printed once, as it is then.
+    It goes on until Ctrl-C. A task that changes several times between two looks is printed once, as it is then.
     """
     if task_type is not None and not task_type.strip():
         raise ConfigurationError("--type: it is empty")

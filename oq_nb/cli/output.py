@@ -11,13 +11,13 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 
 from oq_nb.text import printable
 
-__all__ = ["JsonOption", "complain", "is_screen", "paint", "say", "say_json", "table"]
+__all__ = ["JsonOption", "complain", "is_screen", "name_of", "note", "paint", "say", "say_json", "table"]
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line; see docs/json.md.")]
 
@@ -45,14 +45,24 @@ def say_json(value: Any) -> None:
     print(json.dumps(value).replace("\x7f", "\\u007f"), flush=True)
 
 
+def note(text: str) -> None:
+    """Print a line on stderr: something to know, that is not what was asked for."""
+    print(text, file=sys.stderr, flush=True)
+
+
 def complain(text: str) -> None:
     """Print one line on stderr, with the program's name."""
     print(f"oq: {printable(' '.join(text.split()))}", file=sys.stderr, flush=True)
 
 
-def is_screen() -> bool:
-    """Return whether stdout is a terminal on which lines can be drawn over."""
-    return sys.stdout.isatty() and os.environ.get("TERM", "") not in ("", "dumb", "unknown")
+def name_of(place: object) -> str:
+    """Return what to call a queue or a store, such as ``s3://bucket/ at http://…``."""
+    return printable(repr(place).strip("<>").removeprefix("Queue ").removeprefix("S3Store "))
+
+
+def is_screen(stream: TextIO | None = None) -> bool:
+    """Return whether a stream, stdout when None, is a terminal on which lines can be drawn over."""
+    return (stream or sys.stdout).isatty() and os.environ.get("TERM", "") not in ("", "dumb", "unknown")
 
 
 def paint(text: str, tone: str) -> str:

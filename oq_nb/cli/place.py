@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from oq_nb.cli.output import name_of
 from oq_nb.errors import ConfigurationError, TaskNotFoundError
 
 if TYPE_CHECKING:
@@ -101,9 +102,9 @@ def find(queue: Queue, text: str) -> Task:
             more = ", …" if len(ids) > _SHOWN else ""
             raise ConfigurationError(f"ID: several tasks begin with {text}: {', '.join(ids[:_SHOWN])}{more}")
         if not ids:
-            raise TaskNotFoundError(f"there is no task whose id begins with {text} in {queue!r}")
+            raise TaskNotFoundError(f"there is no task whose id begins with {text} in {name_of(queue)}")
         task_id = ids[0]
     task = queue.get(task_id)
     if task is None:
-        raise TaskNotFoundError(f"there is no task {task_id} in {queue!r}", task_id=task_id)
+        raise TaskNotFoundError(f"there is no task {task_id} in {name_of(queue)}", task_id=task_id)
     return task

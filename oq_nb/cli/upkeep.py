@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from oq_nb import view
-from oq_nb.cli.output import JsonOption, paint, say, say_json, table
+from oq_nb.cli.looking import STATUSES
+from oq_nb.cli.output import JsonOption, name_of, paint, say, say_json, table
 from oq_nb.cli.place import Place, with_place
 from oq_nb.errors import ConfigurationError
+from oq_nb.policies import ROLES
+from oq_nb.policies import policy as policy_of
 from oq_nb.text import printable
 
 if TYPE_CHECKING:
@@ -48,7 +51,12 @@ def doctor(
     place: Place,
     policy: Annotated[
         str | None,
-        typer.Option("--policy", metavar="ROLE", help="Print the smallest IAM policy of watcher, client or worker."),
+        typer.Option(
+            "--policy",
+            metavar="ROLE",
+            help="Print the smallest IAM policy of watcher, client or worker.",
+            autocompletion=lambda: list(ROLES),
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> int:
@@ -66,7 +74,7 @@ def doctor(
 
     objects = open_store(place.bucket, endpoint=place.endpoint, region=place.region, prefix=place.prefix or "")
     if not as_json:
-        say(f"Examining {printable(repr(objects)[1:-1].removeprefix('S3Store '))}")
+        say(f"Examining {name_of(objects)}")
     made = examine(objects, told=None if as_json else _print_check)
     if as_json:
         say_json(made.to_dict())
@@ -89,10 +97,8 @@ def _print_check(check: Check) -> None:
 
 
 def _print_policy(place: Place, role: str) -> int:
-    from oq_nb.policies import policy
-
     bucket = place.bucket or os.environ.get("S3_BUCKET") or "BUCKET"
-    say(json.dumps(policy(role, bucket, place.prefix or ""), indent=2))
+    say(json.dumps(policy_of(role, bucket, place.prefix or ""), indent=2))
     return 0
 
 
@@ -111,7 +117,7 @@ def show(
     ] = 1000,
     as_json: JsonOption = False,
 ) -> int:
-    """Show what old versions and finished tasks cost; have the store remove them, or prune.
+    """Show what old versions cost; have them removed.
 
     Without a command: counts, sizes and prices of all objects and old versions, and the rule that removes them.
     """
@@ -175,9 +181,10 @@ def set_rule(
     ] = None,
     as_json: JsonOption = False,
 ) -> int:
-    """Have the store remove old versions by itself, by a lifecycle rule; the bucket's other rules stay.
+    """Have the store remove old versions by itself.
 
-    This shortens the history of tasks: what was replaced more than so many days ago is gone. Tasks themselves stay.
+    It does so by a lifecycle rule; the bucket's other rules stay. This shortens the history of tasks: what was replaced
+    more than so many days ago is gone. Tasks themselves stay.
     """
     from oq_nb import retention
 
@@ -190,7 +197,10 @@ def set_rule(
 
 
 def unset_rule(place: Place, as_json: JsonOption = False) -> int:
-    """Remove the rule that `oq retention set` has made: old versions stay for ever again."""
+    """Remove the rule that `oq retention set` made.
+
+    Old versions stay for ever again.
+    """
     from oq_nb import retention
 
     removed = retention.remove_rule(place.connect().store.objects)  # type: ignore[arg-type]
@@ -207,7 +217,13 @@ def prune(
         str, typer.Option("--older-than", metavar="AGE", help="Since they ended: 90s, 30m, 12h, 30d, 8w.")
     ],
     status: Annotated[
-        list[str] | None, typer.Option("--status", metavar="STATUS", help="Only these; may be given several times.")
+        list[str] | None,
+        typer.Option(
+            "--status",
+            metavar="STATUS",
+            help="Only these; may be given several times.",
+            autocompletion=lambda: list(STATUSES[2:]),
+        ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
@@ -226,7 +242,9 @@ def prune(
         if not sys.stdin.isatty():
             raise ConfigurationError("--yes: it is needed where nobody can be asked")
         long_ago = view.duration(age.total_seconds())
-        if not typer.confirm(f"Remove tasks that ended more than {long_ago} ago from {queue!r} for good?", err=True):
+        if not typer.confirm(
+            f"Remove tasks that ended more than {long_ago} ago from {name_of(queue)} for good?", err=True
+        ):
             return 1
 
     def tell(pruned: Pruned) -> None:

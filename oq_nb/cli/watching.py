@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import shutil
-import sys
 import time
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from oq_nb import view
-from oq_nb.cli.output import complain, is_screen, say, say_json
+from oq_nb.cli.output import complain, is_screen, name_of, note, say, say_json
 from oq_nb.errors import StorageDeniedError, StorageError
 from oq_nb.text import printable, shorten
 
@@ -129,4 +128,4 @@ def tail(queue: Queue, interval: float, *, task_type: str | None, as_json: bool)
 def say_start(queue: Queue, live: int) -> None:
     """Say on stderr what is being looked at."""
     what = f"{live} task{'' if live == 1 else 's'} pending or running"
-    print(f"{printable(repr(queue)[1:-1])}: {what}; Ctrl-C ends this", file=sys.stderr, flush=True)
+    note(f"{name_of(queue)}: {what}; Ctrl-C ends this")

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from oq_nb.cli.output import JsonOption, complain, say, say_json
+from oq_nb.cli.output import JsonOption, complain, name_of, say, say_json
 from oq_nb.cli.place import Place, with_place
 from oq_nb.errors import ConfigurationError
 from oq_nb.text import printable
@@ -59,10 +59,10 @@ def worker(
     ] = 30.0,
     as_json: JsonOption = False,
 ) -> int:
-    """Run the worker of a Python module, from the current directory, until Ctrl-C or SIGTERM.
+    """Run the worker of a Python module until Ctrl-C or SIGTERM.
 
-    Then nothing more is claimed; running tasks get the time of --grace and are handed back after it. A second Ctrl-C
-    hands them back at once.
+    The module is looked for in the current directory first. At the end nothing more is claimed; running tasks get the
+    time of --grace and are handed back after it. A second Ctrl-C hands them back at once.
 
     Exit code: 0 after SIGTERM, 130 after Ctrl-C.
     """
@@ -186,7 +186,7 @@ def _run(worker: Worker, sayings: _Sayings, metrics_url: str | None, grace: floa
         types = worker.task_types
         sayings.say(
             "started",
-            f"worker {worker.worker_id} on {repr(worker.queue)[1:-1]}: {', '.join(types)}; "
+            f"worker {worker.worker_id} on {name_of(worker.queue)}: {', '.join(types)}; "
             f"{worker.concurrency} at a time" + (f"; metrics at {metrics_url}" if metrics_url else ""),
             task_types=types,
             concurrency=worker.concurrency,

@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import threading
-import time
 import uuid
 
 import pytest
@@ -68,7 +66,7 @@ def job(place):
     worker = oq_nb.Worker(queue, max_poll_seconds=0.2)
 
     @worker.task("batch_process")
-    def handle(input, context):
+    def handle(job, context):
         while not done.is_set():
             with go:
                 go.wait_for(lambda: values or done.is_set())
@@ -125,7 +123,8 @@ def test_the_lines_of_the_feature_document_typed_into_a_terminal(job):
         r"Message: Processing file 450 of 1000\nUpdated: \d+ seconds? ago\n",
         shown,
     )
-    assert json.loads(typed(f"oq status {short} --json | jq '.progress'"))["percent"] == 45
+    progress = typed(f"oq status {short} --json | jq '.progress'")
+    assert json.loads(re.sub(r"\x1b\[[\d;]*m", "", progress))["percent"] == 45  # jq colours on a terminal
 
     # A watch draws over itself, and ends with the task.
     shell.sendline(f"oq status {short} --watch --interval 0.2; echo code $?")
