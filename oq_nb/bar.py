@@ -11,7 +11,8 @@ A bar inside another one stays local; the outer one names it in its message: a t
 Invariants: the loop's thread does no I/O but tqdm's own drawing; whatever asks for exact behaviour in the loop
 (``miniters``, ``mininterval=0``, an overridden method) takes tqdm's own path.
 
-Imports of the package: `errors`, `context`, `loops`, `model`, `queue`, `tracked`; `client` inside a function.
+Imports of the package: `errors`, `context`, `loops`, `model`, `notebook_bar`, `queue`, `tracked`; `client` inside a
+function.
 """
 
 from __future__ import annotations
@@ -28,13 +29,11 @@ from contextvars import ContextVar
 from types import SimpleNamespace, TracebackType
 from typing import Any, Generic, TypeVar
 
-from tqdm.auto import tqdm as _auto_tqdm
-from tqdm.std import tqdm as _std_tqdm
-
-from oq_nb import model
+from oq_nb import model, notebook_bar
 from oq_nb.context import TaskContext, current_context
 from oq_nb.errors import ConfigurationError
 from oq_nb.loops import Ending, Loop
+from oq_nb.notebook_bar import is_widget_bar
 from oq_nb.queue import Queue
 from oq_nb.task import Task
 from oq_nb.tracked import FLUSH_SECONDS, LoopTask, Reported, RunningTask
@@ -57,7 +56,7 @@ _LEASE_SECONDS = 60.0
 _outermost: ContextVar[weakref.ref[tqdm[Any]] | None] = ContextVar("oq_nb_outermost_bar", default=None)
 
 
-class tqdm(_auto_tqdm, Generic[T]):  # type: ignore[type-arg]
+class tqdm(notebook_bar.tqdm, Generic[T]):
     """tqdm, whose progress others can watch.
 
     Takes everything that tqdm takes, and by keyword:
@@ -135,9 +134,9 @@ class tqdm(_auto_tqdm, Generic[T]):  # type: ignore[type-arg]
         """Draw nothing; everything else goes on."""
         self._is_hidden = True
         kwargs["file"] = _Nowhere()
-        if _is_widget_bar():
+        if is_widget_bar():
             kwargs["display"] = False
-            self.status_printer = lambda *_: _no_container()  # type: ignore[method-assign]
+            self.status_printer = lambda *_: _no_container()
 
     # --- where the progress goes
 
@@ -243,7 +242,8 @@ class tqdm(_auto_tqdm, Generic[T]):  # type: ignore[type-arg]
     def _start(self) -> Loop[T]:
         self._offset = self.n
         self._loop = Loop(self.iterable, self._at_boundary, self._at_end)
-        self.__class__ = _looping(type(self))
+        kind: Any = type(self)
+        self.__class__ = _looping(kind)
         return self._loop
 
     def _at_boundary(self) -> float:
@@ -253,7 +253,7 @@ class tqdm(_auto_tqdm, Generic[T]):  # type: ignore[type-arg]
         if loop is not None and now - self.last_print_t >= self.mininterval and now >= self.start_t + self.delay:
             self.miniters = 0
             self.update(0)  # its own count is where the loop is
-        return time.perf_counter() + min(self.mininterval, 0.1)
+        return time.perf_counter() + min(float(self.mininterval), 0.1)
 
     def _at_end(self, ending: Ending) -> None:
         self.__class__ = type(self).__mro__[1]
@@ -265,8 +265,8 @@ class tqdm(_auto_tqdm, Generic[T]):  # type: ignore[type-arg]
         self.close()
 
     def _mark_failed(self) -> None:
-        if _is_widget_bar() and not self._is_hidden:
-            self.disp(bar_style="danger")
+        if is_widget_bar() and not self._is_hidden:
+            self.mark_failed()
 
     def _raise_problem(self) -> None:
         problem = self._sink.problem if self._sink is not None else None
@@ -317,7 +317,7 @@ class tqdm(_auto_tqdm, Generic[T]):  # type: ignore[type-arg]
 
 
 @functools.cache
-def _looping(cls: type[tqdm[Any]]) -> type[tqdm[Any]]:
+def _looping(cls: Any) -> Any:
     """Return the class that a bar has while `Loop` runs: its ``n`` is the position at the moment it is asked for.
 
     A property of the bar's own class would cost the bars that are moved by hand.
@@ -371,10 +371,6 @@ class _Nowhere(io.TextIOBase):
 
     def writable(self) -> bool:
         return True
-
-
-def _is_widget_bar() -> bool:
-    return _auto_tqdm.status_printer is not _std_tqdm.status_printer
 
 
 def _no_container() -> Any:

@@ -2,7 +2,7 @@
 
 They have the names and manners of `concurrent.futures`. The tasks go on whatever happens to who waits.
 
-Imports of the package: `errors`, `model`, `store`, `look`, `watch`; tqdm when a bar is shown.
+Imports of the package: `errors`, `model`, `store`, `look`, `watch`; `notebook_bar` when a bar is shown.
 """
 
 from __future__ import annotations
@@ -311,7 +311,7 @@ class _GroupBar:
     """One tqdm bar for a group of tasks."""
 
     def __init__(self, total: int) -> None:
-        from tqdm.auto import tqdm
+        from oq_nb.notebook_bar import tqdm
 
         self._bar = tqdm(total=total, desc="tasks", unit="task", disable=_hides_bars(), leave=True)
         self._shown: tuple[int, str] | None = None
@@ -337,7 +337,7 @@ class _OneBar:
     """A tqdm bar for one task: its percentage and its message."""
 
     def __init__(self, task: Task) -> None:
-        from tqdm.auto import tqdm
+        from oq_nb.notebook_bar import tqdm
 
         name = f"{printable(shorten(task.task_type, 40))} {task.id[:8]}"
         form = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}{postfix}"
