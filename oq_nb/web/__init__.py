@@ -40,7 +40,8 @@ def serve(queue: Queue, port: int = 0, *, interval: float = 2.0, allow_hosts: It
     try:
         from oq_nb.web.server import PageServer
     except ImportError as exc:
-        if exc.name is None or exc.name.partition(".")[0] not in _NEEDED:
+        missing = (exc.name or "").partition(".")[0]
+        if missing not in _NEEDED:
             raise
-        raise ConfigurationError(f"the web page needs {exc.name}: pip install 'oq-nb[ui]'") from exc
+        raise ConfigurationError(f"the web page needs {missing}: pip install 'oq-nb[ui]'") from exc
     return PageServer(queue, port, interval=interval, allow_hosts=allow_hosts)

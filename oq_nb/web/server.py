@@ -58,7 +58,8 @@ class PageServer:
         check_interval(interval)
         self._hosts = _check_hosts(allow_hosts)
         self._interval = float(interval)
-        self._queue = queue
+        #: Whose page it is.
+        self.queue = queue
         self._token = secrets.token_urlsafe(24)
         self._stopping = threading.Lock()
         self._failure: BaseException | None = None
@@ -107,11 +108,11 @@ class PageServer:
 
     def __repr__(self) -> str:
         state = "" if self.is_running else ", stopped"
-        return f"<PageServer {self.address} of {repr(self._queue)[1:-1]}{state}>"
+        return f"<PageServer {self.address} of {repr(self.queue)[1:-1]}{state}>"
 
     def _repr_html_(self) -> str:
         if not self.is_running:
-            return f"<div>The page of {escape(repr(self._queue)[1:-1])} is no longer served.</div>"
+            return f"<div>The page of {escape(repr(self.queue)[1:-1])} is no longer served.</div>"
         link = f'<a href="{escape(self.url)}" target="_blank" rel="noopener noreferrer">{escape(self.address)}</a>'
         base = os.environ.get("JUPYTERHUB_SERVICE_PREFIX")
         if base is not None:
@@ -121,7 +122,7 @@ class PageServer:
                 f"{escape(path)}</a> (where the server has jupyter-server-proxy)"
             )
         return (
-            f"<div>The page of {escape(repr(self._queue)[1:-1])}: {link}<br>"
+            f"<div>The page of {escape(repr(self.queue)[1:-1])}: {link}<br>"
             '<span style="opacity:.75">The link holds its key. <code>.stop()</code> ends it.</span></div>'
         )
 
@@ -156,9 +157,9 @@ class PageServer:
         looks: Looks | None = None
         try:
             asyncio.set_event_loop(loop)
-            looks = Looks(self._queue, self._interval)
+            looks = Looks(self.queue, self._interval)
             guarded = Guard(
-                make_app(self._queue, looks), token=self._token, port=self.port, allow_hosts=self._allowed_hosts()
+                make_app(self.queue, looks), token=self._token, port=self.port, allow_hosts=self._allowed_hosts()
             )
             self._server = uvicorn.Server(_config(guarded))
             loop.call_soon(self._started.set)

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from browsers import launch
 from jupyter_client import KernelManager
 from jupyter_core.utils import ensure_event_loop
-from lab import ARGUMENTS, Lab, find_chromium
+from lab import Lab
 
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 
@@ -154,7 +155,7 @@ def browser():
     playwright = pytest.importorskip("playwright.sync_api", reason="no browser: Playwright is not installed")
     with playwright.sync_playwright() as api:
         try:
-            browser = api.chromium.launch(executable_path=find_chromium(), args=ARGUMENTS)
+            browser = launch(api)
         except playwright.Error as exc:
             pytest.skip(f"no browser: Chromium cannot be started ({str(exc).splitlines()[0]})")
         yield browser
