@@ -274,7 +274,10 @@ class Worker:
         self._keeper.stop()
         if self._heartbeat is not None:
             self._heartbeat.remove()
-        self._threads, self._keeper, self._heartbeat = [], None, None
+        with self._changed:  # what handlers that do not stop still do is no longer this worker's
+            self._threads, self._heartbeat = [], None
+            self._leases.clear()
+            self._busy = 0
         self.queue._workers.discard(self)
         _started.discard(self)
         self._call_hooks("shutdown")
@@ -285,6 +288,8 @@ class Worker:
                 lambda record, now: transitions.release(record, now, lease_id=lease.lease_id), give_up=lambda: True
             )
             logger.info("task %s was handed back to pending", lease.task_id)
+        except LeaseExpiredError as exc:  # its handler came to an end just now
+            logger.debug("task %s is not handed back: %s", lease.task_id, exc)
         except OqError as exc:
             logger.warning("task %s could not be handed back, its lease will run out: %s", lease.task_id, exc)
 
@@ -318,6 +323,10 @@ class Worker:
             self._woken = True
             self._changed.notify_all()
 
+    def _ends(self) -> bool:
+        """Return whether the thread that asks has to end: after `stop`, whether or not `start` was called again."""
+        return self._stopping or threading.current_thread() not in self._threads
+
     # --- polling
 
     def _poll(self) -> None:
@@ -327,7 +336,7 @@ class Worker:
         is_out = False  # the store does not answer
         while True:
             with self._changed:
-                if self._stopping:
+                if self._ends():
                     return
                 wants_more = self._wants_more()
                 if self._woken:
@@ -356,7 +365,7 @@ class Worker:
             due = self._claims.next_due_at()
             with self._changed:
                 until = min(next_leases, next_ready if self._wants_more() else float("inf"), max(due, now + 0.05))
-                if not self._stopping and not self._woken:
+                if not self._ends() and not self._woken:
                     self._changed.wait(max(0.0, min(until - time.monotonic(), self.max_poll_seconds)))
             if due <= time.monotonic():
                 next_ready = min(next_ready, time.monotonic())
@@ -425,9 +434,9 @@ class Worker:
         loop: asyncio.AbstractEventLoop | None = None
         while True:
             with self._changed:
-                while not self._backlog and not self._stopping:
+                while not self._backlog and not self._ends():
                     self._changed.wait()
-                if self._stopping:
+                if self._ends():
                     break
                 entry = self._backlog.popleft()
                 self._busy += 1
@@ -446,7 +455,8 @@ class Worker:
                 self._claims.look_again(entry, 60)
             finally:
                 with self._changed:
-                    self._busy -= 1
+                    if threading.current_thread() in self._threads:
+                        self._busy -= 1
                     if len(self._backlog) < self.concurrency:
                         self._changed.notify_all()
         if loop is not None:
@@ -468,6 +478,9 @@ class Worker:
         with self._changed:
             self._leases[record.id] = lease
         try:
+            if self._stopping:  # it was being claimed when `stop` began
+                self._hand_back(lease)
+                return
             output, error = run_attempt(
                 self._store,
                 lease,
@@ -482,7 +495,8 @@ class Worker:
             return
         finally:
             with self._changed:
-                self._leases.pop(record.id, None)
+                if self._leases.get(record.id) is lease:  # else it was handed back, and claimed anew
+                    del self._leases[record.id]
         if error is None:
             self.tasks_completed += 1
             self._call_hooks("success", context, output)

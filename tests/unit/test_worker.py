@@ -468,6 +468,67 @@ def test_what_does_not_finish_in_time_is_handed_back_at_once(worker, fake_queue)
         assert task.result(20) == 2
 
 
+def test_a_task_claimed_while_it_stops_is_handed_back_not_begun(fake_queue):
+    """The claim's answer is on its way when `stop` begins, and comes when its patience is over."""
+    worker = oq_nb.Worker(fake_queue, "w1", max_poll_seconds=0.2)
+    began, answered, claiming = [], threading.Event(), threading.Event()
+    worker.task("t")(began.append)
+    task = fake_queue.submit("t")
+
+    def slow_claim(kind, key, when):
+        if (kind, when) == ("PUT", "after") and key == task.record.key and not claiming.is_set():
+            claiming.set()
+            assert answered.wait(20)
+
+    worker.start()
+    fake_queue.store.objects.fault = slow_claim
+    assert claiming.wait(20)
+    stopper = threading.Thread(target=worker.stop, args=(0.1,))
+    stopper.start()
+    until(lambda: not worker.is_running)
+    time.sleep(0.3)
+    answered.set()
+    stopper.join(20)
+    assert not stopper.is_alive()
+    fake_queue.store.objects.fault = None
+    assert (task.refresh().status, task.attempt, task.record.retry_count) == ("pending", 1, 0)
+    assert began == []
+
+
+def test_a_handler_that_did_not_stop_is_none_of_the_workers_business_when_it_starts_again(fake_queue):
+    worker = oq_nb.Worker(fake_queue, "w1", max_poll_seconds=0.2)
+    go, started = threading.Event(), threading.Event()
+
+    @worker.task("stuck")
+    def stuck(value, context):
+        if context.attempt == 1:
+            started.set()
+            assert go.wait(30)
+        return context.attempt
+
+    worker.task("t")(lambda value: value)
+    task = fake_queue.submit("stuck")
+    worker.start()
+    assert started.wait(20)
+    (old,) = [thread for thread in threading.enumerate() if thread.name.startswith("oq-handler-w1")]
+    worker.stop(timeout=0.05)
+    assert worker.current_tasks == []
+    worker.start()
+    try:
+        assert fake_queue.submit("t", 1).result(timeout=20) == 1, "its one place is free"
+        assert task.result(timeout=20) == 2, "the task was handed back, and run again"
+        go.set()
+        old.join(20)
+        assert not old.is_alive(), "it does not go on beside the new one"
+        assert fake_queue.submit("t", 2).result(timeout=20) == 2
+        assert "0/1 busy" in repr(worker)
+    finally:
+        go.set()
+        worker.stop()
+    assert worker.tasks_completed == 3
+    assert [str(record.status) for record in task.history()].count("completed") == 1
+
+
 def test_a_worker_registers_says_what_it_does_and_leaves_no_trace(worker, fake_queue):
     begun, gate = threading.Event(), threading.Event()
 
