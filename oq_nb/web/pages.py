@@ -121,6 +121,7 @@ def document(content: Content, now: datetime, *, name: str, root: str, version: 
 <script src="{root}static/page.js?v={version}" defer></script>
 </head>
 <body>
+<a class="skip" href="#main">Skip to the tasks</a>
 <header>
 <a class="home" href="{root}"><img src="{root}static/icon.svg?v={version}" alt="All tasks" width="24" height="24"></a>
 <span class="queue">{markup.escape(name, 300)}</span>

@@ -1,0 +1,349 @@
+"""The page of a queue in a real browser, on a real store."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from prefix_proxy import proxied
+from scene import furnish
+from test_page import EVIL, claim, report
+
+import oq_nb
+from oq_nb import model, transitions
+from oq_nb.model import TaskStatus, WorkerRecord
+
+pytestmark = pytest.mark.browser
+
+PICTURES = Path(__file__).parents[2] / "test-artifacts"
+
+
+@pytest.fixture
+def worker(queue):
+    """A worker whose tasks count slowly, or fail; some five steps a second."""
+    worker = oq_nb.Worker(queue, concurrency=2, max_poll_seconds=0.5)
+
+    @worker.task("count")
+    def count(total, context):
+        for step in range(total):
+            context.report_progress(current=step, total=total, message=f"step {step}")
+            context.raise_if_cancelled()
+            time.sleep(0.2)
+        return {"counted": total}
+
+    @worker.task("break")
+    def break_(_, context):
+        raise oq_nb.PermanentError("no such file")
+
+    with worker:
+        yield worker
+        for task in queue.list("running"):
+            task.cancel()
+
+
+def picture(page, name):
+    PICTURES.mkdir(exist_ok=True)
+    page.screenshot(path=PICTURES / f"{name}.png", full_page=True)
+
+
+def is_silent(page):
+    """Return whether the browser had nothing to complain of, and asked nobody but the page's own server."""
+    origin = "/".join(page.url.split("/")[:3])
+    strangers = [url for url in page.requested if not url.startswith((f"{origin}/", "data:,"))]
+    assert strangers == []
+    assert page.dialogs == []
+    assert [said for said in page.said if "favicon" not in said[1]] == []
+    return True
+
+
+def test_bars_move_by_themselves_and_cancel_works(queue, worker, serve, open_page, until):
+    task = queue.submit("count", 300)
+    page = open_page(serve(queue).url)
+    bar = page.locator(f'[data-key="{task.id}"] progress')
+    bar.wait_for(timeout=15000)
+
+    def value():
+        return float(bar.get_attribute("value") or 0)
+
+    # A person with a keyboard has the link of the task under way, and sees the bar move.
+    page.locator(f'[data-key="{task.id}"] a').focus()
+    seen = [value()]
+    for _ in range(3):
+        until(lambda: value() > seen[-1])
+        seen.append(value())
+    assert page.evaluate("document.activeElement.getAttribute('href')") == f"task/{task.id}"
+    other = queue.submit("unknown")
+    page.locator(f'[data-key="{other.id}"]').wait_for(timeout=15000)
+    assert page.evaluate("document.activeElement.getAttribute('href')") == f"task/{task.id}"
+    assert page.locator("#state").inner_text() == "Live"
+    page.keyboard.press("Enter")
+
+    page.wait_for_url(f"**/task/{task.id}")
+    page.locator("summary").click()
+    bar = page.locator("main progress")
+    before = value()
+    points = page.locator("polyline").get_attribute("points")
+    until(lambda: value() > before)
+    until(lambda: page.locator("polyline").get_attribute("points") != points)
+    assert page.locator("details").get_attribute("open") is not None  # what was unfolded stays so
+    page.get_by_role("button", name="Cancel").click()
+    page.get_by_text("Asked to stop: ").wait_for(timeout=15000)
+    page.get_by_role("button", name="Retry").wait_for(timeout=20000)
+    assert "stopped at" in page.locator("main").inner_text()
+    assert task.refresh().status is TaskStatus.CANCELLED
+    picture(page, "ui-cancelled")
+    page.get_by_role("button", name="Retry").click()
+    page.get_by_text("It is pending again").wait_for(timeout=15000)
+    page.get_by_role("button", name="Cancel").wait_for(timeout=15000)
+    bar.wait_for(timeout=15000)
+    assert page.url.endswith(f"/task/{task.id}")
+    assert is_silent(page)
+
+
+def test_what_goes_wrong_is_said(queue, worker, serve, open_page):
+    failed = queue.submit("break")
+    served = serve(queue)
+    page = open_page(served.url)
+    page.get_by_role("link", name=failed.id[:8]).click()
+    page.get_by_text("Last error: ").wait_for(timeout=15000)
+    assert "no such file" in page.locator("main").inner_text()
+    page.get_by_label("Task").fill("ffffffffffff")
+    page.keyboard.press("Enter")
+    page.get_by_text("There is no task whose id begins with").wait_for(timeout=10000)
+    page.go_back()
+    page.get_by_role("button", name="Retry").wait_for()
+    served.stop()
+    page.get_by_text("Not refreshed since").wait_for(timeout=15000)
+    assert "no such file" in page.locator("main").inner_text()  # the last known state stays
+
+
+def make_hostile(queue):
+    """Fill a queue with text that would act if it could; return its tasks."""
+
+    def add():
+        record = queue._new_record("x").evolve(task_type=EVIL, input={EVIL: EVIL}, timeout_seconds=3600)
+        return oq_nb.Task(queue, queue.store.create(record))
+
+    def change(task, transition, **arguments):
+        queue.store.update(task.id, lambda r, now: transition(r, now, **arguments))
+
+    running, failed, done, cancelled = add(), add(), add(), add()
+    report(queue, running, claim(queue, running, EVIL), percent=45, message=EVIL, unit=EVIL, rate=2.0)
+    lease = claim(queue, failed)
+    change(failed, transitions.fail, lease_id=lease, error="Traceback:\n  x\n" + EVIL)
+    lease = claim(queue, done)
+    change(done, transitions.complete, lease_id=lease, output={EVIL: EVIL})
+    queue.cancel(cancelled.id, EVIL, by=EVIL)
+    now = queue.store.clock.stamp()
+    worker = WorkerRecord(worker_id=EVIL, started_at=now, last_heartbeat=now, task_types=[EVIL], current_tasks=[EVIL])
+    queue.store.objects.put(model.worker_key("w"), worker.to_bytes())
+    return running, failed, done, cancelled
+
+
+def test_hostile_text_is_shown_as_text(queue, serve, open_page):
+    tasks = make_hostile(queue)
+    page = open_page(serve(queue).url)
+    page.get_by_role("combobox", name="Type").select_option(index=1)
+    page.get_by_role("button", name="Show").click()
+    page.wait_for_url("**type=**")
+    addresses = [page.url, page.url.partition("?")[0], *(page.url.partition("?")[0] + f"task/{t.id}" for t in tasks)]
+    for number, address in enumerate(addresses):
+        if page.url != address:
+            page.goto(address)
+        page.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true })")
+        with page.expect_response(lambda answer, address=address: answer.url == address):  # the script refreshes it
+            pass
+        page.wait_for_timeout(100)
+        text = page.locator("body").inner_text()
+        assert "<script>alert(1)</script><img src=" in text, address
+        for char in "\u202e\u2066\x1b\x07":
+            assert char not in text, address
+        inside = page.evaluate(
+            "() => [...document.querySelectorAll('*')].filter(e => (e.tagName === 'SCRIPT' && e.src === '')"
+            " || (e.tagName === 'IMG' && !e.src.includes('static/icon.svg'))"
+            " || ['IFRAME', 'STYLE', 'OBJECT'].includes(e.tagName)"
+            " || e.getAttributeNames().some(n => n.startsWith('on'))).map(e => e.outerHTML)"
+        )
+        assert inside == [], address
+        picture(page, f"ui-hostile-{number}")
+    assert is_silent(page)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_fits_a_phone_in_light_and_dark(queue, serve, open_page, scheme):
+    story = furnish(queue)
+    make_hostile(queue)
+    page = open_page(serve(queue).url, width=360, height=740, color_scheme=scheme)
+    page.locator("main progress").first.wait_for()
+    fits = "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
+    assert page.evaluate(fits)
+    picture(page, f"ui-phone-{scheme}")
+    page.goto(page.url + f"task/{story.id}")
+    page.locator("svg").wait_for()
+    page.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true })")
+    assert page.evaluate(fits)
+    picture(page, f"ui-phone-task-{scheme}")
+    # Text stands out from what is behind it (WCAG: 4.5 to 1), muted text and links included.
+    worst = page.evaluate(
+        """() => {
+          const rgb = (text) => text.match(/[\\d.]+/g).map(Number);
+          const light = ([r, g, b]) => [r, g, b].map((c) => c / 255)
+            .map((c) => (c <= .04045 ? c / 12.92 : ((c + .055) / 1.055) ** 2.4))
+            .reduce((sum, c, n) => sum + c * [.2126, .7152, .0722][n], 0);
+          const back = rgb(getComputedStyle(document.body).backgroundColor);
+          const all = 'main a, main .muted, main dt, main p, header span';
+          const ratios = [...document.querySelectorAll(all)].map((e) => {
+            let opacity = 1;
+            for (let at = e; at; at = at.parentElement) opacity *= getComputedStyle(at).opacity;
+            const mix = (c, n) => c * opacity + back[n] * (1 - opacity);
+            const text = rgb(getComputedStyle(e).color).slice(0, 3).map(mix);
+            const [high, low] = [light(text), light(back)].sort((a, b) => b - a);
+            return (high + .05) / (low + .05);
+          });
+          return Math.min(...ratios);
+        }"""
+    )
+    assert worst >= 4.5
+    assert is_silent(page)
+
+
+def test_what_a_screen_reader_is_told(queue, serve, open_page):
+    story = furnish(queue)
+    page = open_page(serve(queue).url)
+    for role in ("banner", "main", "contentinfo", "search"):
+        assert page.get_by_role(role).count() == 1, role
+    bar = page.get_by_role("progressbar", name=re.compile("64%"))
+    bar.wait_for()
+    assert bar.get_attribute("aria-valuetext").startswith("64% (25/40)")
+    assert page.get_by_role("table", name=re.compile("Running and waiting")).count() == 1
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.getAttribute('href')") == "#main"
+    page.goto(page.url + f"task/{story.id}")
+    page.get_by_role("img", name=re.compile("Progress of task")).wait_for()
+    assert page.get_by_role("heading", level=1).count() == 1
+    assert page.get_by_role("progressbar", name=re.compile("train_model")).count() == 1
+    assert page.title().startswith("64% train_model")
+
+
+def test_without_scripts_it_is_a_page_with_a_link_to_refresh_it(queue, serve, open_page):
+    task = queue.submit("count", 9)
+    page = open_page(serve(queue).url, java_script_enabled=False)
+    page.get_by_role("link", name=task.id[:8]).click()
+    report(queue, task, claim(queue, task), percent=37)
+    for _ in range(20):
+        if page.get_by_text("37%").count():
+            break
+        time.sleep(0.3)
+        page.get_by_role("link", name="Refresh").click()
+    assert page.get_by_text("37%").count()
+    page.get_by_role("button", name="Cancel").click()
+    page.get_by_text("Asked to stop: ").wait_for()
+    assert page.url.endswith(f"/task/{task.id}")
+    assert task.refresh().record.cancel_requested
+    assert is_silent(page)
+
+
+@contextmanager
+def foreign_site(html):
+    """Give the address of a page of somebody else's, on this machine."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.end_headers()
+            self.wfile.write(html.encode())
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    thread.start()
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "evil.example"])
+def test_a_foreign_page_can_neither_see_nor_change_anything(queue, serve, open_page, host):
+    task = queue.submit("t")
+    served = serve(queue)
+    page = open_page(served.url)
+    attack = f"""<iframe id="frame" src="{served.address}"></iframe>
+      <form id="form" method="post" target="hidden" action="{served.address}task/{task.id}/cancel"></form>
+      <iframe name="hidden"></iframe>
+      <script>
+        const said = [];
+        const tell = (name) => (what) => said.push(name + ": " + what);
+        const address = "{served.address}";
+        const options = {{ credentials: "include", method: "POST" }};
+        Promise.allSettled([
+          fetch(address, {{ credentials: "include" }}).then((a) => a.text()).then(tell("read"), tell("refused")),
+          fetch(address + "task/{task.id}/cancel", options).then(tell("sent"), tell("refused")),
+          fetch(address + "task/{task.id}/cancel", {{ ...options, mode: "no-cors" }}).then(() => 0),
+          fetch("/task/{task.id}", {{ credentials: "include" }}).then(() => 0),
+        ]).then(() => {{
+          document.getElementById("form").submit();
+          setTimeout(() => {{ document.title = said.join("; "); }}, 700);
+        }});
+      </script>"""
+    with foreign_site(attack) as port:
+        page.goto(f"http://{host}:{port}/")
+        page.wait_for_function("document.title !== ''")
+        assert page.title().count("refused") == 2, page.title()
+        frames = [frame for frame in page.frames if frame != page.main_frame]
+        assert task.id not in " ".join(frame.content() for frame in frames)
+        # A name that was made to lead to this machine (DNS rebinding).
+        answer = page.goto(f"http://evil.example:{served.port}/")
+        assert answer.status == 403
+        assert "Not under this name" in page.locator("main").inner_text()
+    assert task.refresh().status is TaskStatus.PENDING
+
+
+def test_a_link_on_another_site_leads_in(queue, serve, open_page):
+    # As from a notebook at another address: the cookie is SameSite=Strict, and has to be there after all.
+    queue.submit("t")
+    served = serve(queue)
+    with foreign_site(f'<a href="{served.url}">the tasks</a>') as port:
+        page = open_page(f"http://notebook.example:{port}/")
+        page.get_by_role("link", name="the tasks").click()
+        page.wait_for_url(served.address)
+        page.get_by_text("1 pending").wait_for()
+    assert [said for said in page.said if "favicon" not in said[1]] == []
+
+
+def test_in_a_frame_behind_jupyters_proxy(queue, worker, serve, open_page, until):
+    task = queue.submit("count", 100)
+    served = serve(queue)
+    with proxied(served.port, f"/user/ada/proxy/{served.port}/") as address:
+        page = open_page(f"{address}?{served.url.partition('?')[2]}")
+        page.wait_for_url(address)
+        page.get_by_role("link", name=task.id[:8]).click()
+        bar = page.locator("main progress")
+        bar.wait_for(timeout=15000)
+        before = float(bar.get_attribute("value") or 0)
+        until(lambda: float(bar.get_attribute("value") or 0) > before)
+        page.get_by_role("link", name="All tasks").click()
+        page.wait_for_url(address)
+        assert is_silent(page)
+        page.goto(address.partition("/user")[0] + "/lab")  # of the same origin, as JupyterLab
+        page.evaluate(
+            "address => { const frame = document.createElement('iframe'); frame.src = address;"
+            " document.body.replaceChildren(frame); }",
+            address,
+        )
+        frame = page.frame_locator("iframe")
+        frame.get_by_text("1 running").wait_for(timeout=15000)
+        frame.get_by_role("link", name=task.id[:8]).click()
+        frame.get_by_role("button", name="Cancel").click()
+        frame.get_by_text("Asked to stop: ").wait_for(timeout=15000)
+        until(lambda: task.refresh().status is TaskStatus.CANCELLED)
