@@ -480,8 +480,8 @@ def test_a_task_claimed_while_it_stops_is_handed_back_not_begun(fake_queue):
             claiming.set()
             assert answered.wait(20)
 
-    worker.start()
     fake_queue.store.objects.fault = slow_claim
+    worker.start()
     assert claiming.wait(20)
     stopper = threading.Thread(target=worker.stop, args=(0.1,))
     stopper.start()
