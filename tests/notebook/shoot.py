@@ -1,0 +1,94 @@
+"""Take the picture of the documentation, in a real JupyterLab:
+
+    python tests/notebook/shoot.py docs/images/widget.png [--dark] [--states]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+from pathlib import Path
+
+from lab import ARGUMENTS, Lab, find_chromium, run_all, wait_until_run
+from playwright.sync_api import sync_playwright
+
+HERE = Path(__file__).resolve().parent
+PREPARE = """
+import sys, time, oq_nb
+queue = oq_nb.connect()
+worker = oq_nb.Worker(queue, "worker-1", concurrency=3, progress_throttle_seconds=0.25)
+@worker.task("train")
+def train(task_input, context):
+    for epoch in oq_nb.track(range(task_input), desc="epochs", throttle_seconds=0.25):
+        time.sleep(0.1)
+    return {"accuracy": 0.943, "epochs": task_input}
+@worker.task("resize")
+def resize(task_input, context):
+    for image in range(1, task_input + 1):
+        context.report_progress(current=image, total=task_input, unit="img", rate=20.0,
+            message=f"holiday/img-{image:04}.jpg", throttle_seconds=0.25)
+        context.raise_if_cancelled()
+        time.sleep(0.05)
+    return {"images": task_input}
+@worker.task("load")
+def load(task_input, context):
+    raise oq_nb.PermanentError("data/part-0007.parquet is not a Parquet file")
+worker.start()
+done = queue.submit_many("resize", [20, 30, 40])
+bad = queue.submit("load", "data/part-0007.parquet")
+oq_nb.wait([*done, bad], 60)
+"""
+MORE = "more = queue.submit_many('resize', [700, 600, 500])\n"
+STAGE = f"import sys; sys.path.insert(0, {str(HERE)!r})\nimport oq_nb, staged\nqueue = oq_nb.connect()\n" + (
+    "tasks = staged.stage(queue)"
+)
+
+
+def main() -> None:
+    """Start JupyterLab on an embedded store of its own, run the cells, take the picture."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--dark", action="store_true", help="with JupyterLab's dark theme")
+    parser.add_argument("--states", action="store_true", help="a task in every state instead")
+    options = parser.parse_args()
+    if options.states:
+        cells = [STAGE, *(f"tasks[{name!r}].widget()" for name in _states()), "queue.widget()"]
+    else:
+        cells = [PREPARE, "task = queue.submit('train', 200)\ntask.widget()", MORE + "queue.widget()"]
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        os.environ["OQ_LOCAL_DIR"] = str(Path(folder) / "local")
+        lab = Lab(Path(folder), cells, theme="JupyterLab Dark" if options.dark else "JupyterLab Light")
+        browser = playwright.chromium.launch(executable_path=find_chromium(), args=ARGUMENTS)
+        try:
+            page = browser.new_page(viewport={"width": 1180, "height": 4000 if options.states else 1250})
+            lab.open(page)
+            page.evaluate("() => jupyterapp.commands.execute('application:toggle-left-area')")
+            run_all(page)
+            wait_until_run(page, len(cells))
+            page.wait_for_timeout(8000)
+            outputs = page.locator(".jp-OutputArea-child")
+            boxes = [box for n in range(outputs.count()) if (box := outputs.nth(n).bounding_box())]
+            boxes = boxes[-len(cells) + 1 :]
+            options.out.parent.mkdir(parents=True, exist_ok=True)
+            first, last = boxes[0], boxes[-1]
+            clip = {"x": first["x"] + 60, "y": first["y"] - 34, "width": 1000.0, "height": 0.0}
+            clip["height"] = last["y"] + last["height"] - clip["y"] + 8
+            page.screenshot(path=options.out, clip=clip)
+        finally:
+            browser.close()
+            lab.stop()
+            from oq_nb import local
+
+            local.stop()
+    print(f"{options.out}, {options.out.stat().st_size:,} bytes")
+
+
+def _states() -> list[str]:
+    from staged import STATES
+
+    return list(STATES)
+
+
+if __name__ == "__main__":
+    main()
