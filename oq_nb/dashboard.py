@@ -79,11 +79,12 @@ class QueueWidget(live.LiveDisplay):
         # Apart from what changes every second, so that what the user has unfolded stays so.
         self._more_box = self._own(widgets.HTML(layout=wide, style=style))
         self._said = self._own(widgets.HTML(layout=widgets.Layout(width="auto", flex="1 1 auto"), style=style))
-        slim = widgets.Layout(width="auto", max_width="24em", flex="0 0 auto")
-        self._types = self._own(widgets.Dropdown(description="Type", options=[("all types", "")], layout=slim))
+        slim = widgets.Layout(width="auto", max_width="24em", flex="0 0 auto", margin="2px 1em 2px 0")
+        like: dict[str, Any] = {"layout": slim, "style": {"description_width": "initial"}}
+        self._types = self._own(widgets.Dropdown(description="Type", options=[("all types", "")], **like))
         statuses = [("all", _ALL), ("ended", _ENDED), *((status.value, status.value) for status in TaskStatus)]
-        self._statuses = self._own(widgets.Dropdown(description="Status", options=statuses, layout=slim))
-        self._tasks = self._own(widgets.Dropdown(description="Task", options=[("select one …", "")], layout=slim))
+        self._statuses = self._own(widgets.Dropdown(description="Status", options=statuses, **like))
+        self._tasks = self._own(widgets.Dropdown(description="Task", options=[("select one …", "")], **like))
         narrow = widgets.Layout(width="auto", flex="0 0 auto")
         self._back = self._own(widgets.Button(description="‹ Previous", layout=narrow))
         self._next = self._own(widgets.Button(description="Next ›", layout=narrow))
@@ -280,7 +281,7 @@ class _Detail:
         record = versions[-1]
         reported = [version.progress for version in versions if version.progress is not None]
         last = reported[-1] if reported else None
-        more = markup.error_html(record) + markup.output_html(record) + markup.history_svg(versions)
+        more = markup.more_html(record) + markup.history_svg(versions)
         return markup.task_html(record, now, last_progress=last, is_live=True), more
 
 

@@ -17,6 +17,8 @@ Invariants:
   none is left the thread ends.
 * A display that is over becomes plain HTML at once; its models live on until it is dropped, because a page that was
   reloaded still shows them.
+* A cell is over only when what is known has been drawn (`settle`), half a second at most: what executes a notebook
+  without a browser takes no message of a cell that is over.
 
 Imports of the package: none but `text`. ipywidgets and IPython are imported when something is shown.
 """
@@ -33,7 +35,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-__all__ = ["LiveDisplay", "browser", "in_kernel", "is_ticking", "show_static", "wake", "weakly"]
+__all__ = ["LiveDisplay", "browser", "in_kernel", "is_ticking", "settle", "show_static", "wake", "weakly"]
 
 logger = logging.getLogger("oq_nb.widget")
 
@@ -41,6 +43,7 @@ T = TypeVar("T")
 
 _TICK_SECONDS = 1.0
 _SHORTEST_SECONDS = 0.2
+_SETTLE_SECONDS = 0.5
 _MIME = "application/vnd.jupyter.widget-view+json"
 
 
@@ -81,6 +84,8 @@ class _Remains:
         self.html = ""
         self.text = ""
         self.is_static = False
+        #: Added when it is put away before it was over.
+        self.farewell = '<div style="opacity:.75">No longer refreshed: <code>.widget()</code> shows it again.</div>'
 
     def run(self, function: Callable[[], T]) -> T:
         """Call a function so that its messages belong to the present cell; from the thread that draws alone."""
@@ -97,7 +102,7 @@ class _Remains:
 
     def put_away(self) -> None:
         if not self.is_static and self.display_ids:
-            self.html += '<div style="opacity:.75">No longer refreshed: <code>.widget()</code> shows it again.</div>'
+            self.html += self.farewell
             self.publish()
         for model in self.models:
             model.close()
@@ -137,9 +142,13 @@ class _Cell:
         if shell is not self._shell:
             self._shell = shell
             shell.events.register("pre_run_cell", self._begin)
+            shell.events.register("post_run_cell", self._end)
 
     def _begin(self, *_: object) -> None:
         self.context = contextvars.copy_context()
+
+    def _end(self, *_: object) -> None:
+        settle()
 
 
 _cell = _Cell()
@@ -150,7 +159,7 @@ class _Ticker:
 
     def __init__(self) -> None:
         # Displays are dropped at any moment in any thread, also inside a lock: only a SimpleQueue may be told of it.
-        self._bell: queue.SimpleQueue[_Remains | None] = queue.SimpleQueue()
+        self._bell: queue.SimpleQueue[_Remains | threading.Event | None] = queue.SimpleQueue()
         self._lock = threading.Lock()  # guards the next three
         self._displays: list[weakref.ref[LiveDisplay]] = []
         self._remains: list[_Remains] = []
@@ -174,22 +183,39 @@ class _Ticker:
         """Have the models of a display closed that is no more."""
         self._bell.put(remains)
 
+    def settle(self, timeout: float) -> None:
+        """Have everything drawn that is known now, and wait until it has been."""
+        thread, is_drawn = self.thread, threading.Event()
+        if thread is None or thread is threading.current_thread():
+            return
+        self._bell.put(is_drawn)
+        deadline = time.monotonic() + timeout
+        while thread.is_alive() and not is_drawn.wait(0.02) and time.monotonic() < deadline:
+            pass
+
     def _run(self) -> None:
+        waiting: list[threading.Event] = []
         while True:
             is_busy = self._draw_all()
-            drawn = time.monotonic()
-            rung: list[_Remains | None] = []
-            try:
-                rung.append(self._bell.get(timeout=_TICK_SECONDS if is_busy else None))
-                time.sleep(max(0.0, drawn + _SHORTEST_SECONDS - time.monotonic()))
-                while True:
-                    rung.append(self._bell.get_nowait())
-            except queue.Empty:
-                pass
+            for event in waiting:
+                event.set()
+            rung = self._listen(_TICK_SECONDS if is_busy else None, time.monotonic() + _SHORTEST_SECONDS)
             for dead in rung:
-                if dead is not None and not self._put_away(dead):
+                if isinstance(dead, _Remains) and not self._put_away(dead):
                     return
+            waiting = [event for event in rung if isinstance(event, threading.Event)]
             del rung
+
+    def _listen(self, timeout: float | None, earliest: float) -> list[_Remains | threading.Event | None]:
+        """Return what the bell was rung with: at the earliest then, or as soon as somebody waits for a drawing."""
+        rung: list[_Remains | threading.Event | None] = []
+        try:
+            rung.append(self._bell.get(timeout=timeout))
+            while not isinstance(rung[-1], threading.Event):
+                rung.append(self._bell.get(timeout=max(0.0, earliest - time.monotonic())))
+        except queue.Empty:
+            pass
+        return rung
 
     def _draw_all(self) -> bool:
         """Draw every display; return whether any will want it again."""
@@ -226,6 +252,11 @@ _ticker = _Ticker()
 def wake() -> None:
     """Draw what is shown soon."""
     _ticker.set()
+
+
+def settle(timeout: float = _SETTLE_SECONDS) -> None:
+    """Wait until what is shown is drawn as it is known; at most so many seconds, and none in the drawing thread."""
+    _ticker.settle(timeout)
 
 
 def is_ticking() -> bool:

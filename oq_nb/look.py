@@ -283,6 +283,10 @@ class Looker:
             self._read(self._not_vouched_for(open_ids, index))
         else:
             self._read([task_id for task_id in open_ids if self._etag(task_id) != _etag(listing.get(task_id))])
+            # An entry may lead nowhere: its task was deleted, or is about to be written. It is not counted.
+            for task_id in open_ids:
+                if task_id not in listing:
+                    self.seen.setdefault(task_id, None)
             self._total = len(listing)
             self._read_ended(listing, set(in_index))
         self._make_overview(index, in_index)

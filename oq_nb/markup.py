@@ -27,7 +27,9 @@ __all__ = [
     "counts_html",
     "error_html",
     "escape",
+    "group_html",
     "history_svg",
+    "more_html",
     "output_html",
     "progress_html",
     "task_html",
@@ -46,10 +48,20 @@ TONES = {
     "warning": "#a35a00",
     "off": "#75707a",
 }
+#: Of a bar where the page says that it is dark: with the ones above browsers draw a white track there.
+_DARK_TONES = {
+    "waiting": "#9a95a0",
+    "running": "#4a9be8",
+    "good": "#3fb950",
+    "bad": "#f0625f",
+    "warning": "#d98a20",
+    "off": "#9a95a0",
+}
 _SIGNS = {"waiting": "○", "running": "▶", "good": "✓", "bad": "✗", "warning": "⚠", "off": "–"}
 _MUTED = "opacity:.75"
 _WRAP = "overflow-wrap:anywhere"
 _CELL = "text-align:left;padding:.15em .8em .15em 0;vertical-align:top"
+_COLUMNS = {"Status": "9em", "Type": "12%", "Task": "6em", "Progress": "", "Remark": "22%", "Changed": "9em"}
 _ERROR_CHARS = 10_000
 _OUTPUT_CHARS = 2_000
 
@@ -84,9 +96,8 @@ def bar(percent: int | None, tone: str = "running", *, said: str = "") -> str:
     value = "" if percent is None else f' value="{int(percent)}"'
     spoken = f' aria-valuetext="{html.escape(said)}"' if said else ""
     text = "" if percent is None else f"{int(percent)}%"
-    return (
-        f'<progress max="100"{value}{spoken} style="width:100%;height:1em;accent-color:{TONES[tone]}">{text}</progress>'
-    )
+    colour = f"accent-color:{TONES[tone]};accent-color:light-dark({TONES[tone]},{_DARK_TONES[tone]})"
+    return f'<progress max="100"{value}{spoken} style="width:100%;height:1em;{colour}">{text}</progress>'
 
 
 def task_html(
@@ -144,7 +155,7 @@ def state_line(
         said, drawn = f"stopped at {last_progress.percent}%", bar(last_progress.percent, state.tone)
     else:
         return f"{pill(state)} {name}"
-    return f'<label style="display:block">{pill(state)} {name} <span>{said}</span><br>{drawn}</label>'
+    return f'<label style="display:block">{pill(state)} {name} · <span>{said}</span><br>{drawn}</label>'
 
 
 def _facts(record: TaskRecord, progress: Progress | None, now: datetime, *, is_live: bool) -> list[str]:
@@ -171,6 +182,12 @@ def _facts(record: TaskRecord, progress: Progress | None, now: datetime, *, is_l
 
 def _when(instant: datetime, now: datetime, *, is_live: bool) -> str:
     return view.ago(instant, now) if is_live else f"{instant:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def more_html(record: TaskRecord) -> str:
+    """Return a task's error and output, to stand below `task_html`; nothing when it has neither."""
+    more = error_html(record) + output_html(record)
+    return f'<div style="padding-left:calc(4px + .8em);max-width:46em">{more}</div>' if more else ""
 
 
 def error_html(record: TaskRecord) -> str:
@@ -251,7 +268,7 @@ def task_row(record: TaskRecord, now: datetime, *, is_live: bool = True, link: s
         line = view.progress_line(progress) if progress is not None else "no report yet"
         percent = progress.percent if progress is not None else None
         drawn = f"{bar(percent, state.tone, said=line)}<br>{html.escape(line)}"
-        middle = f'<label style="display:block;min-width:11em">{drawn}</label>'
+        middle = f'<label style="display:block">{drawn}</label>'
         remark = escape(progress.message, 120) if progress is not None and progress.message else ""
     elif record.status is TaskStatus.PENDING:
         middle = html.escape(state.notes[0]) if state.notes else ""
@@ -262,14 +279,16 @@ def task_row(record: TaskRecord, now: datetime, *, is_live: bool = True, link: s
     if record.status is TaskStatus.RUNNING and state.notes:
         remark = html.escape(shorten(state.notes[0], 120))
     cell = f'style="{_CELL};white-space:nowrap"'
-    wide = f'style="{_CELL};overflow-wrap:break-word;max-width:16em"'
+    wide = f'style="{_CELL};{_WRAP}"'
     name, mark = f'<code title="{record.id}">{record.id[:8]}</code>', ""
     if link is not None:
         name, mark = f'<a href="{html.escape(link.format(record.id))}">{name}</a>', f' data-key="{record.id}"'
+    said = f'<td {wide}>{middle}</td><td {wide}><span dir="auto">{remark}</span></td>'
+    if record.status is not TaskStatus.RUNNING:  # there is no bar
+        said = f'<td {wide} colspan="2">{middle}<span dir="auto">{remark}</span></td>'
     return (
         f"<tr{mark}><td {cell}>{pill(state)}</td><td {wide}><bdi>{escape(record.task_type, 60)}</bdi></td>"
-        f"<td {cell}>{name}</td><td {wide}>{middle}</td>"
-        f'<td {wide}><span dir="auto">{remark}</span></td>'
+        f"<td {cell}>{name}</td>{said}"
         f"<td {cell}>{_when(record.updated_at, now, is_live=is_live)}</td></tr>"
     )
 
@@ -286,13 +305,13 @@ def tasks_html(
     """Return tasks as a table; ``caption`` is not escaped; ``link`` as for `task_row`."""
     rows = "".join(task_row(record, now, is_live=is_live, link=link) for record in records)
     head = "".join(
-        f'<th scope="col" style="text-align:left;padding-right:.8em">{name}</th>'
-        for name in ("Status", "Type", "Task", "Progress", "Remark", "Changed")
+        f'<th scope="col" style="text-align:left;padding:0 .8em 0 0{f";width:{width}" if width else ""}">{name}</th>'
+        for name, width in _COLUMNS.items()
     )
     body = rows or f'<tr><td colspan="6" style="text-align:left;{_MUTED}">none</td></tr>'
     return (
-        f'<table style="border-collapse:collapse;width:100%;line-height:1.5">'
-        f'<caption style="text-align:left;{_MUTED}">{caption}</caption>'
+        f'<table style="border-collapse:collapse;width:100%;table-layout:fixed;line-height:1.5">'
+        f'<caption style="text-align:left;padding-top:.5em;{_MUTED}">{caption}</caption>'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
     )
 
@@ -334,6 +353,28 @@ def worker_html(worker: WorkerRecord, *, is_running: bool, concurrency: int) -> 
         f"<div>{pill(state)} <b>worker <bdi>{escape(worker.worker_id, 80)}</bdi></b></div>"
         f"<div>{len(current)} of {concurrency} busy · {worker.tasks_completed:,} completed · "
         f"{worker.tasks_failed:,} failed</div><div>Handles: {types}</div>{runs}{hint}"
+    )
+
+
+# --- several tasks that are waited for
+
+
+def group_html(counts: Mapping[str, int], total: int, seconds: float) -> str:
+    """Return a bar for a group of tasks.
+
+    Args:
+        counts: tasks by status; ``deleted`` for those that are gone.
+        total: tasks of the group.
+        seconds: since it has been waited for.
+    """
+    done, line = view.group_line(counts, total, seconds)
+    bad = counts.get("failed", 0) + counts.get("expired", 0)
+    state = view.Situation("done", "bad" if bad else "good") if done == total else view.Situation("waiting", "running")
+    percent = done * 100 // total if total else 100
+    return (
+        f'<div style="border-left:4px solid {TONES[state.tone]};padding:.1em 0 .1em .8em;margin:.2em 0;max-width:46em;'
+        f'line-height:1.6"><label style="display:block">{pill(state)} {html.escape(line)}<br>'
+        f"{bar(percent, state.tone, said=line)}</label></div>"
     )
 
 

@@ -195,8 +195,4 @@ class Task:
             self.widget()._ipython_display_()
 
     def _repr_html_(self) -> str:
-        return (
-            markup.task_html(self.record, self.queue.now())
-            + markup.error_html(self.record)
-            + markup.output_html(self.record)
-        )
+        return markup.task_html(self.record, self.queue.now()) + markup.more_html(self.record)

@@ -5,6 +5,7 @@ Text that came from a bucket is untrusted: everything here returns it through `t
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -16,6 +17,7 @@ __all__ = [
     "ago",
     "duration",
     "first_line",
+    "group_line",
     "progress_line",
     "progress_parts",
     "situation",
@@ -27,6 +29,7 @@ __all__ = [
 
 _STALLED_SECONDS = 30.0  # without an update, at the least
 _STALLED_ITEMS = 5.0  # or so many times as long as an item takes
+_ENDS_TO_NAME = ("failed", "expired", "cancelled", "deleted")  # of a group: the others are good, or to come
 
 
 def duration(seconds: float) -> str:
@@ -226,6 +229,20 @@ def status_lines(record: TaskRecord, now: datetime) -> list[str]:
         first, *rest = printable(record.last_error, keep_newlines=True).strip().splitlines() or [""]
         lines += [f"Error: {first}", *(f"  {line}" for line in rest)]
     return lines
+
+
+def group_line(counts: Mapping[str, int], total: int, seconds: float) -> tuple[int, str]:
+    """Return how many of a group have ended, and the group in a line.
+
+    Args:
+        counts: tasks by status; ``deleted`` for those that are gone.
+        total: tasks of the group.
+        seconds: since it has been waited for.
+    """
+    done = sum(count for name, count in counts.items() if name not in ("pending", "running"))
+    named = [f"{counts[name]:,} {name}" for name in ("running", *_ENDS_TO_NAME) if counts.get(name)]
+    noun = "task" if total == 1 else "tasks"
+    return done, ", ".join([f"{done:,} of {total:,} {noun}", *named, duration(seconds)])
 
 
 def version_line(number: int, record: TaskRecord, before: TaskRecord | None) -> str:

@@ -2,13 +2,15 @@
 
 They have the names and manners of `concurrent.futures`. The tasks go on whatever happens to who waits.
 
-Imports of the package: `errors`, `model`, `store`, `look`, `watch`; `notebook_bar` when a bar is shown.
+Imports of the package: `errors`, `model`, `store`, `look`, `watch`, `waitbar`.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -16,13 +18,15 @@ from oq_nb.errors import ConfigurationError, StorageDeniedError, TaskNotFoundErr
 from oq_nb.look import Looker
 from oq_nb.model import TaskStatus
 from oq_nb.store import Held
-from oq_nb.text import printable, shorten
+from oq_nb.waitbar import WaitBar, group_bar, task_bar
 from oq_nb.watch import TaskState, TaskWatch
 
 if TYPE_CHECKING:
     from oq_nb.task import Task
 
 __all__ = ["DoneAndNotDone", "MapResults", "as_completed", "wait"]
+
+logger = logging.getLogger("oq_nb.watch")
 
 _INTERVAL_SECONDS = (0.1, 0.5)  # of a look at a few tasks, at many
 _MANY = 8
@@ -110,14 +114,14 @@ def wait_for(task: Task, timeout: float | None, *, progress: bool) -> None:
     deadline = _deadline(timeout)
     if timeout is not None and timeout <= 0:
         task.refresh()  # asked for what is known now
-    shown = _OneBar(task) if progress else None
+    shown = task_bar(task) if progress else None
     with task.queue.watcher.watch(task, interval=_INTERVAL_SECONDS[0], longest=_LONGEST_SECONDS) as watch:
         try:
             while True:
                 state = watch.state
                 _take_over(task, state)
                 if shown is not None:
-                    shown.show(task)
+                    shown.show()
                 if state.is_gone:
                     raise TaskNotFoundError(f"task {task.id} is gone from the bucket", task_id=task.id)
                 if task.is_done:
@@ -225,7 +229,7 @@ class _Group:
         self._news = threading.Event()
         self._open: list[tuple[Task, TaskWatch]] = []
         self._ready: list[Task] = []
-        self._bar: _GroupBar | None = None
+        self._bar: WaitBar | None = None
 
     def __enter__(self) -> _Group:
         if self.timeout is not None and self.timeout <= 0:
@@ -238,16 +242,17 @@ class _Group:
             watches = watcher.watch_many(own, interval=interval, longest=_LONGEST_SECONDS, signal=self._news)
             self._open += zip(own, watches, strict=True)
         if self._progress:
-            self._bar = _GroupBar(len(self.tasks))
+            self._bar = group_bar(self.count, len(self.tasks))
         return self
 
     def __exit__(self, *exc: object) -> None:
-        for _, watch in self._open:
-            watch.close()
-        self._open = []
+        self._show()
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+        for _, watch in self._open:
+            watch.close()
+        self._open = []
 
     def _look_once(self) -> None:
         """Look at all of them in this thread, for those who will not wait."""
@@ -303,71 +308,24 @@ class _Group:
         self._open = still
 
     def _show(self) -> None:
-        if self._bar is not None:
-            self._bar.show(self.tasks, self.gone)
+        if self._bar is None:
+            return
+        try:
+            self._bar.show()
+        except Exception:  # such as a thread that no cell belongs to: what is waited for matters more
+            logger.warning("the bar cannot be shown", exc_info=True)
+            self._bar = None
 
-
-class _GroupBar:
-    """One tqdm bar for a group of tasks."""
-
-    def __init__(self, total: int) -> None:
-        from oq_nb.notebook_bar import tqdm
-
-        self._bar = tqdm(total=total, desc="tasks", unit="task", disable=_hides_bars(), leave=True)
-        self._shown: tuple[int, str] | None = None
-
-    def show(self, tasks: list[Task], gone: set[Task]) -> None:
-        done = sum(task.is_done or task in gone for task in tasks)
-        running = sum(task.status is TaskStatus.RUNNING for task in tasks)
-        failed = sum(task.status in (TaskStatus.FAILED, TaskStatus.EXPIRED) for task in tasks)
-        cancelled = sum(task.status is TaskStatus.CANCELLED for task in tasks)
-        counts = (("running", running), ("failed", failed), ("cancelled", cancelled), ("deleted", len(gone)))
-        text = ", ".join(f"{count} {name}" for name, count in counts if count)
-        if (done, text) != self._shown:
-            self._shown = (done, text)
-            self._bar.set_postfix_str(text, refresh=False)
-            self._bar.n = done
-            self._bar.refresh()
-
-    def close(self) -> None:
-        self._bar.close()
-
-
-class _OneBar:
-    """A tqdm bar for one task: its percentage and its message."""
-
-    def __init__(self, task: Task) -> None:
-        from oq_nb.notebook_bar import tqdm
-
-        name = f"{printable(shorten(task.task_type, 40))} {task.id[:8]}"
-        form = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}{postfix}"
-        self._bar = tqdm(total=100, desc=name, bar_format=form, disable=_hides_bars(), leave=True)
-        self._shown: tuple[float, str] | None = None
-
-    def show(self, task: Task) -> None:
-        progress = task.progress
-        percent: float = self._bar.n
-        if task.status is TaskStatus.COMPLETED:
-            percent = 100
-        elif progress is not None and progress.percent is not None:
-            percent = progress.percent
-        message = printable(shorten(progress.message, 60)) if progress is not None and progress.message else ""
-        text = f"{task.status}, {message}" if message else str(task.status)
-        if (percent, text) != self._shown:
-            self._shown = (percent, text)
-            self._bar.set_postfix_str(text, refresh=False)
-            self._bar.n = percent
-            self._bar.refresh()
-
-    def close(self) -> None:
-        self._bar.close()
-
-
-def _hides_bars() -> bool | None:
-    """Return tqdm's ``disable``: a notebook always shows a bar, else only a terminal does."""
-    from oq_nb.live import in_kernel
-
-    return False if in_kernel() else None
+    def count(self) -> Counter[str]:
+        """Count the tasks by status as it is known now; ``deleted`` for those that are gone. From any thread."""
+        newest = {task.id: watch.state for task, watch in self._open}
+        counts: Counter[str] = Counter()
+        for task in self.tasks:
+            state = newest.get(task.id)
+            record = task.record if state is None or state.record is None else state.record
+            is_gone = task in self.gone or (state is not None and state.is_gone)
+            counts["deleted" if is_gone else record.status.value] += 1
+        return counts
 
 
 def _take_over(task: Task, state: TaskState) -> None:

@@ -145,13 +145,12 @@ class Watch(Generic[State]):
 
     # --- called by the watcher
 
-    def _show(self, state: State, *, is_news: bool) -> None:
-        self._state = state
-        if is_news:
-            self._changed_at = time.monotonic()
-            self._own.set()
-            if self._signal is not None:
-                self._signal.set()
+    def _tell(self) -> None:
+        """Say that the state has changed."""
+        self._changed_at = time.monotonic()
+        self._own.set()
+        if self._signal is not None:
+            self._signal.set()
 
     def _plan(self, now: float, trouble_pause: float | None) -> None:
         """Set the next look: after a quarter of the time that nothing has changed, within bounds."""
@@ -249,7 +248,8 @@ class Watcher:
             if isinstance(watch, TaskWatch) and watch.state.task_id == held.record.id:
                 known = watch.state.held
                 if known is None or held.record.supersedes(known.record):
-                    watch._show(replace(watch.state, held=held, is_gone=False), is_news=True)
+                    watch._state = replace(watch.state, held=held, is_gone=False)
+                    watch._tell()
                 watch._due = now + watch.interval
             elif isinstance(watch, OverviewWatch):
                 watch._changed_at = watch._due = now
@@ -385,21 +385,44 @@ class Watcher:
         shortest, longest = _TROUBLE_SECONDS
         pause = min(longest, shortest * 2 ** min(self._failures - 1, 10)) if trouble is not None else None
         seen_at, now = self._store.clock.now(), time.monotonic()
+        told: list[AnyWatch] = []
         for watch in due:
+            before = watch.state
             if isinstance(watch, TaskWatch):
-                task_state = (
+                watch._state = (
                     _next_state(watch.state, self._looker, seen_at, watch.wants_workers)
                     if trouble is None
                     else replace(watch.state, trouble=str(trouble), is_lasting=_is_lasting(trouble))
                 )
-                watch._show(task_state, is_news=replace(task_state, seen_at=None) != replace(watch.state, seen_at=None))
             else:
-                overview = self._looker.overview if trouble is None else replace(watch.state, trouble=str(trouble))
-                watch._show(overview, is_news=replace(overview, seen_at=None) != replace(watch.state, seen_at=None))
+                watch._state = self._looker.overview if trouble is None else replace(watch.state, trouble=str(trouble))
+            if replace(watch.state, seen_at=None) != replace(before, seen_at=None):
+                told.append(watch)
+        if trouble is None:
+            told += self._show_others(set(watches) - set(due), seen_at)
+        for watch in told:  # who waits for one of them finds all of them up to date
+            watch._tell()
+        for watch in due:
             watch._plan(now, pause)
         if not any(isinstance(watch, OverviewWatch) for watch in watches):
             self._looker.forget_overview()
         self._looker.keep(watch.state.task_id for watch in watches if isinstance(watch, TaskWatch))
+
+    def _show_others(self, others: Iterable[AnyWatch], seen_at: datetime) -> list[AnyWatch]:
+        """Let watches that are not due have what was seen of their tasks; return those that this is news to."""
+        told: list[AnyWatch] = []
+        for watch in others:
+            if not isinstance(watch, TaskWatch):
+                continue
+            found, known = self._looker.seen.get(watch.state.task_id), watch.state.held
+            if isinstance(found, Held) and found is not known and (known is None or _is_later(found, known)):
+                watch._state = replace(watch.state, held=found, is_gone=False, seen_at=seen_at)
+                told.append(watch)
+        return told
+
+
+def _is_later(found: Held, known: Held) -> bool:
+    return found.etag != known.etag and found.record.supersedes(known.record)
 
 
 def _is_open(watch: AnyWatch | None) -> bool:

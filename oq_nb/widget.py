@@ -137,7 +137,7 @@ class TaskWidget(live.LiveDisplay):
         import ipywidgets as widgets
 
         wide = widgets.Layout(width="100%", max_width="48em", margin="0")
-        narrow = widgets.Layout(width="auto", flex="0 0 auto", margin="0 .8em 0 0")
+        narrow = widgets.Layout(width="auto", flex="0 0 auto", margin=".2em .8em .2em 1em")
         rest = widgets.Layout(width="auto", flex="1 1 auto", margin="0")
         self._main = self._own(widgets.HTML(layout=wide))
         self._detail = self._own(widgets.HTML(layout=wide, style=self._main.style))
@@ -184,7 +184,8 @@ class TaskWidget(live.LiveDisplay):
             if self._failed_at is not None:
                 self._failed_at = None
                 self._save(keeps_widget=True)
-            self._main.value = self._main_html(is_live=True) + _STALE.format(tick=int(time.monotonic() // 5))
+            stale = _STALE.format(tick=int(time.monotonic() // 5))
+            self._main.value = self._main_html(is_live=True) + stale
         self._detail.value = self._detail_html()
         self._said.value = self._action.html()
         self._draw_button(state, is_failed)
@@ -242,7 +243,7 @@ class TaskWidget(live.LiveDisplay):
 
     def _detail_html(self) -> str:
         record = self.state.record
-        return "" if record is None else markup.error_html(record) + markup.output_html(record)
+        return "" if record is None else markup.more_html(record)
 
     def _static(self) -> tuple[str, str]:
         record = self.state.record

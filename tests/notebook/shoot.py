@@ -1,6 +1,6 @@
 """Take the picture of the documentation, in a real JupyterLab:
 
-    python tests/notebook/shoot.py docs/images/widget.png [--dark] [--states]
+python tests/notebook/shoot.py docs/images/widget.png [--dark] [--states]
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ queue = oq_nb.connect()
 worker = oq_nb.Worker(queue, "worker-1", concurrency=3, progress_throttle_seconds=0.25)
 @worker.task("train")
 def train(task_input, context):
-    for epoch in oq_nb.track(range(task_input), desc="epochs", throttle_seconds=0.25):
+    bar = oq_nb.track(range(task_input), desc="fold 3 of 5", throttle_seconds=0.25, unit="step")
+    for step in bar:
+        bar.set_postfix(loss=f"{0.7 / (1 + step / 40):.4f}", refresh=False)
         time.sleep(0.1)
-    return {"accuracy": 0.943, "epochs": task_input}
+    return {"accuracy": 0.943, "steps": task_input}
 @worker.task("resize")
 def resize(task_input, context):
     for image in range(1, task_input + 1):
@@ -55,25 +57,29 @@ def main() -> None:
     if options.states:
         cells = [STAGE, *(f"tasks[{name!r}].widget()" for name in _states()), "queue.widget()"]
     else:
-        cells = [PREPARE, "task = queue.submit('train', 200)\ntask.widget()", MORE + "queue.widget()"]
+        cells = [PREPARE, "task = queue.submit('train', 400)\ntask.widget()", MORE + "queue.widget()"]
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         os.environ["OQ_LOCAL_DIR"] = str(Path(folder) / "local")
         lab = Lab(Path(folder), cells, theme="JupyterLab Dark" if options.dark else "JupyterLab Light")
         browser = playwright.chromium.launch(executable_path=find_chromium(), args=ARGUMENTS)
         try:
-            page = browser.new_page(viewport={"width": 1180, "height": 4000 if options.states else 1250})
+            size = {"width": 1180, "height": 4000 if options.states else 1700}
+            page = browser.new_page(viewport=size, device_scale_factor=1 if options.states else 1.3)
             lab.open(page)
             page.evaluate("() => jupyterapp.commands.execute('application:toggle-left-area')")
+            page.add_style_tag(content=".jp-cell-toolbar { display: none }")
             run_all(page)
             wait_until_run(page, len(cells))
-            page.wait_for_timeout(8000)
+            page.wait_for_timeout(3000)
+            if not options.states:  # the worker's next heartbeat counts them
+                page.get_by_text("3 running,").wait_for(timeout=30000)
             outputs = page.locator(".jp-OutputArea-child")
             boxes = [box for n in range(outputs.count()) if (box := outputs.nth(n).bounding_box())]
             boxes = boxes[-len(cells) + 1 :]
             options.out.parent.mkdir(parents=True, exist_ok=True)
             first, last = boxes[0], boxes[-1]
-            clip = {"x": first["x"] + 60, "y": first["y"] - 34, "width": 1000.0, "height": 0.0}
-            clip["height"] = last["y"] + last["height"] - clip["y"] + 8
+            clip = {"x": first["x"] + 58, "y": first["y"] - (62 if not options.states else 32), "width": 0.0}
+            clip |= {"width": first["width"] - 70, "height": last["y"] + last["height"] - clip["y"] + 6}
             page.screenshot(path=options.out, clip=clip)
         finally:
             browser.close()

@@ -219,7 +219,6 @@ def test_map_takes_too_long(fake_queue):
 def test_one_bar_for_the_group(fake_queue, capsys, monkeypatch):
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     tasks = [*fake_queue.submit_many("double", range(5)), fake_queue.submit("fail")]
-    monkeypatch.setattr("oq_nb.waiting._hides_bars", lambda: False)
     oq_nb.wait(tasks, 20)
     shown = capsys.readouterr().err
     assert "6/6" in shown
