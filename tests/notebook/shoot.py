@@ -7,13 +7,18 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 import tempfile
 from pathlib import Path
 
-from lab import ARGUMENTS, Lab, find_chromium, run_all, wait_until_run
+from lab import Lab, run_all, wait_until_run
 from playwright.sync_api import sync_playwright
 
 HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+
+from browsers import launch  # noqa: E402
+
 PREPARE = """
 import sys, time, oq_nb
 queue = oq_nb.connect()
@@ -61,7 +66,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         os.environ["OQ_LOCAL_DIR"] = str(Path(folder) / "local")
         lab = Lab(Path(folder), cells, theme="JupyterLab Dark" if options.dark else "JupyterLab Light")
-        browser = playwright.chromium.launch(executable_path=find_chromium(), args=ARGUMENTS)
+        browser = launch(playwright)
         try:
             size = {"width": 1180, "height": 4000 if options.states else 1700}
             page = browser.new_page(viewport=size, device_scale_factor=1 if options.states else 1.3)
