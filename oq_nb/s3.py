@@ -7,7 +7,7 @@ Invariants:
   because it may be our own first try that is met. Whoever knows the content decides (see `store`).
 * All requests are bounded in time and tries, counted by kind, and their ``Date`` headers set the clock.
 
-Imports nothing of the package but `errors`, `s3_errors` and `clock`.
+Imports nothing of the package but `errors`, `s3_errors`, `s3_direct` and `clock`.
 """
 
 from __future__ import annotations
@@ -133,6 +133,7 @@ class S3Store:
         clock: keeps the store's time.
         sleep: waits between tries, seconds.
         client_options: further arguments of ``boto3.client``, such as ``verify``; its ``config`` is merged into ours.
+        direct: send the frequent requests by `s3_direct`; else all of them through boto3.
 
     Raises:
         ConfigurationError: an argument cannot be used.
@@ -153,6 +154,7 @@ class S3Store:
         clock: Clock | None = None,
         sleep: Callable[[float], None] = time.sleep,
         client_options: dict[str, Any] | None = None,
+        direct: bool = True,
     ) -> None:
         import boto3
         import botocore.exceptions as failures
@@ -180,7 +182,8 @@ class S3Store:
         )
         try:
             config = config.merge(options.pop("config", None) or Config())
-            self._client = boto3.session.Session().client(
+            session = boto3.session.Session()
+            client = session.client(
                 "s3",
                 endpoint_url=endpoint,
                 region_name=region,
@@ -188,6 +191,9 @@ class S3Store:
                 aws_secret_access_key=secret_key,
                 config=config,
                 **options,
+            )
+            self._client: Any = (
+                client if not direct else _direct(session, client, bucket, access_key, secret_key, options)
             )
         except (failures.BotoCoreError, ValueError, TypeError, AttributeError) as exc:
             raise ConfigurationError(
@@ -431,6 +437,25 @@ _KINDS = {
     "delete_object": "DELETE",
     "head_bucket": "HEAD",
 }
+
+
+def _direct(
+    session: Any, client: Any, bucket: str, access_key: str | None, secret_key: str | None, options: dict[str, Any]
+) -> Any:
+    """Return a client that signs with the very credentials of a boto3 client."""
+    from botocore.credentials import Credentials
+
+    from oq_nb.s3_direct import DirectClient
+
+    if access_key is not None and secret_key is not None:
+        given = Credentials(access_key, secret_key, options.get("aws_session_token"))
+        return DirectClient(client, given.get_frozen_credentials, bucket)
+
+    def credentials() -> Any:
+        found = session.get_credentials()
+        return None if found is None else found.get_frozen_credentials()
+
+    return DirectClient(client, credentials, bucket)
 
 
 def _none() -> None:
