@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from oq_nb.errors import OqError
-from oq_nb.model import TaskRecord
+from oq_nb.model import TaskRecord, TaskStatus
 from oq_nb.watch import Overview, OverviewWatch, TaskState, TaskWatch
 from oq_nb.web.history import History, Versions
 
@@ -103,7 +103,9 @@ class TaskLook(_Look[TaskWatch]):
         super().__init__(lambda bell: queue.watcher.watch(task_id, interval=interval, workers=True, signal=bell))
         self.versions: Versions | None = None
         self.history_trouble = ""
-        self.said, self.said_at = "", 0.0
+        self.said = ""
+        self._said_at = 0.0
+        self._said_of: TaskStatus | None = None
         self.action: asyncio.Future[None] | None = None
         self.reading: asyncio.Future[None] | None = None
         self._history = History(queue.store, task_id)
@@ -130,8 +132,20 @@ class TaskLook(_Look[TaskWatch]):
         return self.action is not None and not self.action.done()
 
     def say(self, text: str) -> None:
-        """Tell what a button did, for a while."""
-        self.said, self.said_at = text, time.monotonic()
+        """Tell what a button did, for a while, until the task has gone on."""
+        self._said_at, self._said_of = time.monotonic(), self._status
+        self.said = text
+
+    def forget_said(self) -> None:
+        """Say it no longer, when it is old."""
+        is_old = time.monotonic() - self._said_at > _SAID_SECONDS or self._said_of is not self._status
+        if is_old and not self.is_busy:
+            self.said = ""
+
+    @property
+    def _status(self) -> TaskStatus | None:
+        record = self.state.record
+        return record.status if record is not None else None
 
     def history_is_due(self) -> bool:
         """Whether to read the versions: there are new ones, and the last time is a while ago or the status another."""
@@ -198,8 +212,7 @@ class Looks:
             self._sweep_later()
         look.refresh_end()
         await look.wait_for_first()
-        if time.monotonic() - look.said_at > _SAID_SECONDS and not look.is_busy:
-            look.said = ""
+        look.forget_said()
         if look.history_is_due():
             look.reading = self.in_thread(look.read_history)
             if look.versions is None:

@@ -455,6 +455,19 @@ def test_what_a_button_said_is_not_said_for_ever(fake_queue, serve, visit, monke
     until(lambda: "Cancelled.</span>" not in client.get(f"/task/{task.id}").text)
 
 
+def test_what_a_button_said_is_not_said_of_a_task_that_has_gone_on(fake_queue, serve, visit, until):
+    task = fake_queue.submit("t")
+    lease = claim(fake_queue, task)
+    client = visit(serve(fake_queue))
+    assert "Asked to stop: " in post(client, f"/task/{task.id}/cancel").text
+    assert "Asked to stop: " in client.get(f"/task/{task.id}").text
+    fake_queue.store.update(
+        task.id, lambda r, now: transitions.finish_cancelled(r, now, lease_id=lease, reason="it was asked to")
+    )
+    until(lambda: "it was asked to" in client.get(f"/task/{task.id}").text)
+    assert "Asked to stop: " not in client.get(f"/task/{task.id}").text
+
+
 # --- a store in trouble
 
 
