@@ -3,13 +3,14 @@
 `tqdm` here is a subclass of the tqdm class for the surroundings (``tqdm.auto``): a widget bar in a notebook, a text bar
 elsewhere. Counting, drawing and all options are tqdm's own. What is added:
 
-* the loop runs on C iterators (`loops`), and comes back to Python only between two chunks;
+* the loop runs on C iterators (`loops`), and comes back to Python only between two chunks; while it does, the bar's
+  class is `_LoopingBar`, whose ``n`` is the loop's position whenever and wherever it is read;
 * where the progress goes: to the running task inside a handler, to a task of the loop's own elsewhere (`tracked`).
 
 A bar inside another one stays local; the outer one names it in its message: a task has one progress.
 
-Invariants: the loop's thread does no I/O but tqdm's own drawing; whatever asks for exact behaviour in the loop
-(``miniters``, ``mininterval=0``, an overridden method) takes tqdm's own path.
+Invariants: the loop's thread does no I/O but tqdm's own drawing; nothing is raised with tqdm's lock held; whatever asks
+for exact behaviour in the loop (``miniters``, ``mininterval=0``, a subclass) takes tqdm's own path.
 
 Imports of the package: `errors`, `context`, `loops`, `model`, `notebook_bar`, `queue`, `tracked`; `client` inside a
 function.
@@ -21,7 +22,6 @@ import functools
 import io
 import os
 import sys
-import threading
 import time
 import weakref
 from collections.abc import Iterable, Iterator
@@ -87,10 +87,11 @@ class tqdm(notebook_bar.tqdm, Generic[T]):
     _is_ended = False
     _wants_note = False
     _error: BaseException | None = None
-    _owner = 0
+    _has_problem = False
     _pid = 0
     _made_at = 0.0
-    _offset: int = 0
+    _first: float = 0
+    _offset: float = 0
     _ends_later = False
     _context: TaskContext | None = None
 
@@ -114,7 +115,7 @@ class tqdm(notebook_bar.tqdm, Generic[T]):
             _check_seconds(name, value, least)
         found = context if context is not None else current_context()
         self._context = getattr(found, "_context", found)  # a coroutine's context stands for the one it wraps
-        self._owner, self._pid, self._made_at = threading.get_ident(), os.getpid(), time.monotonic()
+        self._pid, self._made_at = os.getpid(), time.monotonic()
         disable = kwargs.get("disable", False)
         file = kwargs.get("file")
         if disable is None and not getattr(file or sys.stderr, "isatty", lambda: True)():
@@ -126,6 +127,8 @@ class tqdm(notebook_bar.tqdm, Generic[T]):
         if show is False or (show is None and self._context is not None):
             self._hide(kwargs)
         super().__init__(*args, **kwargs)
+        if self._is_hidden:
+            self._instances.discard(self)  # takes no line of the screen
         if self.disable:
             return
         self._attach(queue, task_type, throttle_seconds, min_seconds, lease_seconds)
@@ -149,12 +152,17 @@ class tqdm(notebook_bar.tqdm, Generic[T]):
             bar = me()
             return None if bar is None else bar._reported()
 
+        def hurry() -> None:
+            bar = me()
+            if bar is not None:
+                bar._has_problem, bar.miniters, bar.mininterval = True, 0, 0.0
+
         if self._context is not None:
             self._outer = self._context.outermost_bar() if self._context.outermost_bar is not None else None
             if self._outer is None or self._outer._is_ended:
                 self._outer = None
                 self._context.outermost_bar = me
-                self._sink = RunningTask(self._context, read, throttle_seconds, min_seconds)
+                self._sink = RunningTask(self._context, read, hurry, throttle_seconds, min_seconds)
         else:
             reference = _outermost.get()
             outer = reference() if reference is not None else None
@@ -166,7 +174,7 @@ class tqdm(notebook_bar.tqdm, Generic[T]):
                 if find is not None:
                     kind = task_type if task_type is not None else f"track:{(self.desc or 'loop').rstrip(': ')}"[:200]
                     model.check_task_type(kind)
-                    self._sink = LoopTask(find, kind, read, throttle_seconds, min_seconds, lease_seconds)
+                    self._sink = LoopTask(find, kind, read, hurry, throttle_seconds, min_seconds, lease_seconds)
         if self._outer is not None:
             self._outer._inner = me
 
@@ -194,14 +202,15 @@ class tqdm(notebook_bar.tqdm, Generic[T]):
     def _reported(self) -> Reported:
         """What the bar says now; from any thread."""
         shown = self.format_dict
-        count, total = max(0, int(shown["n"] or 0)), shown["total"]
+        scale = shown["unit_scale"] if not isinstance(shown["unit_scale"], bool) and shown["unit_scale"] else 1
+        count, total = max(0, int((shown["n"] or 0) * scale)), shown["total"]
         elapsed = shown["elapsed"] or 0.0
-        rate = shown["rate"] or ((count - (shown["initial"] or 0)) / elapsed if elapsed > 0 else None)
+        rate = shown["rate"] or ((shown["n"] - (shown["initial"] or 0)) / elapsed if elapsed > 0 else None)
         return Reported(
             current=count,
-            total=int(total) if total is not None and total >= count else None,
+            total=int(total * scale) if total is not None and total * scale >= count else None,
             message=self._message(),
-            rate=rate if rate is not None and rate >= 0 else None,
+            rate=rate * scale if rate is not None and rate >= 0 else None,
             unit=str(self.unit)[:50],
             seconds=elapsed,
         )
@@ -217,11 +226,18 @@ class tqdm(notebook_bar.tqdm, Generic[T]):
     # --- iterating
 
     def __iter__(self) -> Iterator[T]:
-        cls = type(self)
-        is_plain = cls.update is tqdm.update and cls.display is tqdm.display and cls.close is tqdm.close
-        if self.disable or not is_plain or not self.dynamic_miniters or not self.mininterval or self._loop is not None:
+        if (
+            type(self) is not tqdm
+            or self.disable
+            or not self.dynamic_miniters
+            or not self.mininterval
+            or self._loop is not None
+        ):
             return self._iterate_as_tqdm()
-        return iter(self._start())
+        self._first = self._offset = self.n
+        self._loop = Loop(self.iterable, self._at_boundary, self._at_end)
+        self.__class__ = _LoopingBar
+        return iter(self._loop)
 
     def _iterate_as_tqdm(self) -> Iterator[T]:
         if self.disable:
@@ -230,7 +246,10 @@ class tqdm(notebook_bar.tqdm, Generic[T]):
         self._ends_later = True
         error: BaseException | None = None
         try:
-            yield from super().__iter__()
+            for item in super().__iter__():
+                yield item
+                if self._has_problem:
+                    self._raise_problem()
         except GeneratorExit:
             raise
         except BaseException as exc:
@@ -239,26 +258,21 @@ class tqdm(notebook_bar.tqdm, Generic[T]):
         finally:
             self._end(Ending(int(self.n or 0), error=error))
 
-    def _start(self) -> Loop[T]:
-        self._offset = self.n
-        self._loop = Loop(self.iterable, self._at_boundary, self._at_end)
-        kind: Any = type(self)
-        self.__class__ = _looping(kind)
-        return self._loop
-
     def _at_boundary(self) -> float:
         """Between two chunks: redraw when it is time to, and pass on what the loop has to be told."""
         self._raise_problem()
-        loop, now = self._loop, self._time()
-        if loop is not None and now - self.last_print_t >= self.mininterval and now >= self.start_t + self.delay:
+        now = self._time()
+        if now - self.last_print_t >= self.mininterval and now >= self.start_t + (self.delay or 0):
             self.miniters = 0
             self.update(0)  # its own count is where the loop is
+            self.miniters = 2  # tqdm's monitor redraws such a bar when a chunk takes more than 10 s
         return time.perf_counter() + min(float(self.mininterval), 0.1)
 
     def _at_end(self, ending: Ending) -> None:
-        self.__class__ = type(self).__mro__[1]
+        # First the number, then the class: whoever reads ``n`` meanwhile finds one of the two.
+        self.__dict__["n"] = self._first + ending.count
+        self.__class__ = tqdm
         self._loop = None
-        self.n = self._offset + ending.count
         if ending.error is not None or ending.frame is not None:
             self._mark_failed()
         self._end(ending)
@@ -275,17 +289,36 @@ class tqdm(notebook_bar.tqdm, Generic[T]):
 
     # --- tqdm's methods, with what is ours
 
-    def refresh(self, *args: Any, **kwargs: Any) -> Any:
+    def refresh(self, nolock: bool = False, lock_args: tuple[Any, ...] | None = None) -> Any:
         """Draw the bar now; see tqdm. Raises what the loop has to be told.
 
         Raises:
             LeaseExpiredError: in a handler: another worker has the task since.
             TaskCancelledError: somebody asked for it.
         """
-        drawn = super().refresh(*args, **kwargs)
-        if not self._is_ended and self._loop is None and threading.get_ident() == self._owner:
-            self._raise_problem()  # not in `display`, which tqdm calls with its lock held
+        if nolock:  # the caller holds the lock, and may be tqdm's monitor
+            return super().refresh(nolock=True)
+        if self.disable:
+            return None
+        if lock_args and not self._lock.acquire(*lock_args):
+            return False
+        if not lock_args:
+            self._lock.acquire()
+        try:
+            drawn = super().refresh(nolock=True)
+        finally:
+            self._lock.release()
+        if not self._is_ended and self._loop is None:
+            self._raise_problem()
         return drawn
+
+    def clear(self, nolock: bool = False) -> None:
+        """Clear the bar's line; see tqdm."""
+        if nolock or self.disable:
+            super().clear(nolock=nolock)
+        else:
+            with self._lock:
+                super().clear(nolock=True)
 
     def display(self, *args: Any, **kwargs: Any) -> Any:
         """Draw the bar, unless it is hidden; see tqdm."""
@@ -296,6 +329,11 @@ class tqdm(notebook_bar.tqdm, Generic[T]):
         if not self._is_ended and not self._ends_later and not getattr(self, "disable", True):
             self._end(Ending(int(self.n or 0), error=self._error))
         super().close()
+
+    def __del__(self) -> None:
+        if not self._is_ended and not getattr(self, "disable", True) and self.total and self.n < self.total:
+            self._error = RuntimeError(f"the bar was dropped at item {self.n} of {self.total}, without close()")
+        super().__del__()
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc_value: BaseException | None, traceback: TracebackType | None
@@ -316,21 +354,27 @@ class tqdm(notebook_bar.tqdm, Generic[T]):
             _say_how_to_share()
 
 
-@functools.cache
-def _looping(cls: Any) -> Any:
-    """Return the class that a bar has while `Loop` runs: its ``n`` is the position at the moment it is asked for.
+class _LoopingBar(tqdm[T]):
+    """What a bar is while its loop runs on C iterators: ``n`` is where the loop is, for whoever asks.
 
-    A property of the bar's own class would cost the bars that are moved by hand.
+    A property of the bar's own class would make ``update`` a third slower; there is no loop of this kind, and so no
+    bar of this class, when a bar is moved by hand or has a class of the user's.
     """
 
-    def read(bar: tqdm[Any]) -> int:
-        loop = bar._loop
-        return bar._offset if loop is None else bar._offset + loop.count
+    @property
+    def n(self) -> float:
+        """The items that the loop is done with, moved by what was set since it began."""
+        loop = self._loop
+        return self._offset + (0 if loop is None else loop.count)
 
-    def ignore(bar: tqdm[Any], value: Any) -> None:
-        """The loop goes on counting, as in tqdm."""
+    @n.setter
+    def n(self, value: float) -> None:
+        """Count on from ``value``, as tqdm does; at the loop's end the items count."""
+        loop = self._loop
+        self._offset = value - (0 if loop is None else loop.count)
 
-    return type(cls.__name__, (cls,), {"n": property(read, ignore), "__module__": cls.__module__})
+
+_LoopingBar.__name__ = _LoopingBar.__qualname__ = tqdm.__name__
 
 
 def track(

@@ -15,11 +15,12 @@ Pure: no I/O, nothing of the package is imported.
 from __future__ import annotations
 
 import dis
+import inspect
 import sys
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, compress, count, islice
 from operator import length_hint
 from types import FrameType
@@ -32,29 +33,16 @@ T = TypeVar("T")
 _MOST_ITEMS = 256
 _SHORT_SECONDS, _LONG_SECONDS = 0.025, 0.1
 
-_SAMPLES: tuple[Iterable[Any], ...] = (
-    (),
-    [],
-    range(1),
-    range(1 << 80),
-    "",
-    b"",
-    bytearray(),
-    {},
-    {}.values(),
-    {}.items(),
-    set(),
-    deque(),
-)
-#: Iterators whose length hint is exact: what is left, at any time, from any thread.
-_EXACT = frozenset(type(iter(sample)) for sample in _SAMPLES) | {type(reversed([])), type(reversed(range(1)))}
+#: Iterators over what cannot change: their length hint is what is left, at any time, from any thread. Those of dicts,
+#: sets and deques hint at nothing once their container has changed, so they are counted.
+_EXACT = frozenset(type(iter(sample)) for sample in ((), range(1), range(1 << 80), "", "\xff", b""))
 
 #: Where a frame stands when it drops the iterator of its ``for`` without an exception.
 _LEAVES_LOOP = frozenset(
-    dis.opmap[name]
-    for name in ("POP_TOP", "POP_ITER", "END_FOR", "RETURN_VALUE", "RETURN_CONST", "YIELD_VALUE", "RESUME", "SEND")
-    if name in dis.opmap
+    dis.opmap[name] for name in ("POP_TOP", "POP_ITER", "END_FOR", "RETURN_VALUE", "RETURN_CONST") if name in dis.opmap
 )
+#: Where a generator's frame stands when it is closed; a coroutine's, where an exception comes out of an ``await``.
+_PAUSED = frozenset(dis.opmap[name] for name in ("YIELD_VALUE", "YIELD_FROM", "RESUME", "SEND") if name in dis.opmap)
 _FOR_ITER = dis.opmap["FOR_ITER"]
 
 
@@ -92,15 +80,18 @@ class Loop(Iterable[T]):
         #: When ``at_boundary`` is called next, on `time.perf_counter`; another thread may set it to 0.
         self.due = 0.0
         self._items: Iterator[T] = iter(iterable)
-        self._length: Callable[[], int] | None = None
+        self._has_length = False
+        self._handed: Callable[[], int]
         if type(self._items) in _EXACT:
-            size = length_hint(self._items)
-            # A list may grow while it is iterated over.
-            self._length = iterable.__len__ if type(iterable) is list else lambda: size
+            items, size = self._items, length_hint(self._items)
+            self._has_length, self._handed = True, lambda: size - length_hint(items)
+        elif type(self._items) is _LIST_ITERATOR and (owner := _list_of(self._items)) is not None:
+            self._has_length, self._handed = True, partial(_index_in, self._items, owner)
         else:
-            self._counter = count(1)
-            self._items = compress(self._items, self._counter)
-        self._source = self._items
+            counter = count(1)
+            self._items = compress(self._items, counter)
+            self._handed = lambda: int(repr(counter)[6:-1]) - 1  # it shows its next value, and nothing else does
+        self._least = 0  # that many were handed out at the last boundary
         self._is_in_body = False
 
     def __iter__(self) -> Iterator[T]:
@@ -109,24 +100,21 @@ class Loop(Iterable[T]):
     @property
     def count(self) -> int:
         """Items that the loop is done with; the one in its body is not counted. From any thread."""
-        if self._length is not None:
-            handed = self._length() - length_hint(self._source)
-        else:
-            handed = int(repr(self._counter)[6:-1]) - 1  # it shows its next value, and nothing else does
+        handed = max(self._handed(), self._least)
         return max(0, handed - 1 if self._is_in_body else handed)
 
     def _chunks(self) -> Iterator[Iterable[T]]:
         caller: FrameType | None = sys._getframe(1)
         is_for = _opcode(sys._getframe(1)) == _FOR_ITER
         ending: Ending | None = None
-        items, is_sized, clock = self._items, self._length is not None, time.perf_counter
+        items, has_length, clock = self._items, self._has_length, time.perf_counter
         size, last = 1, clock()
         try:
             while True:
-                if is_sized and length_hint(items):
+                if has_length and length_hint(items):
                     self._is_in_body = True
                     yield islice(items, size)
-                else:  # a dict that has changed hints at nothing: asking it for an item raises
+                else:
                     first = next(items, _END)
                     if first is _END:
                         break
@@ -134,11 +122,13 @@ class Loop(Iterable[T]):
                     yield (first,) if size == 1 else chain((first,), islice(items, size - 1))
                     del first
                 self._is_in_body = False
+                if has_length:
+                    self._least = self._handed()
                 now = clock()
                 if now - last < _SHORT_SECONDS:
                     size = min(size * 2, _MOST_ITEMS)
                 elif now - last > _LONG_SECONDS:
-                    size = max(size // 2, 1)
+                    size = max(int(size * _LONG_SECONDS / 2 / (now - last)), 1)
                 last = now
                 if now >= self.due:
                     self.due = self._at_boundary()
@@ -161,13 +151,28 @@ class Loop(Iterable[T]):
         """
         frame = sys._getframe(2)
         code = _opcode(frame) if frame is loop_frame else None
-        if code is None or code in _LEAVES_LOOP:
+        is_closed = code in _PAUSED and not frame.f_code.co_flags & inspect.CO_COROUTINE
+        if code is None or code in _LEAVES_LOOP or is_closed:
             return Ending(self.count)
         self._is_in_body = self._is_in_body and code != _FOR_ITER  # else the iterable itself has raised
         return Ending(self.count, frame=frame)
 
 
 _END: Any = object()
+_LIST_ITERATOR: type = type(iter([]))
+
+
+def _list_of(iterator: Any) -> list[Any] | None:
+    """Return the list that a list's iterator goes over, when it is at its beginning."""
+    parts = iterator.__reduce__()
+    is_fresh = len(parts) == 3 and parts[2] == 0 and type(parts[1][0]) is list
+    return parts[1][0] if is_fresh else None
+
+
+def _index_in(iterator: Any, items: list[Any]) -> int:
+    """Return how many items a list's iterator has handed out; the list may have grown or shrunk meanwhile."""
+    parts = iterator.__reduce__()
+    return parts[2] if len(parts) == 3 else len(items)
 
 
 def _opcode(frame: FrameType) -> int | None:

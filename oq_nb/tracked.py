@@ -50,6 +50,7 @@ logger = logging.getLogger("oq_nb.track")
 
 FLUSH_SECONDS = 5.0
 _RETRY_SECONDS = 5.0
+_LEAST_SECONDS = 0.02
 _TRACEBACK_SECONDS = 1.0
 _LINGER_SECONDS = 1.0
 
@@ -68,6 +69,8 @@ class Reported:
 
 #: Returns what the bar says now, or None when the bar is gone.
 Source = Callable[[], "Reported | None"]
+#: Has the loop look at once whether there is something that it has to be told.
+Hurry = Callable[[], None]
 
 
 def _new_writer() -> None:
@@ -88,13 +91,17 @@ class RunningTask:
     Args:
         context: the running attempt.
         source: reads the bar.
+        hurry: called by the writer when there is a `problem`.
         throttle_seconds: at most one write per so many seconds.
         min_seconds: a loop that is shorter reports nothing.
     """
 
-    def __init__(self, context: TaskContext, source: Source, throttle_seconds: float, min_seconds: float) -> None:
+    def __init__(
+        self, context: TaskContext, source: Source, hurry: Hurry, throttle_seconds: float, min_seconds: float
+    ) -> None:
         self._context = context
         self._source = source
+        self._hurry = hurry
         self._throttle_seconds = throttle_seconds
         self._begins_at = time.monotonic() + min_seconds
         self._seen: tuple[Any, ...] | None = None
@@ -112,7 +119,9 @@ class RunningTask:
         if reported is None:
             return None
         self._report(reported, self._throttle_seconds)
-        return None if self._lost else time.monotonic() + self._throttle_seconds
+        if self.problem is not None:
+            self._hurry()
+        return None if self._lost else time.monotonic() + max(self._throttle_seconds, _LEAST_SECONDS)
 
     def _report(self, reported: Reported, throttle_seconds: float) -> None:
         content = (reported.current, reported.total, reported.message)
@@ -163,6 +172,7 @@ class LoopTask:
         find_queue: returns the queue, or None; called by the writer, it may take its time.
         task_type: of the task.
         source: reads the bar.
+        hurry: called by the writer when there is a `problem`.
         throttle_seconds: at most one write per so many seconds.
         min_seconds: a loop that is shorter leaves no task, unless `task` is asked for.
         lease_seconds: how long after the process's death the task counts as running.
@@ -176,6 +186,7 @@ class LoopTask:
         find_queue: Callable[[], Queue | None],
         task_type: str,
         source: Source,
+        hurry: Hurry,
         throttle_seconds: float,
         min_seconds: float,
         lease_seconds: float,
@@ -183,6 +194,7 @@ class LoopTask:
         self._find_queue = find_queue
         self._task_type = task_type
         self._source = source
+        self._hurry = hurry
         self._throttle_seconds = throttle_seconds
         self._lease_seconds = lease_seconds
         self._begins_at = time.monotonic() + min_seconds
@@ -325,7 +337,9 @@ class LoopTask:
                 throttle_seconds=self._throttle_seconds,
                 wait=False,
             )
-        return time.monotonic() + self._throttle_seconds
+        if self.problem is not None:
+            self._hurry()
+        return time.monotonic() + max(self._throttle_seconds, _LEAST_SECONDS)
 
     def _finish(self) -> None:
         try:
@@ -400,10 +414,15 @@ _open: weakref.WeakSet[LoopTask] = weakref.WeakSet()
 def _flush_all() -> None:
     """At the interpreter's end: end what is open, and give its writing a bounded time."""
     left = [task for task in _open if task._pid == os.getpid()]
+    # What ended a script; at a prompt or in a notebook it is any error that was shown.
+    uncaught = None if hasattr(sys, "ps1") else getattr(sys, "last_value", None)
     for task in left:
         reported = task._source()
         if reported is not None:
-            task.end(Ending(reported.current), reported)
+            error = uncaught
+            if error is None and reported.total is not None and reported.current < reported.total:
+                error = RuntimeError(f"the program ended at item {reported.current} of {reported.total}")
+            task.end(Ending(reported.current, error=error), reported)
     deadline = time.monotonic() + FLUSH_SECONDS
     for task in left:
         task.wait(max(0.0, deadline - time.monotonic()))

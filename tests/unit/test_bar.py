@@ -19,11 +19,17 @@ from tqdm.contrib.concurrent import thread_map
 
 import oq_nb
 from oq_nb import bar as bars
-from oq_nb import client
+from oq_nb import client, tracked
 from oq_nb.attempt import run_attempt
 from oq_nb.context import TaskContext, running_in
 from oq_nb.errors import ConfigurationError, LeaseExpiredError, TaskCancelledError
 from oq_nb.model import TaskStatus
+
+
+@pytest.fixture(autouse=True)
+def threads_that_end_at_once(monkeypatch):
+    tracked._new_writer()
+    monkeypatch.setattr(tracked.WRITER, "_linger_seconds", 0.05)
 
 
 class Clock:
@@ -169,7 +175,7 @@ def test_the_terminal_shows_what_tqdm_shows(name, monkeypatch):
 def test_the_chunked_loop_ends_with_the_same_last_frame(name):
     def last_frame(cls):
         file = io.StringIO()
-        options = dict(file=file, ncols=60, ascii=True, bar_format="{desc}{n_fmt}/{total_fmt}")
+        options = {"file": file, "ncols": 60, "ascii": True, "bar_format": "{desc}{n_fmt}/{total_fmt}"}
         examples()[name](cls, options)
         return file.getvalue().replace("\r", "\n").rstrip("\n").split("\n")[-1].strip()
 
@@ -204,15 +210,95 @@ def test_a_bar_moved_by_hand_inside_its_loop_ends_where_tqdms_does():
     assert end_of(oq_nb.tqdm) == end_of(tqdm.std.tqdm)
 
 
-def test_a_bar_that_raises_leaves_tqdms_lock_free(attempt):
-    with running_in(attempt), pytest.raises(TaskCancelledError):
-        with oq_nb.track(total=10_000, min_seconds=0, throttle_seconds=0) as bar:
-            attempt.task.cancel()
-            for _ in range(10_000):
-                time.sleep(0.002)
-                bar.update()
-    assert oq_nb.tqdm.get_lock().acquire(False)
-    oq_nb.tqdm.get_lock().release()
+def lock_is_free():
+    """Ask another thread: tqdm's locks may be taken twice by one that holds them."""
+    lock, answers = oq_nb.tqdm.get_lock(), []
+
+    def ask():
+        for part in getattr(lock, "locks", [lock]):
+            answers.append(part.acquire(timeout=2))
+            if answers[-1]:
+                part.release()
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    thread.join()
+    return all(answers)
+
+
+@pytest.fixture
+def told(attempt):
+    """A running task whose writer has noticed that it is to be cancelled."""
+    attempt.task.cancel()
+    attempt.report_progress(percent=1)
+    assert attempt.cancel_requested
+    return attempt
+
+
+@pytest.fixture
+def simple_lock():
+    """A lock that answers when it is asked for with arguments, as tqdm's own does not."""
+    before = oq_nb.tqdm.get_lock()
+    oq_nb.tqdm.set_lock(threading.RLock())
+    yield
+    oq_nb.tqdm.set_lock(before)
+
+
+@pytest.mark.parametrize("show", [True, False])
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda bar: bar.update(),
+        lambda bar: bar.refresh(),
+        lambda bar: bar.refresh(lock_args=(True,)),
+        lambda bar: bar.set_postfix(a=1),
+        lambda bar: bar.set_description("x"),
+        lambda bar: bar.reset(),
+        list,
+    ],
+)
+def test_a_bar_that_raises_leaves_tqdms_lock_free(told, simple_lock, use, show):
+    with running_in(told):
+        bar = oq_nb.track(range(10), min_seconds=0, show=show, file=io.StringIO(), mininterval=1e-9)
+    with pytest.raises(TaskCancelledError):
+        use(bar)
+    assert lock_is_free()
+    bar.close()
+    assert lock_is_free()
+
+
+def test_what_tqdm_does_with_its_lock_held_raises_nothing_of_ours(told):
+    with running_in(told):
+        bar = oq_nb.track(total=10, min_seconds=0, show=True, file=io.StringIO())
+    with oq_nb.tqdm.get_lock():  # as tqdm's monitor does
+        assert bar.refresh(nolock=True) is True
+        bar.clear(nolock=True)
+    oq_nb.tqdm.write("between", file=bar.fp)
+    bar.close()
+    assert lock_is_free()
+
+
+class Breaking(io.StringIO):
+    """A file that can be written to until it breaks."""
+
+    def write(self, text):
+        if self.is_broken:
+            raise RuntimeError("broken")
+        return super().write(text)
+
+    is_broken = False
+
+
+@pytest.mark.parametrize("use", [lambda bar: bar.refresh(), lambda bar: bar.clear(), lambda bar: bar.update()])
+def test_a_file_that_breaks_leaves_tqdms_lock_free(use):
+    file = Breaking()
+    bar = oq_nb.track(total=10, file=file, mininterval=1e-9, queue=None)
+    file.is_broken = True
+    with pytest.raises(RuntimeError, match="broken"):
+        use(bar)
+    assert lock_is_free()
+    file.is_broken = False
+    bar.close()
 
 
 def test_every_class_attribute_of_tqdm_is_there():
@@ -423,13 +509,14 @@ def test_a_cancellation_raises_at_the_next_item(attempt):
 
 
 def test_a_manual_bar_is_told_too(attempt):
-    with running_in(attempt), pytest.raises(TaskCancelledError):
-        with oq_nb.track(total=10_000, min_seconds=0, throttle_seconds=0) as bar:
-            for i in range(10_000):
-                time.sleep(0.002)
-                bar.update()
-                if i == 20:
-                    attempt.task.cancel()
+    with running_in(attempt):
+        bar = oq_nb.track(total=10_000, min_seconds=0, throttle_seconds=0)
+    with pytest.raises(TaskCancelledError), bar:
+        for i in range(10_000):
+            time.sleep(0.002)
+            bar.update()
+            if i == 20:
+                attempt.task.cancel()
 
 
 # --- a task of the loop's own
@@ -564,9 +651,10 @@ def test_nobody_claims_or_reruns_a_loop_whose_process_died(own, fake_store):
     next(iterator)
     task = bar.task
     held = own.store.read(task.id)
+    from datetime import timedelta
+
     from oq_nb import transitions
     from oq_nb.model import Timestamp
-    from datetime import timedelta
 
     later = Timestamp.of(held.record.lease_expires_at + timedelta(seconds=1))
     assert transitions.recover(held.record, later, chance=0.5).status is TaskStatus.FAILED
@@ -673,8 +761,10 @@ def test_ten_thousand_short_bars_leave_nothing(own):
     gc.collect()
     assert last() is None
     assert not tqdm.std.tqdm._instances
-    wait_until(lambda: threading.active_count() <= threads + 1)  # tqdm's own monitor
-    assert not [t for t in threading.enumerate() if t.name.startswith("oq-")]
+    wait_until(lambda: not [t for t in threading.enumerate() if t.name.startswith("oq-")])
+    assert threading.active_count() <= threads + 1  # tqdm's own monitor
+    assert own.list(limit=None) == []
+    assert not tracked._open and not tracked.WRITER._heap and not tracked.WRITER._due
 
 
 def test_a_loop_allocates_nothing_per_item():

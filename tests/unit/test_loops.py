@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+# ruff: noqa: SIM113, C417, UP028 - the loops here are what is tested
 import asyncio
 import gc
 import time
@@ -224,14 +225,16 @@ def test_a_cancelled_coroutine_ends_the_loop():
 
     async def main(loop):
         running = asyncio.ensure_future(body(loop))
-        await asyncio.sleep(0.05)
+        while loop.count < 10:
+            await asyncio.sleep(0.01)
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running
 
     watched = Watched(range(100_000))
     asyncio.run(main(watched.loop))
-    assert 0 < watched.ending.count < 1000
+    assert 10 <= watched.ending.count < 100_000
+    assert watched.ending.frame is not None
 
 
 def test_a_list_that_grows_is_followed():
@@ -246,11 +249,117 @@ def test_a_list_that_grows_is_followed():
     assert seen == watched.ending.count == 701
 
 
-def test_a_dict_that_changes_raises_as_ever():
-    items = dict.fromkeys(range(10))
-    with pytest.raises(RuntimeError, match="changed size"):
-        for key in Watched(items).loop:
-            items[key + 100] = None
+class Sub(list):
+    """A list that gives out another list's items."""
+
+    def __iter__(self):
+        return iter([7, 8, 9])
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda items: items,
+        iter,
+        lambda items: Sub(items),
+        lambda items: bytearray(len(items)),
+        lambda items: deque(items),
+        lambda items: iter(range(len(items))),
+    ],
+)
+def test_the_count_of_other_sequences_is_exact(make):
+    watched = Watched(make(list(range(600))))
+    seen = 0
+    for _ in watched.loop:
+        assert watched.loop.count == seen
+        seen += 1
+    assert watched.ending.count == seen
+
+
+def test_an_iterator_that_was_begun_counts_from_where_it_is():
+    iterator = iter(list(range(600)))
+    next(iterator)
+    watched = Watched(iterator)
+    assert len(list(watched.loop)) == watched.ending.count == 599
+
+
+@pytest.mark.parametrize("grow", [lambda items: items.append(0), lambda items: items.extend(b"x")])
+@pytest.mark.parametrize("kind", [list, bytearray])
+def test_what_grows_through_its_iterator_is_followed(kind, grow):
+    items = kind(b"a" * 10)
+    watched = Watched(iter(items))
+    seen = 0
+    for _ in watched.loop:
+        assert watched.loop.count == seen
+        seen += 1
+        if seen < 600:
+            grow(items)
+    assert watched.ending.count == seen
+
+
+def test_a_list_that_shrinks_counts_what_was_handed_out():
+    items = list(range(600))
+    watched = Watched(items)
+    seen = 0
+    for _ in watched.loop:
+        seen += 1
+        items.pop()
+    assert watched.ending.count == seen == 300
+    items = [1, 2, 3]
+    watched = Watched(items)
+    for _ in watched.loop:
+        items.clear()
+    assert watched.ending.count == 1
+
+
+@pytest.mark.parametrize("kind", [dict.fromkeys, set, deque])
+def test_what_must_not_change_raises_as_ever_and_the_count_is_right(kind):
+    items = kind(range(300))
+    watched = Watched(items)
+
+    def run(loop):
+        seen = 0
+        for _ in loop:
+            seen += 1
+            if seen == 200:
+                items.update({1000: 0}) if isinstance(items, dict) else None
+                items.add(1000) if isinstance(items, set) else None
+                items.append(1000) if isinstance(items, deque) else None
+
+    with pytest.raises(RuntimeError, match=r"changed size|mutated"):
+        run(watched.loop)
+    assert watched.ending.count == 200
+
+
+async def fails():
+    await asyncio.sleep(0)
+    raise ValueError("awaited")
+
+
+def test_an_exception_at_an_await_is_an_exception():
+    async def body(loop):
+        seen = 0
+        for _ in loop:
+            seen += 1
+            if seen == 50:
+                await fails()
+
+    watched = Watched(range(700))
+    with pytest.raises(ValueError, match="awaited"):
+        asyncio.run(body(watched.loop))
+    assert (watched.ending.count, watched.ending.frame is not None) == (49, True)
+
+
+def test_a_break_after_an_await_is_none():
+    async def body(loop):
+        for seen in loop:
+            await asyncio.sleep(0)
+            if seen == 50:
+                break
+
+    watched = Watched(range(700))
+    asyncio.run(body(watched.loop))
+    assert (watched.ending.count, watched.ending.frame) == (50, None)
 
 
 def test_the_boundary_is_visited_when_it_is_due_and_may_raise():
