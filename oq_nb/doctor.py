@@ -8,7 +8,7 @@ Invariants:
 * The bucket itself is never changed: versioning is read, not turned on.
 * A check that cannot be made is not a check that was passed.
 
-Imports nothing of the package but `errors`, `model`, `s3` and `policies`.
+Imports nothing of the package but `errors`, `s3`, `s3_errors` and `policies`.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from oq_nb.errors import ConflictError, OqError, StorageDeniedError, StorageError
+from oq_nb.errors import ConflictError, OqError, StorageDeniedError, StorageError, StorageUnavailableError
 from oq_nb.policies import statement
 from oq_nb.s3 import ObjectStore
+from oq_nb.s3_errors import code_of, region_of
 
 __all__ = ["Bucket", "Check", "Examination", "examine"]
 
@@ -39,6 +40,7 @@ class Bucket(ObjectStore, Protocol):
 
     bucket: str
     prefix: str
+    region: str | None
 
     def bucket_exists(self) -> bool:
         """Return whether the bucket is there."""
@@ -98,58 +100,116 @@ def examine(objects: Bucket, *, told: Callable[[Check], object] | None = None) -
             told(check)
         return check
 
-    if note(_guarded("bucket", lambda: _reach(objects))).outcome == "failed":
-        return made
-    note(_guarded("versioning", lambda: _versioning(objects)))
+    for reached in _reach(objects):
+        if note(reached).outcome == "failed":
+            return made
+    note(_guarded(objects, "versioning", lambda: _versioning(objects)))
     scratch = f"oq-doctor-{uuid.uuid4().hex[:12]}/"
     try:
-        if note(_guarded("objects", lambda: _objects(objects, scratch))).outcome != "failed":
+        if note(_guarded(objects, "objects", lambda: _objects(objects, scratch))).outcome != "failed":
             note(_clock(objects))
             for name, check in (
                 ("conditional writes", _conditions),
                 ("racing creations", _creations),
                 ("racing changes", _changes),
             ):
-                if note(_guarded(name, lambda check=check: check(objects, scratch))).outcome == "failed":  # type: ignore[misc]
+                if note(_guarded(objects, name, lambda check=check: check(objects, scratch))).outcome == "failed":  # type: ignore[misc]
                     break
     finally:
-        note(_guarded("clean-up", lambda: _clean_up(objects, scratch)))
+        note(_guarded(objects, "clean-up", lambda: _clean_up(objects, scratch)))
     return made
 
 
-def _guarded(name: str, check: Callable[[], Check]) -> Check:
+def _guarded(objects: Bucket, name: str, check: Callable[[], Check]) -> Check:
     """Make a check; what it raises is its outcome."""
     try:
         return check()
     except StorageDeniedError as exc:
-        # The error's own text names the permission where that can be told.
-        return Check(name, "failed", str(exc), "oq doctor --policy worker prints all that is needed")
+        return Check(name, "failed", str(exc), f"give the credentials what `{_policy_command(objects)}` prints")
     except OqError as exc:
         return Check(name, "failed", str(exc))
 
 
-def _reach(objects: Bucket) -> Check:
+def _reach(objects: Bucket) -> Iterator[Check]:
+    """Tell connection, region, credentials and bucket apart."""
     began = time.monotonic()
-    if not objects.bucket_exists():
-        return Check(
-            "bucket",
-            "failed",
-            f"the store answers, and {objects.bucket!r} is not there",
-            f"aws s3api create-bucket --bucket {objects.bucket}{_endpoint(objects)}",
-        )
-    milliseconds = (time.monotonic() - began) * 1000
-    return Check("bucket", "ok", f"it is there, with this region and these credentials ({milliseconds:.0f} ms)")
+    try:
+        is_there = objects.bucket_exists()
+    except StorageUnavailableError as exc:
+        yield Check("connection", "failed", str(exc), "start the store, or give its address: --endpoint or S3_ENDPOINT")
+        return
+    except OqError as exc:
+        yield _refusal(objects, exc)
+        return
+    yield Check("connection", "ok", f"the store answers ({(time.monotonic() - began) * 1000:.0f} ms)")
+    yield Check("region", "ok", f"the store takes {objects.region}")
+    yield Check("credentials", "ok", "the store takes them")
+    if is_there:
+        yield Check("bucket", "ok", "it is there")
+    else:
+        command = f"aws s3api create-bucket --bucket {objects.bucket}{_endpoint(objects)}"
+        if objects.region != "us-east-1":
+            command += f" --create-bucket-configuration LocationConstraint={objects.region}"
+        yield Check("bucket", "failed", f"there is no bucket {objects.bucket!r} here: is its name right?", command)
+
+
+def _refusal(objects: Bucket, error: OqError) -> Check:
+    """Return why the bucket may not even be looked at. The answer to a HEAD has no reason: one to a GET has."""
+    try:
+        objects.read_versioning()
+    except OqError as exc:
+        error = exc
+    else:
+        return Check("credentials", "failed", str(error), statement(objects.bucket, objects.prefix, ["s3:ListBucket"]))
+    said, code = str(error), code_of(error)
+    if said.startswith("region:"):
+        region = region_of(error) or "REGION"
+        return Check("region", "failed", said, f"export S3_REGION={region}, or --region {region}")
+    if code == "RequestTimeTooSkewed":
+        return Check("clock", "failed", said, "set this machine's clock: timedatectl set-ntp true")
+    if isinstance(error, StorageDeniedError):
+        what, remedy = _CREDENTIALS.get(code, (said, ""))
+        if code == "AccessDenied":
+            remedy = f"give the credentials what `{_policy_command(objects)}` prints"
+        elif not code:
+            remedy = _SET_KEYS
+        return Check("credentials", "failed", what, remedy or _SET_KEYS)
+    # What else is wrong says itself what mends it: a certificate, an address, a name.
+    return Check("bucket" if said.startswith("bucket") else "connection", "failed", said)
+
+
+_SET_KEYS = "export AWS_ACCESS_KEY_ID=… AWS_SECRET_ACCESS_KEY=… (or AWS_PROFILE=…)"
+#: Codes of refused credentials: what they mean, and what mends it.
+_CREDENTIALS = {
+    "InvalidAccessKeyId": ("the store does not know this access key (InvalidAccessKeyId)", _SET_KEYS),
+    "SignatureDoesNotMatch": (
+        "the secret key does not belong to the access key (SignatureDoesNotMatch)",
+        "export AWS_SECRET_ACCESS_KEY=… as it was given with the access key",
+    ),
+    "ExpiredToken": ("the session has ended (ExpiredToken)", "log in again: aws sso login"),
+    "InvalidToken": ("the session token is not valid (InvalidToken)", "log in again, or unset AWS_SESSION_TOKEN"),
+}
+
+
+def _policy_command(objects: Bucket) -> str:
+    prefix = f" --prefix {objects.prefix}" if objects.prefix else ""
+    return f"oq doctor --policy worker --bucket {objects.bucket}{prefix}"
 
 
 def _versioning(objects: Bucket) -> Check:
-    if objects.read_versioning():
+    try:
+        keeps = objects.read_versioning()
+    except StorageDeniedError as exc:
+        mends = statement(objects.bucket, objects.prefix, ["s3:GetBucketVersioning"])
+        return Check("versioning", "failed", str(exc), mends)
+    if keeps:
         return Check("versioning", "ok", "the bucket keeps versions: tasks have a history")
     return Check(
         "versioning",
         "warning",
-        "the bucket keeps no versions; connect() turns them on, or fails where it may not",
+        "the bucket keeps no versions: connect() turns them on where it may, and fails where it may not",
         f"aws s3api put-bucket-versioning --bucket {objects.bucket} --versioning-configuration Status=Enabled"
-        f"{_endpoint(objects)}; without versions: connect(…, allow_unversioned=True), and there is no history",
+        f"{_endpoint(objects)} (or do without history: connect(..., allow_unversioned=True))",
     )
 
 
@@ -169,7 +229,6 @@ def _objects(objects: Bucket, scratch: str) -> Check:
             ("list versions", "s3:ListBucketVersions", lambda: _listed(objects.versions(scratch), key)),
             ("read a version", "s3:GetObjectVersion", lambda: _version_read(objects, key)),
             ("remove a version", "s3:DeleteObjectVersion", lambda: _version_removed(objects, key)),
-            ("remove", "s3:DeleteObject", lambda: objects.delete(key)),
         )
     )
     for what, action, step in steps:

@@ -1,4 +1,4 @@
-"""The smallest IAM policies of a watcher, a client and a worker, as JSON. Pure; imports only `errors`.
+"""The smallest IAM policies of those who use a queue, as JSON. Pure; imports only `errors`.
 
 A test records every request of each role and holds them against its policy: nothing is missing, nothing is unused.
 """
@@ -28,17 +28,19 @@ _GRANTS: dict[str, tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]] = {
         (("s3:GetObject",), ("tasks", "payloads", "workers", "idempotency")),
         (("s3:GetObjectVersion",), ("tasks",)),
         (("s3:PutObject",), ("tasks", "payloads", "ready", "leases", "idempotency")),
-        (("s3:DeleteObject", "s3:DeleteObjectVersion"), ("ready", "leases")),
+        (("s3:DeleteObjectVersion",), ("ready", "leases")),
     ),
     "worker": (
         (("s3:GetObject",), ("tasks", "payloads")),
         (("s3:GetObjectVersion",), ("tasks",)),
         (("s3:PutObject",), ("tasks", "payloads", "ready", "leases", "workers")),
-        (("s3:DeleteObject", "s3:DeleteObjectVersion"), ("ready", "leases", "workers")),
+        (("s3:DeleteObjectVersion",), ("ready", "leases", "workers")),
     ),
+    "doctor": ((("s3:GetObject", "s3:GetObjectVersion", "s3:PutObject", "s3:DeleteObjectVersion"), ("oq-doctor-*",)),),
 }
 
-#: Who needs a policy: who looks at tasks, who submits and changes them (or runs ``track()``), who runs them.
+#: Who needs a policy: who looks at tasks, who submits and changes them (or runs ``track()``), who runs them, and
+#: ``oq doctor`` itself.
 ROLES = tuple(_GRANTS)
 
 

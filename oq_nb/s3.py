@@ -162,7 +162,7 @@ class S3Store:
 
         options = dict(client_options or {})
 
-        self.bucket, self.prefix, self.endpoint, self.region = bucket, prefix, endpoint, region
+        self.bucket, self.prefix, self.endpoint = bucket, prefix, endpoint
         self.clock = clock or Clock()
         self.requests: Counter[str] = Counter()
         self.is_versioned = True
@@ -199,6 +199,7 @@ class S3Store:
             raise ConfigurationError(
                 f"no S3 client for endpoint {endpoint!r}, region {region!r} and the options given: {exc}"
             ) from exc
+        self.region: str | None = self._client.meta.region_name
 
     def __repr__(self) -> str:
         where = self.endpoint or f"AWS {self._client.meta.region_name}"

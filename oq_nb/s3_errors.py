@@ -24,7 +24,7 @@ from oq_nb.errors import (
     StorageUnavailableError,
 )
 
-__all__ = ["Request", "is_missing", "is_not_modified", "leaves_doubt", "may_pass", "translate"]
+__all__ = ["Request", "code_of", "is_missing", "is_not_modified", "leaves_doubt", "may_pass", "region_of", "translate"]
 
 
 @dataclass(frozen=True)
@@ -122,6 +122,25 @@ def _is_answer(exc: Exception) -> bool:
     return isinstance(exc, _kinds().answer)
 
 
+def code_of(error: BaseException) -> str:
+    """Return the store's own code behind one of our errors, such as ``AccessDenied``; empty when there is none."""
+    cause = error.__cause__
+    return _code(cause) if isinstance(cause, Exception) and _is_answer(cause) else ""
+
+
+def region_of(error: BaseException) -> str:
+    """Return the region that the store named when it refused a request for the wrong one; empty when it did not."""
+    cause: Any = error.__cause__
+    if not isinstance(cause, Exception) or not _is_answer(cause):
+        return ""
+    return _region(cause)
+
+
+def _region(exc: Any) -> str:
+    headers = exc.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    return str(exc.response.get("Error", {}).get("Region") or headers.get("x-amz-bucket-region") or "")
+
+
 def is_not_modified(exc: Exception) -> bool:
     """Return whether this is the answer to a conditional read of an object that has not changed."""
     return _is_answer(exc) and _status(exc) == 304
@@ -215,11 +234,15 @@ def _translate_answer(exc: Exception, request: Request, tries: int, doubt: bool)
     if status in (401, 403) or code in _DENIED_CODES:
         return StorageDeniedError(
             f"{request} was refused ({code}): check the credentials and that their policy allows it; "
-            "`oq doctor` prints the policy that is needed",
+            "`oq doctor` tells what is wrong, and prints the policy that is needed",
             key=key,
         )
     if code in _REGION_CODES:
-        return ConfigurationError(f"region: bucket {request.bucket!r} is in another region ({code}): name that one")
+        where = _region(exc)
+        return ConfigurationError(
+            f"region: bucket {request.bucket!r} is in another region{where and ', ' + where} ({code}): name that one, by "
+            "region=… or S3_REGION"
+        )
     if may_pass(exc, request.kind):
         return StorageUnavailableError(
             f"{request} was not served ({status} {code}, {tries} tries): the store is busy or ill, try later", key=key

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from oq_nb.doctor import Check
     from oq_nb.model import TaskStatus
     from oq_nb.retention import Pruned, Survey
-    from oq_nb.s3 import S3Store
 
 __all__ = ["add_to"]
 
@@ -54,7 +53,7 @@ def doctor(
         typer.Option(
             "--policy",
             metavar="ROLE",
-            help="Print the smallest IAM policy of watcher, client or worker.",
+            help="Print the smallest IAM policy of watcher, client, worker or doctor.",
             autocompletion=lambda: list(ROLES),
         ),
     ] = None,
@@ -68,7 +67,7 @@ def doctor(
     Exit code: 1 when a check has failed.
     """
     if policy is not None:
-        return _print_policy(place, policy)
+        return _print_policy(place, policy, as_json=as_json)
     from oq_nb.client import open_store
     from oq_nb.doctor import examine
 
@@ -79,26 +78,28 @@ def doctor(
     if as_json:
         say_json(made.to_dict())
     elif made.is_fit:
-        say(f"Fit for a queue. Policies: oq doctor --policy watcher, client or worker{_again(objects)}")
+        warned = any(check.outcome == "warning" for check in made.checks)
+        say(f"Fit for a queue{', with the warnings above' if warned else ''}.")
+        say(f"What a worker must be allowed: oq doctor --policy worker --bucket {objects.bucket} (or client, watcher)")
     else:
         say("Not fit for a queue as it is.")
     return 0 if made.is_fit else 1
-
-
-def _again(objects: S3Store) -> str:
-    return f" --bucket {objects.bucket}"
 
 
 def _print_check(check: Check) -> None:
     said = f"{check.outcome:>7}  {check.name}: {printable(check.said)}"
     say(said.replace(check.outcome, paint(check.outcome, _TONES[check.outcome]), 1))
     if check.remedy:
-        say(f"         mend it: {printable(check.remedy)}")
+        say(f"         to mend it: {printable(check.remedy)}")
 
 
-def _print_policy(place: Place, role: str) -> int:
+def _print_policy(place: Place, role: str, *, as_json: bool) -> int:
     bucket = place.bucket or os.environ.get("S3_BUCKET") or "BUCKET"
-    say(json.dumps(policy_of(role, bucket, place.prefix or ""), indent=2))
+    made = policy_of(role, bucket, place.prefix or "")
+    if as_json:
+        say_json(made)
+    else:
+        say(json.dumps(made, indent=2))
     return 0
 
 

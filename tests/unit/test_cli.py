@@ -151,7 +151,7 @@ def test_short_ids_are_found_whatever_the_length_of_a_shard(fake_store, shards):
         (("submit", "t", "@/nowhere/at/all"), 2, "cannot be read"),
         (("submit", "t", "--at", "soon"), 2, "--at"),
         (("worker", "no_such_module_here"), 2, "there is no such module"),
-        (("doctor", "--policy", "king"), 2, "one of watcher, client, worker"),
+        (("doctor", "--policy", "king"), 2, "one of watcher, client, worker, doctor"),
         (("retention", "prune", "--older-than", "long"), 2, "--older-than"),
         (("retention", "prune", "--older-than", "1d"), 2, "--yes"),
     ],
