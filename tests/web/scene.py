@@ -6,6 +6,7 @@ python tests/web/scene.py PICTURE    saves a picture of it, such as docs/images/
 
 from __future__ import annotations
 
+import base64
 import math
 import os
 import sys
@@ -160,7 +161,7 @@ def main(arguments: list[str]) -> int:
 
 
 def save_picture(url: str, task_id: str, path: Path) -> None:
-    """Save the first page and a task's, in light and dark, side by side."""
+    """Save the first page in light, and in front of it the task's on a phone in the dark."""
     from playwright.sync_api import sync_playwright
 
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -168,14 +169,27 @@ def save_picture(url: str, task_id: str, path: Path) -> None:
 
     with sync_playwright() as api:
         browser = launch(api)
-        page = browser.new_page(viewport={"width": 1180, "height": 700})
-        page.goto(url)
-        page.wait_for_selector(".tasks progress")
-        time.sleep(2)
-        page.screenshot(path=path, full_page=True)
-        page.goto(page.url.split("?")[0] + f"task/{task_id}")
-        page.wait_for_selector("svg")
-        page.screenshot(path=path.with_name(f"{path.stem}-task{path.suffix}"), full_page=True)
+        pictures = []
+        for kind in (
+            {"viewport": {"width": 1000, "height": 760}, "color_scheme": "light"},
+            {"viewport": {"width": 360, "height": 640}, "color_scheme": "dark"},
+        ):
+            page = browser.new_context(**kind).new_page()
+            page.goto(url)
+            page.wait_for_selector(".tasks progress")
+            if pictures:
+                page.goto(page.url.split("?")[0] + f"task/{task_id}")
+                page.wait_for_selector("svg")
+            time.sleep(1)
+            pictures.append(base64.b64encode(page.screenshot()).decode())
+        page = browser.new_page(viewport={"width": 1240, "height": 800})
+        style = "position:absolute;border-radius:8px;border:1px solid #888"
+        page.set_content(
+            f'<body style="margin:0;background:#e9ecef"><img style="{style};left:20px;top:20px" '
+            f'src="data:image/png;base64,{pictures[0]}"><img style="{style};right:20px;top:140px" '
+            f'src="data:image/png;base64,{pictures[1]}">'
+        )
+        page.screenshot(path=path)
         browser.close()
 
 
