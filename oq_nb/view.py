@@ -18,6 +18,7 @@ __all__ = [
     "duration",
     "first_line",
     "group_line",
+    "has_run_out",
     "progress_line",
     "progress_parts",
     "situation",
@@ -101,6 +102,12 @@ def stalled_seconds(record: TaskRecord, now: datetime) -> float | None:
     per_item = 1 / progress.rate if progress.rate and progress.rate > 0 else 0.0
     silent = (now - progress.updated_at).total_seconds()
     return silent if silent > max(_STALLED_SECONDS, _STALLED_ITEMS * per_item) else None
+
+
+def has_run_out(record: TaskRecord, now: datetime) -> bool:
+    """Return whether a task counts as running, and its lease has run out: its worker has died, or cannot be reached."""
+    ends_at = record.lease_expires_at
+    return record.status is TaskStatus.RUNNING and ends_at is not None and ends_at <= now
 
 
 def situation(
@@ -283,6 +290,8 @@ def _change(record: TaskRecord, before: TaskRecord | None) -> str:
 def task_line(record: TaskRecord, now: datetime) -> str:
     """Return a task in one line: type, short id, status, progress."""
     parts = [f"{printable(shorten(record.task_type, 40))} {record.id[:8]} {record.status}"]
+    if has_run_out(record, now):
+        parts.append("lease ran out")
     if record.progress is not None:
         parts += progress_parts(record.progress)
     elif record.status is TaskStatus.PENDING and record.available_at > now:

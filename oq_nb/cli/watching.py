@@ -45,9 +45,11 @@ def watch(task: Task, interval: float, *, as_json: bool) -> None:
 
 
 def _print_changes(task: Task, interval: float, *, as_json: bool) -> None:
-    shown, is_out = "", False
+    shown: tuple[bytes, bool] | None = None
+    is_out = False
     while True:
-        version = task.record.to_bytes().decode()
+        has_run_out = not as_json and view.has_run_out(task.record, task.queue.now())  # nobody writes that down
+        version = (task.record.to_bytes(), has_run_out)
         if version != shown:
             shown = version
             if as_json:
