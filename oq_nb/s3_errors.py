@@ -240,8 +240,8 @@ def _translate_answer(exc: Exception, request: Request, tries: int, doubt: bool)
     if code in _REGION_CODES:
         where = _region(exc)
         return ConfigurationError(
-            f"region: bucket {request.bucket!r} is in another region{where and ', ' + where} ({code}): name that one, by "
-            "region=… or S3_REGION"
+            f"region: bucket {request.bucket!r} is in another region{where and ', ' + where} ({code}): "
+            "name that one, by region=… or S3_REGION"
         )
     if may_pass(exc, request.kind):
         return StorageUnavailableError(
