@@ -108,6 +108,10 @@ class Metrics:
             registry=self.registry,
             buckets=_LATENCY_BUCKETS,
         )
+        known = named.union(source.task_types if isinstance(source, Worker) else ())
+        for label in known:  # a rate needs a zero to begin with
+            for family in (*self._counters.values(), self._updates, self._latency):
+                family.labels(label)
         self._bucket = _BucketCollector(self._store)
         self.registry.register(self._bucket)
         self._store.listeners += (self._note,)
