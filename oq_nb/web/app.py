@@ -24,6 +24,8 @@ from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
@@ -63,6 +65,7 @@ def make_app(queue: Queue, looks: Looks) -> Starlette:
             Route("/task/{task_id}/run-again", routes.run_again, methods=["POST"]),
             Route("/static/{name}", routes.static),
         ],
+        middleware=[Middleware(GZipMiddleware, minimum_size=2000, compresslevel=4)],
         exception_handlers={HTTPException: routes.say_why, OqError: routes.say_error},
     )
     app.router.redirect_slashes = False  # its redirects would be absolute

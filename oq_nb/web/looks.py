@@ -60,7 +60,8 @@ class _Look(Generic[AnyWatch]):
     async def wait_for_first(self) -> None:
         """Wait until something is known, but not for ever."""
         self.asked_at = time.monotonic()
-        await self._bell.wait(_FIRST_SECONDS)
+        if self.watch.state.seen_at is None:  # else an earlier watch has left what it knew
+            await self._bell.wait(_FIRST_SECONDS)
 
     def open_again(self) -> None:
         """Look at it afresh."""

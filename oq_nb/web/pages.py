@@ -121,7 +121,7 @@ def document(content: Content, now: datetime, *, name: str, root: str, version: 
 <script src="{root}static/page.js?v={version}" defer></script>
 </head>
 <body>
-<a class="skip" href="#main">Skip to the tasks</a>
+<a class="skip" href="#main">Skip to the content</a>
 <header>
 <a class="home" href="{root}"><img src="{root}static/icon.svg?v={version}" alt="All tasks" width="24" height="24"></a>
 <span class="queue">{markup.escape(name, 300)}</span>
@@ -169,7 +169,7 @@ def _trouble(seen: Overview, now: datetime) -> str:
         return ""
     since = f" This is from {view.ago(seen.seen_at, now)}." if seen.seen_at is not None else ""
     return (
-        f'<p role="alert" class="note">⚠ The store cannot be reached and is tried again.{since} '
+        f'<p class="note"><span role="alert">⚠ The store cannot be reached and is tried again.</span>{since} '
         f"({markup.escape(seen.trouble, 300)})</p>"
     )
 

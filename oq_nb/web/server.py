@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from oq_nb.errors import ConfigurationError, OqError
 from oq_nb.watch import check_interval
@@ -178,16 +179,22 @@ class PageServer:
         return self._hosts | {ANY_HOST} if "JUPYTERHUB_SERVICE_PREFIX" in os.environ else self._hosts
 
 
+class _Protocol(H11Protocol):
+    """HTTP without a log of what was asked for: it would have the token. Other servers of the process keep theirs."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.access_log = False
+
+
 def _config(app: Any) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http="h11",
+        http=_Protocol,
         ws="none",
         lifespan="off",
         interface="asgi3",
-        access_log=False,  # it would have the token
-        log_config=None,
-        log_level="warning",
+        log_config=None,  # loggers are the program's own
         proxy_headers=False,
         server_header=False,
         timeout_graceful_shutdown=_GRACE_SECONDS,

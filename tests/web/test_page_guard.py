@@ -282,6 +282,7 @@ def test_no_secret_is_told(fake_queue, serve, visit, caplog, capfd):
     texts += [repr(page), str(page), f"{vars(page)['_thread']}", *capfd.readouterr()]
     ours = [record for record in caplog.records if not record.name.startswith("http")]  # the test's own client
     assert any(record.name.startswith("uvicorn") for record in ours)
+    assert not any(record.name == "uvicorn.access" for record in ours)
     texts += [f"{record.getMessage()} {record.exc_text}" for record in ours]
     for secret in secrets:
         assert len(secret) > 20

@@ -81,7 +81,7 @@
         if (mine !== current) return;
         show(new DOMParser().parseFromString(text, "text/html"));
       }
-      pause = answer.status === 304 ? Math.min(pause * 1.5, SLOWEST) : FASTEST;
+      pause = answer.status === 200 ? FASTEST : Math.min(pause * 1.5, SLOWEST);
       etag = answer.headers.get("ETag") || "";
       failures = 0;
       fresh = Date.now();
