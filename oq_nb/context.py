@@ -1,6 +1,6 @@
 """What a handler sees of its attempt: `TaskContext`, and `current_context` for code that was not handed one.
 
-Imports nothing of the package but `errors`, `model` and `lease`.
+Imports nothing of the package but `errors` and `model`.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import operator
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from datetime import datetime
+from typing import Any, Protocol
 
 from oq_nb.errors import ConfigurationError, TaskCancelledError
-from oq_nb.lease import Lease
-from oq_nb.model import MAX_MESSAGE_CHARS, Progress, Timestamp
+from oq_nb.model import MAX_MESSAGE_CHARS, Progress, TaskRecord, Timestamp
 
-__all__ = ["TaskContext", "current_context", "make_progress"]
+__all__ = ["Hold", "TaskContext", "current_context", "make_progress"]
 
 logger = logging.getLogger("oq_nb.progress")
 
@@ -40,6 +40,34 @@ def running_in(context: TaskContext) -> Iterator[None]:
         _current.reset(token)
 
 
+class Hold(Protocol):
+    """The attempt's hold on its task: an `oq_nb.lease.Lease`, or what stands for it where the code runs."""
+
+    @property
+    def task_id(self) -> str:
+        """The task's id."""
+
+    @property
+    def record(self) -> TaskRecord:
+        """The task as last seen."""
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the task has another owner, or none, since."""
+
+    def now(self) -> datetime:
+        """Return the store's time."""
+
+    def check(self) -> None:
+        """Raise `LeaseExpiredError` when the lease is lost."""
+
+    def report(self, progress: Progress, *, throttle_seconds: float = 0.0, wait: bool = True) -> None:
+        """Hand over the newest progress."""
+
+    def extend(self, seconds: float) -> None:
+        """Make the lease last at least ``seconds`` from now."""
+
+
 class TaskContext:
     """The running attempt, as its handler sees it. Safe to use from several threads.
 
@@ -48,7 +76,7 @@ class TaskContext:
         throttle_seconds: default of `report_progress`.
     """
 
-    def __init__(self, lease: Lease, *, throttle_seconds: float = 0.0) -> None:
+    def __init__(self, lease: Hold, *, throttle_seconds: float = 0.0) -> None:
         self._lease = lease
         self._throttle_seconds = throttle_seconds
         #: The bar of `oq_nb.track` that reports to this task, a weak reference; further ones stay local.

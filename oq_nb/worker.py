@@ -25,14 +25,17 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
+from concurrent.futures import Executor
 from types import TracebackType
 from typing import Any, TypeVar
 
 from oq_nb import model, transitions
 from oq_nb.attempt import run_attempt
+from oq_nb.calls import Outcome, call
 from oq_nb.claims import Claim, Claims
 from oq_nb.context import TaskContext
 from oq_nb.errors import ConfigurationError, LeaseExpiredError, OqError, StorageError
+from oq_nb.executors import Job, elsewhere
 from oq_nb.handlers import Handler, handler_of
 from oq_nb.heartbeat import Heartbeat
 from oq_nb.index import IndexEntry
@@ -67,6 +70,10 @@ class Worker:
         progress_throttle_seconds: default of ``report_progress``: at most one write per so many seconds.
         renew_leases: renew while the handler runs; else a lease is the longest run.
         retry_on: exception types that count as retryable, besides `RetryableError`.
+        executor: where handlers run. None or ``"threads"``: in the worker's threads. ``"processes"``: each in a process
+            of its own, made anew when it is killed. A `concurrent.futures` executor (``ProcessPoolExecutor()``, Dask's
+            ``Client.get_executor()``, …): there; it is never shut down. A function that returns one: the worker shuts
+            it down, and makes it anew when its processes were killed. What a killed process ran counts as a retry.
         max_poll_seconds: longest pause between two looks at an idle queue.
 
     Example:
@@ -90,6 +97,7 @@ class Worker:
         progress_throttle_seconds: float = 0.0,
         renew_leases: bool = True,
         retry_on: Iterable[type[BaseException]] = (),
+        executor: Executor | str | Callable[[], Executor] | None = None,
         max_poll_seconds: float = 15.0,
     ) -> None:
         if not isinstance(queue, Queue):
@@ -112,6 +120,7 @@ class Worker:
         self.tasks_completed = 0
         self.tasks_failed = 0
         self._retry_on = tuple(retry_on)
+        self._elsewhere = elsewhere(executor, self.worker_id, at_exit=_stop_all)
         self._handlers: dict[str, Handler] = {}
         self._hooks: dict[str, list[Hook]] = {"startup": [], "shutdown": [], "success": [], "error": []}
         self._store = queue.store
@@ -129,7 +138,7 @@ class Worker:
         self._started_at = self._store.clock.stamp()
 
     def __repr__(self) -> str:
-        state = "running" if self.is_running else "stopped"
+        state = "stopped" if not self.is_running else "running" if self.problem is None else "claims nothing more"
         types = ", ".join(sorted(self._handlers)) or "no handlers"
         return (
             f"<Worker {self.worker_id} {state}, {len(self._leases)}/{self.concurrency} busy, "
@@ -206,6 +215,11 @@ class Worker:
         return bool(self._threads) and not self._stopping
 
     @property
+    def problem(self) -> str | None:
+        """Why it claims nothing any more, such as an executor that is broken; None while all is well."""
+        return None if self._elsewhere is None else self._elsewhere.problem
+
+    @property
     def task_types(self) -> list[str]:
         """Types that it has a handler for."""
         return sorted(self._handlers)
@@ -229,6 +243,8 @@ class Worker:
             return self
         if not self._handlers:
             raise ConfigurationError('no handler: register one with @worker.task("type") before start()')
+        if self._elsewhere is not None:
+            self._elsewhere.start(self._handlers.values(), self._retry_on)
         self._stopping = False
         self._keeper = Keeper(self.worker_id, max_threads=min(self.concurrency, 16) + 1)
         self._started_at = self._store.clock.stamp()
@@ -265,6 +281,8 @@ class Worker:
             left = list(self._leases.values())
         for lease in left:
             self._hand_back(lease)
+        if self._elsewhere is not None:
+            self._elsewhere.stop()
         for thread in self._threads:
             if thread is not threading.current_thread():
                 thread.join(1.0 if left else 10.0)
@@ -294,7 +312,11 @@ class Worker:
             logger.warning("task %s could not be handed back, its lease will run out: %s", lease.task_id, exc)
 
     def run(self) -> None:
-        """Start, and block until Ctrl-C or SIGTERM; then stop. Requests: see `start`."""
+        """Start, and block until Ctrl-C or SIGTERM; then stop. Requests: see `start`.
+
+        Raises:
+            ConfigurationError: the executor is broken, and is not the worker's to make anew.
+        """
         ended = threading.Event()
         earlier: Any = None
         in_main = threading.current_thread() is threading.main_thread()
@@ -302,7 +324,7 @@ class Worker:
             earlier = signal.signal(signal.SIGTERM, lambda *_: ended.set())
         self.start()
         try:
-            while self.is_running and not ended.wait(0.5):
+            while self.is_running and self.problem is None and not ended.wait(0.5):
                 pass
         except KeyboardInterrupt:
             pass
@@ -310,6 +332,8 @@ class Worker:
             if in_main:
                 signal.signal(signal.SIGTERM, earlier)
             self.stop()
+        if self.problem is not None:
+            raise ConfigurationError(self.problem)
 
     def __enter__(self) -> Worker:
         return self.start()
@@ -371,7 +395,7 @@ class Worker:
                 next_ready = min(next_ready, time.monotonic())
 
     def _wants_more(self) -> bool:
-        return len(self._backlog) < self.concurrency and self._busy < self.concurrency
+        return len(self._backlog) < self.concurrency and self._busy < self.concurrency and self.problem is None
 
     def _pause(self, idle_seconds: float) -> float:
         """Return the pause between two looks: a quarter of the time that nothing was found, within bounds."""
@@ -434,7 +458,7 @@ class Worker:
         loop: asyncio.AbstractEventLoop | None = None
         while True:
             with self._changed:
-                while not self._backlog and not self._ends():
+                while not (self._backlog and self.problem is None) and not self._ends():
                     self._changed.wait()
                 if self._ends():
                     break
@@ -444,7 +468,7 @@ class Worker:
                 claim = self._claims.judge(entry, may_claim=True)
                 if claim is not None:
                     self._has_claimed = True
-                    if self._handlers[claim.held.record.task_type].is_async and loop is None:
+                    if self._handlers[claim.held.record.task_type].is_async and not (loop or self._elsewhere):
                         loop = asyncio.new_event_loop()
                     self._run(claim, loop)
             except StorageError as exc:
@@ -475,6 +499,14 @@ class Worker:
             renews=self.renew_leases,
         )
         context = TaskContext(lease, throttle_seconds=self.progress_throttle_seconds)
+        handler, retry_on = self._handlers[record.task_type], self._retry_on
+
+        def run(task_input: Any) -> Outcome:
+            if self._elsewhere is not None:
+                job = Job(handler, task_input, lease, context, retry_on, self.progress_throttle_seconds)
+                return self._elsewhere.run(job)
+            return call(handler, task_input, context, retry_on=retry_on, loop=loop)
+
         with self._changed:
             self._leases[record.id] = lease
         try:
@@ -484,10 +516,9 @@ class Worker:
             output, error = run_attempt(
                 self._store,
                 lease,
-                self._handlers[record.task_type],
+                handler,
                 context,
-                retry_on=self._retry_on,
-                loop=loop,
+                run=run,
                 gives_up=lambda: self._stopping,
             )
         except LeaseExpiredError as exc:
