@@ -23,6 +23,8 @@ This module imports nothing of the package.
 
 from __future__ import annotations
 
+from typing import Any
+
 __all__ = [
     "ConfigurationError",
     "ConflictError",
@@ -56,6 +58,9 @@ class OqError(Exception):
         super().__init__(message)
         self.task_id = task_id
         self.key = key
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuilt, (type(self), self.args, self.__dict__)
 
 
 class ConfigurationError(OqError, ValueError):
@@ -169,3 +174,13 @@ class RescheduleError(Exception):
         if not isinstance(delay, (int, float)) or isinstance(delay, bool) or not 0 <= delay <= 10 * 365 * 86400:
             raise ValueError(f"delay: seconds from 0 to ten years, not {delay!r}")
         self.delay = float(delay)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuilt, (type(self), self.args, self.__dict__)
+
+
+def _rebuilt(kind: type[BaseException], args: tuple[Any, ...], fields: dict[str, Any]) -> BaseException:
+    """Return an error as it was before it was pickled, whatever its constructor takes."""
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(fields)
+    return error
