@@ -1,6 +1,6 @@
 """`connect`: from a bucket's name, or none, to a `Queue`; and the process's default queue.
 
-Imports of the package: `errors`, `model`, `s3`, `store`, `queue`; `local` when it is needed.
+Imports of the package: `errors`, `model`, `text`, `s3`, `store`, `queue`; `local` when it is needed.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from oq_nb.errors import ConfigurationError, StorageDeniedError, StorageError
 from oq_nb.queue import Queue
 from oq_nb.s3 import S3Store
 from oq_nb.store import TaskStore
+from oq_nb.text import Secret, hide
 
 __all__ = ["connect", "default_queue", "has_default_queue", "open_store"]
 
@@ -70,6 +71,8 @@ def connect(
     Requests: 1 HEAD, 1 GET; 1 PUT when versioning has to be turned on, 1 PUT to create the bucket.
     """
     global _default_queue
+    secret_key = Secret(secret_key) if isinstance(secret_key, str) else secret_key
+    client_options = client_options and hide(client_options)
     model.shards(shard_prefix_len)
     objects, label = _open(
         bucket,
@@ -100,6 +103,7 @@ def open_store(bucket: str | None = None, **options: Any) -> S3Store:
 
     Requests: none; the embedded store, with its bucket, is started when it is not running.
     """
+    options = hide(options)
     objects, label = _open(bucket, **options)
     if label:
         _prepare_bucket(objects, create=True, allow_unversioned=True)
@@ -120,6 +124,11 @@ def _open(
     bucket = bucket if bucket is not None else os.environ.get("S3_BUCKET") or None
     endpoint = endpoint if endpoint is not None else os.environ.get("S3_ENDPOINT") or None
     region = region if region is not None else os.environ.get("S3_REGION") or None
+    if endpoint is not None and "@" in endpoint:
+        raise ConfigurationError(
+            "endpoint: no user or password in the address, it is shown in many places: give the "
+            "credentials as access_key and secret_key, or in the environment"
+        )
     if prefix and (prefix.startswith("/") or "//" in prefix or not prefix.isprintable()):
         raise ConfigurationError(f"prefix: must not begin with /, nor hold // or control characters: {prefix!r}")
     label = ""

@@ -12,7 +12,7 @@ Invariants:
 
 - What `start` returns stores what it is given, and has what it was given before (`local_ready`).
 
-Imports nothing of the package but `errors`, `local_files`, `local_server` and `local_ready`.
+Imports nothing of the package but `errors`, `text`, `local_files`, `local_server` and `local_ready`.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ import platformdirs
 from oq_nb import local_files, local_ready, local_server
 from oq_nb.errors import ConfigurationError, StorageUnavailableError
 from oq_nb.local_server import Kind
+from oq_nb.text import Secret
 
 __all__ = ["LocalStore", "default_data_dir", "find", "start", "stop"]
 
@@ -181,7 +182,7 @@ def _ready(root: Path, state: dict[str, Any], deadline: float) -> LocalStore:
     """Return the server that answers once it stores, too; after the deadline its users are told what it says then."""
     store = _describe(root, state)
     if store.kind == "moto" or local_ready.takes_writes(
-        state["ports"]["s3"], store.bucket, store.region, (store.access_key, store.secret_key), deadline
+        store.endpoint, store.bucket, store.region, (store.access_key, store.secret_key), deadline
     ):
         local_files.write_state(root, {**state, "is_ready": True})
     return store
@@ -207,7 +208,7 @@ def _describe(root: Path, state: dict[str, Any]) -> LocalStore:
     return LocalStore(
         endpoint=f"http://127.0.0.1:{state['ports']['s3']}",
         access_key=access_key,
-        secret_key=secret_key,
+        secret_key=Secret(secret_key),
         bucket=_BUCKET,
         region=_REGION,
         kind=state["kind"],

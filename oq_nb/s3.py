@@ -415,7 +415,8 @@ class S3Store:
                     return missing()
                 if attempt == self._attempts or not s3_errors.may_pass(exc, kind):
                     request = s3_errors.Request(kind, key, self.bucket, self.endpoint)
-                    raise s3_errors.translate(exc, request, tries=attempt, doubt=doubt) from exc
+                    error = s3_errors.translate(exc, request, tries=attempt, doubt=doubt)
+                    raise error from s3_errors.without_frames(exc)
                 doubt = doubt or s3_errors.leaves_doubt(exc)
             self._sleep(min(2.0, 0.1 * 2**attempt) * random.uniform(0.5, 1.0))
         raise AssertionError("unreachable")

@@ -24,7 +24,17 @@ from oq_nb.errors import (
     StorageUnavailableError,
 )
 
-__all__ = ["Request", "code_of", "is_missing", "is_not_modified", "leaves_doubt", "may_pass", "region_of", "translate"]
+__all__ = [
+    "Request",
+    "code_of",
+    "is_missing",
+    "is_not_modified",
+    "leaves_doubt",
+    "may_pass",
+    "region_of",
+    "translate",
+    "without_frames",
+]
 
 
 @dataclass(frozen=True)
@@ -172,6 +182,19 @@ def leaves_doubt(exc: Exception) -> bool:
     if _is_answer(exc):
         return _status(exc) >= 500
     return isinstance(exc, _kinds().silence) and not isinstance(exc, (*_kinds().unsent, _kinds().tls))
+
+
+def without_frames(exc: BaseException) -> BaseException:
+    """Take the frames off an exception and its causes: those of botocore hold requests, with a session's token."""
+    seen: set[int] = set()
+    left: list[BaseException | None] = [exc]
+    while left:
+        one = left.pop()
+        if one is not None and id(one) not in seen:
+            seen.add(id(one))
+            one.__traceback__ = None
+            left += [one.__cause__, one.__context__]
+    return exc
 
 
 def translate(exc: Exception, request: Request, *, tries: int = 1, doubt: bool = False) -> OqError:

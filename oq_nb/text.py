@@ -1,14 +1,16 @@
 """Text that came from a bucket, made safe and short enough to show. Pure; imports nothing of the package.
 
 Anything that someone else stored may hold control characters, terminal escapes or direction marks. `printable`
-replaces them with visible escapes, so that a terminal shows them instead of obeying them.
+replaces them with visible escapes, so that a terminal shows them instead of obeying them. `Secret` is text that must
+not be shown at all.
 """
 
 from __future__ import annotations
 
 import unicodedata
+from typing import Any
 
-__all__ = ["printable", "shorten"]
+__all__ = ["Secret", "hide", "printable", "shorten"]
 
 _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
 
@@ -36,3 +38,26 @@ def printable(text: str, *, keep_newlines: bool = False) -> str:
 def shorten(text: str, limit: int) -> str:
     """Return ``text`` cut to at most ``limit`` characters, the last of them an ellipsis when it was cut."""
     return text if len(text) <= limit else text[: max(0, limit - 1)] + "…"
+
+
+class Secret(str):
+    """Text whose `repr` does not show it: a traceback with the values of variables is no place for a key."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'…'"
+
+
+_SECRETS = {"secret_key", "aws_secret_access_key", "aws_session_token"}
+
+
+def hide(options: dict[str, Any]) -> dict[str, Any]:
+    """Return arguments of `connect` or of boto3 with the secrets among them as `Secret`."""
+    made = dict(options)
+    for name, value in options.items():
+        if name in _SECRETS and isinstance(value, str):
+            made[name] = Secret(value)
+        elif isinstance(value, dict):
+            made[name] = hide(value)
+    return made

@@ -96,10 +96,14 @@ class Slow(http.server.BaseHTTPRequestHandler):
         self.rfile.read(int(self.headers.get("Content-Length") or 0))
         assert "Signature=" in self.headers["Authorization"]
         self.asked.append((self.command, self.path))
-        self.send_response(self.answers.pop(0))
+        status = self.answers.pop(0)
+        body = b"<Error><Code>NoSuchBucket</Code></Error>" if status == 404 else b""
+        self.send_response(status)
         self.send_header("x-amz-version-id", "v1")
-        self.send_header("Content-Length", "0")
+        self.send_header("ETag", '"1"')
+        self.send_header("Content-Length", str(len(body)))
         self.end_headers()
+        self.wfile.write(body)
 
     do_PUT = do_DELETE = answer
 
@@ -116,14 +120,15 @@ def test_it_is_ready_when_it_stores_what_it_is_given(monkeypatch):
     try:
         credentials = ("AK", "SECRET")
         deadline = time.monotonic() + 60
-        assert local_ready.takes_writes(server.server_address[1], "b", "us-east-1", credentials, deadline)
-        put, made = ("PUT", "/b/oq-ready"), ("PUT", "/b")
-        assert Slow.asked == [put, put, made, put, put, ("DELETE", "/b/oq-ready?versionId=v1")]
+        endpoint = f"http://127.0.0.1:{server.server_address[1]}"
+        assert local_ready.takes_writes(endpoint, "bucket", "us-east-1", credentials, deadline)
+        put, made = ("PUT", "/bucket/oq-ready"), ("PUT", "/bucket")
+        assert Slow.asked == [put, put, made, put, put, ("DELETE", "/bucket/oq-ready?versionId=v1")]
     finally:
         server.shutdown()
         server.server_close()
         thread.join()
-    assert not local_ready.takes_writes(server.server_address[1], "b", "us-east-1", credentials, time.monotonic() + 0.2)
+    assert not local_ready.takes_writes(endpoint, "bucket", "us-east-1", credentials, time.monotonic() + 0.2)
 
 
 def test_a_start_that_was_cut_short_is_finished_by_the_next(folder, monkeypatch):
