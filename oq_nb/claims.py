@@ -7,7 +7,8 @@ Invariants:
 * A stranger's entry that leads nowhere is removed only when it is old (rule 1 of the protocol).
 * An entry whose task needs nothing for now is not looked at again before its time.
 
-Imports nothing of the package but `errors`, `model`, `transitions`, `store`, `index` and `text`.
+Imports nothing of the package but `errors`, `model`, `transitions`, `store`, `index`, `trail`,
+`keeper` and `text`.
 """
 
 from __future__ import annotations
@@ -22,9 +23,11 @@ from datetime import timedelta
 from oq_nb import model, transitions
 from oq_nb.errors import ConflictError, RecordError, StorageError, TransitionError
 from oq_nb.index import IndexEntry
+from oq_nb.keeper import Keeper
 from oq_nb.model import TaskStatus
 from oq_nb.store import Held, TaskStore, Transition
 from oq_nb.text import printable
+from oq_nb.trail import Trail
 
 __all__ = ["Claim", "Claims"]
 
@@ -40,10 +43,10 @@ _LEASE_PAD_SECONDS = 1.0  # how long after its end a lease is looked at again
 
 @dataclass(frozen=True)
 class Claim:
-    """A task that was claimed, and the index entries to remove when its attempt has ended."""
+    """A task that was claimed, and the index entries of its attempt."""
 
     held: Held
-    entries: list[IndexEntry]
+    trail: Trail
 
 
 class Claims:
@@ -53,12 +56,16 @@ class Claims:
         store: the tasks.
         worker_id: under whose name tasks are claimed.
         handles: says whether the worker has a handler for a task type.
+
+    Attributes:
+        keeper: its threads keep the entries of attempts; None: they are changed before a claim is returned.
     """
 
     def __init__(self, store: TaskStore, worker_id: str, handles: Callable[[str], bool]) -> None:
         self._store = store
         self._worker_id = worker_id
         self._handles = handles
+        self.keeper: Keeper | None = None
         self._lock = threading.Lock()
         self._not_before: dict[str, float] = {}  # entry's name → monotonic time of the next look
         self._foreign: set[str] = set()  # names of entries of tasks without a handler here
@@ -224,14 +231,10 @@ class Claims:
         return self._begin(made, entry, *others) if made.record.lease_id == lease_id else None
 
     def _begin(self, held: Held, *ready: IndexEntry) -> Claim:
-        """Write the lease entry, then remove the ready entries; without the first the others stay in its place."""
+        """Have the lease entry written and the ready entries removed, beside the handler when there is a keeper."""
         self._doubtful.pop(held.record.id, None)
         self._store.note("claimed", held.record.task_type)
-        try:
-            entry = self._store.index.enter(model.lease_key(held.record))
-        except StorageError as exc:
-            logger.debug("task %s keeps its ready entry as its lease entry: %s", held.record.id, exc)
-            return Claim(held, list(ready))
-        for old in {old.name: old for old in ready}.values():
-            self._store.index.leave(old)
-        return Claim(held, [entry])
+        entries = {old.name: old for old in ready}.values()
+        trail = Trail(self._store.index, held.record, entries, self.keeper)
+        trail.begin()
+        return Claim(held, trail)

@@ -74,6 +74,11 @@ class Index:
         self._objects = objects
         self._by_version = objects.is_versioned
 
+    @property
+    def removes_versions(self) -> bool:
+        """Whether an entry is removed by its version, so that a newer one under the same key survives."""
+        return self._by_version
+
     def enter(self, key: str) -> IndexEntry:
         """Write an entry. Requests: 1 PUT."""
         return IndexEntry(key, self._objects.put(key, b"").version_id)

@@ -77,6 +77,11 @@ class Keeper:
                 heapq.heapify(self._heap)
                 self._changed.notify_all()
 
+    def finish(self, timeout_seconds: float) -> bool:
+        """Wait until nothing is left to call; return whether that is so."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._due and not self._running, timeout_seconds)
+
     def stop(self, timeout_seconds: float = 5.0) -> None:
         """End the threads; calls under way are waited for up to ``timeout_seconds``."""
         with self._changed:
@@ -111,6 +116,8 @@ class Keeper:
                 if times and not self._stopped:
                     self._push(kept, min(times))
                     self._changed.notify()
+                elif not self._due and not self._running:
+                    self._changed.notify_all()  # somebody may wait for it in `finish`
 
     def _next(self) -> Kept | None:
         with self._changed:

@@ -47,6 +47,7 @@ class Lease:
         entries: index entries to remove when the attempt ends.
         renews: renew the lease at a third of its length; else it is the longest run.
         on_lost: called once, from whichever thread noticed, when the lease is lost.
+        on_ended: called with the task as the attempt has left it.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Lease:
         entries: Iterable[IndexEntry] = (),
         renews: bool = True,
         on_lost: Callable[[], None] | None = None,
+        on_ended: Callable[[TaskRecord], None] | None = None,
     ) -> None:
         if held.record.lease_id is None:
             raise ValueError("the task has no lease")
@@ -66,6 +68,7 @@ class Lease:
         self.lease_id = held.record.lease_id
         self.lease_seconds = lease_seconds
         self.on_lost = on_lost
+        self.on_ended = on_ended
         self._store = store
         self._keeper = keeper
         self._entries = list(entries)
@@ -286,6 +289,8 @@ class Lease:
         self._store.note(ended, made.record.task_type)
         for entry in self._entries:
             self._store.index.leave(entry)
+        if self.on_ended is not None:
+            self.on_ended(made.record)
         return made
 
     def _close(self, reason: OqError) -> None:

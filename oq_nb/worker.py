@@ -134,6 +134,7 @@ class Worker:
         self._stopping = False
         self._threads: list[threading.Thread] = []
         self._keeper: Keeper | None = None
+        self._trails: Keeper | None = None  # apart, so that a store that is slow to delete does not keep up renewals
         self._heartbeat: Heartbeat | None = None
         self._started_at = self._store.clock.stamp()
 
@@ -247,6 +248,8 @@ class Worker:
             self._elsewhere.start(self._handlers.values(), self._retry_on)
         self._stopping = False
         self._keeper = Keeper(self.worker_id, max_threads=min(self.concurrency, 16) + 1)
+        self._trails = Keeper(f"{self.worker_id}-trail", max_threads=min(self.concurrency, 16))
+        self._claims.keeper = self._trails
         self._started_at = self._store.clock.stamp()
         self._heartbeat = Heartbeat(self._store.objects, self.worker_id, self._describe)
         self._store.prove_conditional_writes(self._heartbeat.key, self._describe())
@@ -289,6 +292,9 @@ class Worker:
         alive = [thread.name for thread in self._threads if thread.is_alive()]
         if alive:
             logger.warning("handlers that do not stop are left to themselves, their tasks are handed back: %s", alive)
+        if self._trails is not None:
+            self._trails.finish(max(1.0, min(10.0, deadline - time.monotonic())))
+            self._trails.stop()
         self._keeper.stop()
         if self._heartbeat is not None:
             self._heartbeat.remove()
@@ -495,8 +501,8 @@ class Worker:
             claim.held,
             self._keeper,
             lease_seconds=record.lease_seconds,
-            entries=claim.entries,
             renews=self.renew_leases,
+            on_ended=claim.trail.end,
         )
         context = TaskContext(lease, throttle_seconds=self.progress_throttle_seconds)
         handler, retry_on = self._handlers[record.task_type], self._retry_on

@@ -204,7 +204,7 @@ def handed_back(world: World) -> None:
             claim = worker.worker._claims.judge(worker.worker._backlog.popleft(), may_claim=True)
             if claim is not None:
                 lease = Lease(
-                    worker.store, claim.held, worker.keeper, lease_seconds=LEASE_SECONDS, entries=claim.entries
+                    worker.store, claim.held, worker.keeper, lease_seconds=LEASE_SECONDS, on_ended=claim.trail.end
                 )
                 worker.worker._hand_back(lease)
 

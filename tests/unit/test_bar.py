@@ -404,7 +404,7 @@ def attempt(fake_queue):
     (entry,) = fake_queue.store.index.scan("ready/")
     claim = claims.judge(entry, may_claim=True)
     keeper = Keeper("test")
-    lease = Lease(fake_queue.store, claim.held, keeper, lease_seconds=300, entries=claim.entries)
+    lease = Lease(fake_queue.store, claim.held, keeper, lease_seconds=300, on_ended=claim.trail.end)
     context = TaskContext(lease)
     context.task = task
     yield context
