@@ -77,6 +77,7 @@ def run_attempt(
         return outcome.output, outcome.error
     lease_id, attempt, output = lease.lease_id, lease.record.attempt, outcome.output
     value, ref = _insist(lease, lambda: store.offload(lease.task_id, "output", output, attempt=attempt), gives_up)
+    lease.flush(_FLUSH_SECONDS, held_back=False)  # a loop's last position, which its thread did not wait for
     lease.finish(
         lambda record, now: transitions.complete(record, now, lease_id=lease_id, output=value, output_ref=ref),
         give_up=gives_up,

@@ -162,7 +162,7 @@ class tqdm(notebook_bar.tqdm, Generic[T]):
             if self._outer is None or self._outer._is_ended:
                 self._outer = None
                 self._context.outermost_bar = me
-                self._sink = RunningTask(self._context, read, hurry, throttle_seconds, min_seconds)
+                self._sink = RunningTask(self._context, read, throttle_seconds, min_seconds, hurry)
         else:
             reference = _outermost.get()
             outer = reference() if reference is not None else None
@@ -174,7 +174,7 @@ class tqdm(notebook_bar.tqdm, Generic[T]):
                 if find is not None:
                     kind = task_type if task_type is not None else f"track:{(self.desc or 'loop').rstrip(': ')}"[:200]
                     model.check_task_type(kind)
-                    self._sink = LoopTask(find, kind, read, hurry, throttle_seconds, min_seconds, lease_seconds)
+                    self._sink = LoopTask(find, kind, read, throttle_seconds, min_seconds, lease_seconds, hurry)
         if self._outer is not None:
             self._outer._inner = me
 

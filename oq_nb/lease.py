@@ -145,11 +145,18 @@ class Lease:
             self._wait_for(number, _REPORT_WAIT_SECONDS)
         self.check()
 
-    def flush(self, timeout_seconds: float) -> bool:
-        """Write a value that was held back now; return whether it is written."""
+    def flush(self, timeout_seconds: float, *, held_back: bool = True) -> bool:
+        """Write the newest value now; return whether it is written.
+
+        Args:
+            timeout_seconds: how long to wait for it.
+            held_back: also when it is not due yet.
+        """
         with self._changed:
             if self._pending is None or self._over is not None:
                 return self._pending is None
+            if not held_back and self._write_at > self._monotonic():
+                return False
             self._write_at = self._monotonic()
             number = self._asked
         self._keeper.call(self)

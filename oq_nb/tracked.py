@@ -91,13 +91,18 @@ class RunningTask:
     Args:
         context: the running attempt.
         source: reads the bar.
-        hurry: called by the writer when there is a `problem`.
         throttle_seconds: at most one write per so many seconds.
         min_seconds: a loop that is shorter reports nothing.
+        hurry: called by the writer when there is a `problem`.
     """
 
     def __init__(
-        self, context: TaskContext, source: Source, hurry: Hurry, throttle_seconds: float, min_seconds: float
+        self,
+        context: TaskContext,
+        source: Source,
+        throttle_seconds: float,
+        min_seconds: float,
+        hurry: Hurry = lambda: None,
     ) -> None:
         self._context = context
         self._source = source
@@ -172,10 +177,10 @@ class LoopTask:
         find_queue: returns the queue, or None; called by the writer, it may take its time.
         task_type: of the task.
         source: reads the bar.
-        hurry: called by the writer when there is a `problem`.
         throttle_seconds: at most one write per so many seconds.
         min_seconds: a loop that is shorter leaves no task, unless `task` is asked for.
         lease_seconds: how long after the process's death the task counts as running.
+        hurry: called by the writer when there is a `problem`.
 
     Requests: 3 PUT, 1 LIST and 1 DELETE for a loop, and 1 PUT per ``throttle_seconds`` while its position changes,
     else per third of the lease.
@@ -186,10 +191,10 @@ class LoopTask:
         find_queue: Callable[[], Queue | None],
         task_type: str,
         source: Source,
-        hurry: Hurry,
         throttle_seconds: float,
         min_seconds: float,
         lease_seconds: float,
+        hurry: Hurry = lambda: None,
     ) -> None:
         self._find_queue = find_queue
         self._task_type = task_type
