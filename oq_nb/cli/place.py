@@ -24,15 +24,26 @@ if TYPE_CHECKING:
     from oq_nb.queue import Queue
     from oq_nb.task import Task
 
-__all__ = ["IdArgument", "Place", "find", "with_place"]
+__all__ = ["OPTIONS", "IdArgument", "Place", "find", "with_place"]
 
 IdArgument = Annotated[str, typer.Argument(metavar="ID", help="The task's id, or a beginning that only it has.")]
 
-_OPTIONS: dict[str, Any] = {
-    "bucket": typer.Option("--bucket", metavar="NAME", help="Bucket. Default: S3_BUCKET, else the embedded store."),
-    "endpoint": typer.Option("--endpoint", metavar="URL", help="S3 service. Default: S3_ENDPOINT, else AWS."),
-    "region": typer.Option("--region", metavar="NAME", help="Its region. Default: S3_REGION, else as AWS tools do."),
-    "prefix": typer.Option("--prefix", metavar="TEXT", help="What stands before every key of this queue."),
+#: The options, by the names of `Place`.
+OPTIONS: dict[str, Any] = {
+    "bucket": Annotated[
+        str | None,
+        typer.Option("--bucket", metavar="NAME", help="Bucket. Default: S3_BUCKET, else the embedded store."),
+    ],
+    "endpoint": Annotated[
+        str | None, typer.Option("--endpoint", metavar="URL", help="S3 service. Default: S3_ENDPOINT, else AWS.")
+    ],
+    "region": Annotated[
+        str | None,
+        typer.Option("--region", metavar="NAME", help="Its region. Default: S3_REGION, else as AWS tools do."),
+    ],
+    "prefix": Annotated[
+        str | None, typer.Option("--prefix", metavar="TEXT", help="What stands before every key of this queue.")
+    ],
 }
 _BEGINNING = re.compile(r"[0-9a-f-]{1,36}", re.ASCII)
 _SHOWN = 5
@@ -66,13 +77,13 @@ def with_place(command: Callable[..., int]) -> Callable[..., int]:
 
     @functools.wraps(command)
     def run(**arguments: Any) -> int:
-        place = Place(**{name: arguments.pop(name) for name in _OPTIONS})
+        place = Place(**{name: arguments.pop(name) for name in OPTIONS})
         return command(place, **arguments)
 
     _, *own = inspect.signature(command, eval_str=True).parameters.values()
     added = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[str | None, option])
-        for name, option in _OPTIONS.items()
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=option)
+        for name, option in OPTIONS.items()
     ]
     own = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
     signature = inspect.Signature([*own, *added], return_annotation=int)

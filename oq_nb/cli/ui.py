@@ -46,9 +46,10 @@ def ui(
     ] = None,
     as_json: JsonOption = False,
 ) -> int:
-    """Serve a web page of the queue on this machine until Ctrl-C or SIGTERM: tasks with live bars, cancel, run again.
+    """Serve a web page of the queue on this machine.
 
-    The address that is printed has a token: whoever has it can see and change the queue.
+    It shows tasks with live bars and their history, and can cancel and replay them, until Ctrl-C or SIGTERM. The
+    address that is printed has a token: whoever has it can see and change the queue.
 
     Exit code: 0 after SIGTERM, 130 after Ctrl-C.
     """

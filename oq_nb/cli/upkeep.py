@@ -230,7 +230,10 @@ def prune(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     as_json: JsonOption = False,
 ) -> int:
-    """Remove finished tasks with all their versions, inputs and outputs. This cannot be undone."""
+    """Remove finished tasks with all that belongs to them.
+
+    Their versions, inputs and outputs go with them. This cannot be undone.
+    """
     from oq_nb import retention
 
     match = _AGE.fullmatch(older_than.strip())

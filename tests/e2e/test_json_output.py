@@ -1,0 +1,286 @@
+"""``--json``: every command's output is what docs/json.md says, and docs/cli.md is what the help texts say."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import signal
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from servers import connect_to
+
+from oq_nb import model, transitions
+from oq_nb.cli import main
+from oq_nb.model import Progress, Timestamp
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
+TYPES = {
+    "string": str,
+    "integer": int,
+    "number": (int, float),
+    "boolean": bool,
+    "object": dict,
+    "array": list,
+    "null": type(None),
+    "any": object,
+}
+
+
+def tables():
+    """Return the documented fields by heading: name to the words of its type."""
+    found: dict[str, dict[str, list[str]]] = {}
+    heading = ""
+    for line in (DOCS / "json.md").read_text(encoding="utf-8").splitlines():
+        if line.startswith("#"):
+            heading = line.lstrip("# ")
+            found[heading] = {}
+        row = re.match(r"\| `(\w+)` \| ([a-z ]+) \|", line)
+        if row:
+            found[heading][row[1]] = row[2].split(" or ")
+    return found
+
+
+DOCUMENTED = tables()
+seen: dict[str, set[str]] = {}
+
+
+def check(kind, value):
+    """Hold an object against its table; extra fields are errors."""
+    fields = DOCUMENTED[kind]
+    assert set(value) <= set(fields), f"{kind}: not documented: {set(value) - set(fields)}"
+    for name, types in fields.items():
+        if name not in value:
+            assert "absent" in types, f"{kind}: {name} is missing"
+            continue
+        allowed = tuple(TYPES[t] for t in types if t != "absent")
+        is_number = isinstance(value[name], bool) and "boolean" not in types and "any" not in types
+        assert isinstance(value[name], allowed) and not is_number, f"{kind}.{name} is {value[name]!r}, not {types}"
+        seen.setdefault(kind, set()).add(name)
+    for name, inner in (("progress", "Progress"), ("checks", "Check")):
+        for part in [value[name]] if isinstance(value.get(name), dict) else value.get(name) or ():
+            check(inner, part)
+
+
+def nothing_is_documented_that_was_not_seen(*kinds):
+    for kind in kinds:
+        assert set(DOCUMENTED[kind]) == seen[kind], kind
+
+
+@pytest.fixture(scope="module")
+def ready(seaweedfs):
+    """A queue with tasks in every state, and with every field somewhere."""
+    queue = connect_to(seaweedfs, bucket="oq-json-output", prefix="")
+    store = queue.store
+    tasks = {
+        "large": queue.submit("t", "x" * 100_000, max_reschedules=3, ttl_seconds=3600),
+        "cancelled": queue.cancel(queue.submit("t").id, "enough", by="somebody"),
+        "running": queue.submit("t", {"a": 1}),
+        "done": queue.submit("t"),
+        "expired": queue.submit("t", ttl_seconds=1),
+    }
+    for name in ("running", "done"):
+        task, lease_id = tasks[name], model.new_id()
+        claimed = transitions.claim(
+            task.record, store.clock.stamp(), lease_id=lease_id, worker_id="w", lease_seconds=3600
+        )
+        held = store.move(task._held, claimed)
+        progress = Progress(
+            percent=45,
+            current=450,
+            total=1000,
+            message="Processing file 450 of 1000",
+            updated_at=Timestamp.of(queue.now()),
+            rate=12.5,
+            unit="files",
+        )
+        held = store.move(
+            held, transitions.report(held.record, store.clock.stamp(), lease_id=lease_id, progress=progress)
+        )
+        if name == "done":
+            value, ref = store.offload(task.id, "output", "y" * 100_000)
+            store.move(
+                held,
+                transitions.complete(held.record, store.clock.stamp(), lease_id=lease_id, output=value, output_ref=ref),
+            )
+    expired = tasks["expired"]
+    later = Timestamp.of(expired.record.expires_at + timedelta(seconds=1))
+    store.move(expired._held, transitions.expire(expired.record, later))
+    worker = model.WorkerRecord(
+        worker_id="w",
+        started_at=Timestamp.of(queue.now()),
+        last_heartbeat=Timestamp.of(queue.now()),
+        shards=["0"],
+        current_tasks=[],
+        task_types=["t"],
+    )
+    store.objects.put("workers/w.json", worker.to_bytes())
+    return queue, {name: task.id for name, task in tasks.items()}
+
+
+@pytest.fixture
+def oq(ready, seaweedfs, monkeypatch, capsys):
+    monkeypatch.setenv("S3_BUCKET", "oq-json-output")
+    monkeypatch.setenv("S3_ENDPOINT", seaweedfs.endpoint)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", seaweedfs.access_key)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", seaweedfs.secret_key)
+
+    def run(*arguments, code=0):
+        with pytest.raises(SystemExit) as left:
+            main([*arguments, "--json"])
+        out, err = capsys.readouterr()
+        assert int(left.value.code or 0) == code, err
+        assert out.isascii() and (code or not err)
+        return [json.loads(line) for line in out.splitlines()]
+
+    return run
+
+
+def test_tasks(oq, ready):
+    _, ids = ready
+    listed = oq("list")
+    assert {task["id"] for task in listed} == set(ids.values())
+    shown = [*listed, *oq("status", ids["running"]), *oq("history", ids["done"])]
+    shown += oq("status", ids["done"], "--watch", "--interval", "0.1")
+    (made,) = oq("submit", "t", '{"x": 1}')
+    shown += [made, *oq("cancel", made["id"]), *oq("archive", made["id"])]
+    shown += [*oq("replay", made["id"]), *oq("cancel", made["id"])]
+    for task in shown:
+        check("Task", task)
+    assert [version["status"] for version in oq("history", ids["done"])] == [
+        "pending", "running", "running", "completed",
+    ]  # fmt: skip
+    nothing_is_documented_that_was_not_seen("Task", "Progress")
+
+
+def test_workers_survey_rules_and_pruning(oq):
+    (worker,) = oq("workers")
+    check("Worker", worker)
+    (survey,) = oq("retention")
+    check("Survey", survey)
+    for part in ("current", "old", "tasks"):
+        assert all(set(amount) == {"count", "size_bytes"} for amount in survey[part].values())
+    (rule,) = oq("retention", "set", "--days", "30")
+    check("Rule", rule)
+    assert oq("retention")[0]["rule"] == rule
+    (removal,) = oq("retention", "unset")
+    check("Removal", removal)
+    assert removal == {"removed": True}
+    pruned = oq("retention", "prune", "--older-than", "0s", "--dry-run")
+    for task in pruned:
+        check("Pruned", task)
+    nothing_is_documented_that_was_not_seen("Worker", "Survey", "Rule", "Removal", "Pruned")
+
+
+def test_an_examination_and_a_policy(oq):
+    (made,) = oq("doctor")
+    check("Examination", made)
+    assert made["is_fit"] is True
+    nothing_is_documented_that_was_not_seen("Examination", "Check")
+    (policy,) = oq("doctor", "--policy", "client")
+    assert policy["Version"] == "2012-10-17" and policy["Statement"]
+
+
+def test_the_embedded_store(oq):
+    check("Embedded store", oq("local", "status", code=1)[0])
+    (stopped,) = oq("local", "stop")
+    check("Stop", stopped)
+    assert stopped == {"stopped": False}
+
+
+def test_the_demo_the_embedded_store_and_the_page(oq, monkeypatch, capsys, tmp_path):
+    """The demo as a new user runs it, with nothing set up: its first line starts the embedded store."""
+    for name in ("S3_BUCKET", "S3_ENDPOINT", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("OQ_LOCAL_DIR", str(tmp_path / "embedded"))
+    try:
+        with pytest.raises(SystemExit) as left:
+            main(["demo", "--seconds", "2", "--json"])
+        out, err = capsys.readouterr()
+        assert (left.value.code or 0) == 0, err
+        task = json.loads(out)
+        check("Task", task)
+        assert task["output"]["files"] > 100 and "Store ready" in err and "%" in err
+        (status,) = oq("local", "status")
+        check("Embedded store", status)
+        assert status["is_running"] is True
+        nothing_is_documented_that_was_not_seen("Embedded store")
+        page = subprocess.Popen(
+            [sys.executable, "-m", "oq_nb", "ui", "--json", "--no-browser"], stdout=subprocess.PIPE, text=True
+        )
+        check("Page", json.loads(page.stdout.readline()))
+        page.send_signal(signal.SIGINT)
+        rest, _ = page.communicate(timeout=30)
+        assert (page.returncode, rest) == (130, "")
+    finally:
+        assert oq("local", "stop") == [{"stopped": True}]
+
+
+JOB = """
+import oq_nb
+
+def make_worker(queue):
+    worker = oq_nb.Worker(queue, max_poll_seconds=0.2)
+
+    @worker.task("good")
+    def good(_):
+        return 1
+
+    @worker.task("bad")
+    def bad(_):
+        raise ValueError("no \\x1b[2J")
+    return worker
+"""
+
+
+def test_the_events_of_a_worker_and_a_tail(oq, ready, tmp_path):
+    queue, _ = ready
+    (tmp_path / "json_job.py").write_text(JOB)
+    command = [sys.executable, "-m", "oq_nb", "worker", "json_job", "--metrics-port", "0", "--json"]
+    tail = subprocess.Popen(
+        [sys.executable, "-m", "oq_nb", "tail", "--type", "good", "--interval", "0.2", "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert "Ctrl-C ends this" in tail.stderr.readline()
+    worker = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    lines = [worker.stdout.readline()]
+    good, bad = queue.submit("good"), queue.submit("bad")
+    lines += [worker.stdout.readline(), worker.stdout.readline()]
+    for task in (good, bad):
+        task.wait(30)
+    worker.send_signal(signal.SIGINT)
+    rest, _ = worker.communicate(timeout=60)
+    assert worker.returncode == 130
+    events = [json.loads(line) for line in [*lines, *rest.splitlines()]]
+    for event in events:
+        check("Event", event)
+    kinds = [event["event"] for event in events]
+    assert kinds[0] == "started" and sorted(kinds[1:3]) == ["completed", "error"]
+    assert kinds[3:] == ["stopping", "stopped"]
+    nothing_is_documented_that_was_not_seen("Event")
+    changes = []
+    while not changes or changes[-1]["status"] != "completed":
+        changes.append(json.loads(tail.stdout.readline()))
+        check("Task", changes[-1])
+    assert {change["id"] for change in changes} == {good.id}
+    tail.send_signal(signal.SIGINT)
+    tail.communicate(timeout=30)
+    assert tail.returncode == 130
+
+
+def test_the_reference_is_what_the_help_texts_say():
+    spec = importlib.util.spec_from_file_location("reference", DOCS / "reference.py")
+    reference = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(reference)
+    assert reference.main(["--check"]) == 0, "run python docs/reference.py"
+    page = (DOCS / "cli.md").read_text(encoding="utf-8")
+    assert page.count("\n## oq ") == len(list(reference.commands(reference.app))) > 15
+    for line in page.splitlines():  # no option without a name or an explanation
+        assert not re.match(r"\| `\s*`|\| `[^`]+` \|\s*\|", line), line
