@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
+import os
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Any
 
 from oq_nb.errors import ConfigurationError
@@ -15,6 +18,7 @@ from oq_nb.text import shorten
 __all__ = ["Handler", "error_text", "handler_of"]
 
 _MAX_ERROR_CHARS = 16_000
+_BETWEEN = tuple(os.path.dirname(path) + os.sep for path in (__file__, asyncio.__file__))
 
 
 @dataclass(frozen=True)
@@ -55,16 +59,25 @@ def handler_of(task_type: str, function: Any) -> Handler:
 
 
 def error_text(error: BaseException) -> str:
-    """Return an exception for ``last_error``: type and message in the first line, then the traceback, at most 16,000
-    characters.
-    """  # noqa: D205
+    """Return an exception for ``last_error``: type and message in the first line, then the traceback.
+
+    It begins with the handler's own code, and has at most 16,000 characters.
+    """
     try:
         message = str(error)
     except Exception:
         message = "(its message cannot be shown)"
     first = shorten(f"{type(error).__name__}: {message}", 2000)
-    lines = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    lines = "".join(traceback.format_exception(type(error), error, _from_the_handler_on(error.__traceback__)))
     room = _MAX_ERROR_CHARS - len(first)
     if len(lines) > room:
         lines = lines[: room // 2] + "\n…\n" + lines[-room // 2 :]
     return f"{first}\n\n{lines}".encode("utf-8", "replace").decode()
+
+
+def _from_the_handler_on(found: TracebackType | None) -> TracebackType | None:
+    """Leave out the frames above the handler, which are ours and asyncio's; keep all when there are no others."""
+    left = found
+    while left is not None and left.tb_frame.f_code.co_filename.startswith(_BETWEEN):
+        left = left.tb_next
+    return left or found

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+from types import SimpleNamespace
+
 import pytest
 
-from oq_nb.handlers import error_text
+from oq_nb import attempt, model
+from oq_nb.handlers import error_text, handler_of
 from oq_nb.text import printable, shorten
 
 
@@ -26,6 +30,30 @@ def test_the_first_line_says_what_the_rest_says_where():
     assert (first, blank) == ("ValueError: no such file", "")
     assert rest[0] == "Traceback (most recent call last):"
     assert "test_handlers.py" in text
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_the_traceback_begins_with_the_handler(is_async):
+    def handler(task_input):
+        return int(task_input)
+
+    async def async_handler(task_input):
+        return int(task_input)
+
+    loop = asyncio.new_event_loop()
+    made = handler_of("parse", async_handler if is_async else handler)
+    _, error = attempt._call(made, "forty-two", SimpleNamespace(), loop)
+    loop.close()
+    text = error_text(error)
+    frames = [line for line in text.splitlines() if line.startswith("  File ")]
+    assert len(frames) == 1
+    assert "test_handlers.py" in frames[0]
+
+
+def test_an_error_of_our_own_keeps_its_traceback():
+    handler = handler_of("check", model.check_task_id)
+    _, error = attempt._call(handler, "no id", SimpleNamespace(), None)
+    assert "attempt.py" in error_text(error)
 
 
 def test_the_cause_is_kept():
