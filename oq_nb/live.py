@@ -18,7 +18,7 @@ Invariants:
 * A display that is over becomes plain HTML at once; its models live on until it is dropped, because a page that was
   reloaded still shows them.
 * A cell is over only when what is known has been drawn (`settle`), half a second at most: what executes a notebook
-  without a browser takes no message of a cell that is over.
+  without a browser takes no message of a cell that is over. What became plain between two cells is said again.
 
 Imports of the package: none but `text`. ipywidgets and IPython are imported when something is shown.
 """
@@ -84,6 +84,7 @@ class _Remains:
         self.html = ""
         self.text = ""
         self.is_static = False
+        self.is_missed = False  # became plain while no cell ran: said again with the next
         #: Added when it is put away before it was over.
         self.farewell = '<div style="opacity:.75">No longer refreshed: <code>.widget()</code> shows it again.</div>'
 
@@ -99,6 +100,7 @@ class _Remains:
         for display_id in self.display_ids:
             _publish(bundle, display_id=display_id, update=True)
         self.is_static = with_model is None
+        self.is_missed = self.is_static and not _cell.is_running
 
     def put_away(self) -> None:
         if not self.is_static and self.display_ids:
@@ -132,6 +134,7 @@ class _Cell:
 
     def __init__(self) -> None:
         self.context: contextvars.Context | None = None
+        self.is_running = True
         self._shell: Any = None
 
     def follow(self) -> None:
@@ -145,9 +148,11 @@ class _Cell:
             shell.events.register("post_run_cell", self._end)
 
     def _begin(self, *_: object) -> None:
-        self.context = contextvars.copy_context()
+        self.context, self.is_running = contextvars.copy_context(), True
+        wake()
 
     def _end(self, *_: object) -> None:
+        self.is_running = False
         settle()
 
 
@@ -221,6 +226,9 @@ class _Ticker:
         """Draw every display; return whether any will want it again."""
         with self._lock:
             displays = [display for reference in self._displays if (display := reference()) is not None]
+            missed = [remains for remains in self._remains if remains.is_missed and _cell.is_running]
+        for remains in missed:
+            remains.run(remains.publish)
         is_busy = False
         for display in displays:
             try:
