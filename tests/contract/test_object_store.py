@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-import uuid
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
@@ -13,9 +12,8 @@ import pytest
 
 from oq_nb.errors import ConflictError
 from oq_nb.queue import Queue
-from oq_nb.s3 import NOT_MODIFIED, S3Store
+from oq_nb.s3 import NOT_MODIFIED
 from oq_nb.store import TaskStore
-from oq_nb.testing import FakeStore
 from oq_nb.worker import Worker
 
 STALE = '"00000000000000000000000000000000"'
@@ -296,27 +294,6 @@ def test_one_of_many_changes_what_all_have_seen(contended):
 # --- a bucket without versions
 
 
-@pytest.fixture(params=["fake", "moto", "seaweedfs"])
-def unversioned(request):
-    """A store of each kind whose bucket keeps no versions."""
-    if request.param == "fake":
-        yield FakeStore(versioned=False)
-        return
-    server = request.getfixturevalue("moto_server" if request.param == "moto" else "seaweedfs")
-    store = S3Store(
-        f"plain-{uuid.uuid4().hex[:12]}",
-        endpoint=server.endpoint,
-        region=server.region,
-        access_key=server.access_key,
-        secret_key=server.secret_key,
-    )
-    store.create_bucket()
-    assert not store.read_versioning()
-    store.is_versioned = False
-    yield store
-    store.close()
-
-
 def test_without_versions(unversioned):
     made = unversioned.put("a", b"one", create=True)
     with pytest.raises(ConflictError):
@@ -339,3 +316,16 @@ def test_a_queue_without_versions(unversioned):
         assert queue.submit("double", 2).result(timeout=30) == 4
     assert [entry.key for entry in unversioned.entries("ready/")] == []
     assert [entry.key for entry in unversioned.entries("leases/")] == []
+
+
+# --- your own store
+
+
+def test_the_doctor_finds_it_fit(request):
+    """The same checks as ``oq doctor``, on the store that the command line names."""
+    from oq_nb.doctor import examine
+
+    if request.config.getoption("--bucket", default=None) is None:
+        pytest.skip("needs --bucket; the tests' own stores are examined in test_doctor.py")
+    made = examine(request.getfixturevalue("your_store"))
+    assert made.is_fit, [check.to_dict() for check in made.checks if check.outcome == "failed"]
