@@ -1,14 +1,20 @@
 """The program itself: its commands, its exit codes, and what becomes of errors.
 
 Exit codes: 0; 1 for a failed or missing task, or a store that cannot be used; 2 for bad usage; 130 after Ctrl-C; 141
-when whoever reads the output has stopped reading, as other programs have it. No error of ours shows a traceback.
+when whoever reads the output has stopped reading and 143 after SIGTERM, as other programs have it. No error of ours
+shows a traceback.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -74,7 +80,8 @@ def main(arguments: list[str] | None = None) -> None:
     logger, complaints = logging.getLogger("oq_nb"), _Complaints(logging.WARNING)
     logger.addHandler(complaints)
     try:
-        code = _run(arguments)
+        with _orderly_end():
+            code = _run(arguments)
     finally:
         logger.removeHandler(complaints)
     try:
@@ -82,6 +89,23 @@ def main(arguments: list[str] | None = None) -> None:
     except BrokenPipeError:
         code = _stop_writing()
     sys.exit(code)
+
+
+@contextmanager
+def _orderly_end() -> Iterator[None]:
+    """Let SIGTERM unwind what runs, as Ctrl-C does: the cursor comes back, tasks are handed back."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, _: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    earlier = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, earlier)
 
 
 def _run(arguments: list[str] | None) -> int:

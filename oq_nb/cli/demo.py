@@ -52,8 +52,9 @@ def demo(
         tell(f"Submitted task {task.id}; how far it is, read back from the bucket:")
         try:
             (_bar if is_screen(sys.stderr) else _lines)(task)
-        except KeyboardInterrupt:
-            task.cancel("Ctrl-C in oq demo")
+        except (KeyboardInterrupt, SystemExit):
+            task.cancel("oq demo was interrupted")
+            note(f"Task {task.id} is cancelled.")
             raise
     if as_json:
         say_json(task.record.to_dict())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import time
 import urllib.request
 import uuid
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -22,6 +24,7 @@ from servers import connect_to
 
 import oq_nb
 from bench.proxy import Proxy
+from oq_nb import metrics as metrics_module
 from oq_nb import model, transitions
 from oq_nb.cli import main
 from oq_nb.errors import ConfigurationError, ConflictError
@@ -359,3 +362,12 @@ def test_a_worker_whose_port_is_taken_does_not_start(fake_queue, monkeypatch, ca
             main(["worker", str(tmp_path / "other_job.py"), "--metrics-port", port])
     out, err = capsys.readouterr()
     assert (left.value.code, out) == (2, "") and "cannot be had" in err and err.count("\n") == 1
+
+
+def test_all_metrics_are_documented():
+    page = (Path(__file__).resolve().parents[2] / "docs" / "metrics.md").read_text(encoding="utf-8")
+    for name, text in COUNTED.values():
+        assert f"| `{name}_total{{task_type}}` | counter | {text[0].lower()}{text[1:].rstrip('.')} |" in page
+    for name in re.findall(r"`(oq_\w+)\{", page):
+        source = (Path(metrics_module.__file__)).read_text(encoding="utf-8")
+        assert f'"{name.removesuffix("_total")}"' in source, name

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
+import signal
 import subprocess
 import sys
 import threading
+import time
 import uuid
 
 import pytest
@@ -111,6 +114,10 @@ def test_the_lines_of_the_feature_document_typed_into_a_terminal(job):
     shell.expect_exact("$ ")
     shell.sendline(f"alias oq='{sys.executable} -m oq_nb'; stty -echo; echo ready")
     shell.expect(r"\nready\r\n\$ ")
+    if shutil.which("jq") is None:  # what it is asked for here
+        said = "import json, sys; print(json.dumps(json.load(sys.stdin)['progress']))"
+        shell.sendline(f'jq() {{ {sys.executable} -c "{said}"; }}')
+        shell.expect_exact("$ ")
 
     def typed(line: str) -> str:
         shell.sendline(line)
@@ -271,3 +278,94 @@ def test_a_closed_pipe_is_no_error(place, command):
     )
     os.close(writer)
     assert (left.returncode, left.stderr) == (141, b"")
+
+
+WRONG = [
+    (("status", "8f14e45f-ceea-467f-a9c3-52b3b0a1f6d2"), {}, 1, "there is no task 8f14e45f"),
+    (("status", "ffff"), {}, 1, "there is no task whose id begins with ffff"),
+    (("list",), {"S3_BUCKET": "not-there"}, 2, "bucket: 'not-there' does not exist at http://"),
+    (("list",), {"S3_ENDPOINT": "http://127.0.0.1:9"}, 1, "no answer from http://127.0.0.1:9"),
+    (("list",), {"AWS_SECRET_ACCESS_KEY": "not-it"}, 1, "`oq doctor` tells what is wrong"),
+    (("list",), {"S3_ENDPOINT": "nonsense"}, 2, "no S3 client for endpoint 'nonsense'"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "change", "code", "said"), WRONG)
+def test_what_is_wrong_is_one_line_and_an_exit_code(place, arguments, change, code, said):
+    _, environment = place
+    made = oq(environment | change, *arguments)
+    assert (made.returncode, made.stdout) == (code, "")
+    assert made.stderr.startswith("oq: ") and said in made.stderr and made.stderr.count("\n") == 1
+    assert "not-it" not in made.stderr
+
+
+def test_a_watch_that_is_terminated_gives_the_cursor_back(job):
+    task, step, _, environment = job
+    step(10)
+    watch = pexpect.spawn(OQ[0], [*OQ[1:], "status", task.id, "-w"], env=environment, encoding="utf-8", timeout=30)
+    watch.expect_exact("Processing file 100 of 1000")
+    watch.kill(signal.SIGTERM)
+    watch.expect(pexpect.EOF)
+    watch.close()
+    assert watch.exitstatus == 143 and "\x1b[?25h" in watch.before and "Traceback" not in watch.before
+
+
+def test_a_tail_prints_a_line_per_change_and_ends_when_nobody_reads(job):
+    task, step, _, environment = job
+    step(1)
+    tail = subprocess.Popen(
+        [*OQ, "tail", "--interval", "0.1"], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert re.search(r": 1 task pending or running; Ctrl-C ends this$", tail.stderr.readline().rstrip())
+    step(2)
+    line = tail.stdout.readline()
+    assert re.fullmatch(
+        rf"\S+Z  {task.id}  batch_process running, 2% \(20/1000\), .*Processing file 20 of 1000\n", line
+    )
+    tail.stdout.close()
+    for value in range(3, 100):  # it notices when it writes
+        if tail.poll() is not None:
+            break
+        step(value)
+        time.sleep(0.2)
+    assert tail.wait(20) == 141 and tail.stderr.read() == ""
+    tail.stderr.close()
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("oq sta", ["status"]),
+        ("oq retention ", ["set", "unset", "prune"]),
+        ("oq status --in", ["--interval"]),
+        ("oq list --status f", ["failed"]),
+        ("oq doctor --policy w", ["watcher", "worker"]),
+    ],
+)
+def test_the_shell_completes(place, line, offered):
+    _, environment = place
+    words = {"_OQ_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(line.count(" "))}
+    code = "import sys; sys.argv[0] = 'oq'; from oq_nb.cli import main; main()"
+    made = subprocess.run(
+        [sys.executable, "-c", code], env=environment | words, capture_output=True, text=True, timeout=60
+    )
+    assert made.stdout.split() == offered, made.stderr
+
+
+def test_the_demo_draws_a_bar_and_ctrl_c_cancels_its_task(tmp_path):
+    environment = {name: value for name, value in os.environ.items() if name != "S3_BUCKET"}
+    environment |= {"OQ_LOCAL_DIR": str(tmp_path / "embedded"), "TERM": "xterm-256color"}
+    try:
+        demo = pexpect.spawn(OQ[0], [*OQ[1:], "demo"], env=environment, encoding="utf-8", timeout=60)
+        demo.expect(r"Submitted task (\S+);")
+        task_id = demo.match[1]
+        for percent in (1, 2):  # it moves
+            demo.expect(rf"{percent}% \(\d+/\d+\), .* files/s, \d+ seconds left")
+        demo.sendintr()
+        demo.expect(pexpect.EOF)
+        demo.close()
+        assert demo.exitstatus == 130 and "Traceback" not in demo.before and "\x1b[?25h" in demo.before
+        status = oq(environment, "status", task_id[:8])
+        assert status.returncode == 1 and "Status: cancelled" in status.stdout
+    finally:
+        assert oq(environment, "local", "stop").stdout == "stopped\n"

@@ -288,3 +288,30 @@ def test_every_command_takes_json(oq):
             continue
         options = {option for parameter in command.params for option in parameter.opts}
         assert "--json" in options, command.name
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_store_that_is_away_for_a_while_does_not_end_a_watch(oq, fake_queue, fake_store, as_json):
+    task = running(fake_queue)
+    looks = 0
+
+    def fault(kind, key, when):
+        nonlocal looks
+        if when == "before":
+            looks += 1
+            if 2 <= looks <= 4:
+                raise StorageUnavailableError("the store does not answer")
+            if looks == 5:
+                fake_store.fault = None
+                held = fake_queue.get(task.id)._held
+                lease_id, now = held.record.lease_id, fake_queue.store.clock.stamp()
+                fake_queue.store.move(held, transitions.complete(held.record, now, lease_id=lease_id, output=1))
+
+    fake_store.fault = fault
+    code, out, err = oq("status", task.id, "-w", "--interval", "0.1", *(["--json"] if as_json else []))
+    assert code == 0 and err == "oq: the store does not answer; trying on\n"
+    lines = out.splitlines()
+    if as_json:
+        assert [json.loads(line)["status"] for line in lines] == ["running", "completed"]
+    else:
+        assert len(lines) == 2 and lines[1].endswith("batch_process completed")
