@@ -29,7 +29,7 @@ from contextvars import ContextVar
 from types import SimpleNamespace, TracebackType
 from typing import Any, Generic, TypeVar
 
-from oq_nb import model, notebook_bar
+from oq_nb import loops, model, notebook_bar
 from oq_nb.context import TaskContext, current_context
 from oq_nb.errors import ConfigurationError
 from oq_nb.loops import Ending, Loop
@@ -232,6 +232,7 @@ class tqdm(notebook_bar.tqdm, Generic[T]):
             or not self.dynamic_miniters
             or not self.mininterval
             or self._loop is not None
+            or not loops.is_possible()
         ):
             return self._iterate_as_tqdm()
         self._first = self._offset = self.n

@@ -8,6 +8,7 @@ Invariants:
 
 * Items, their order, and the exceptions of the iterable are those of a plain loop; nothing is read ahead of the loop.
 * ``at_end`` is called exactly once, on exhaustion, ``break``, an exception, or garbage collection.
+* It rests on what CPython does; `is_possible` tries it, once, and where it does not hold there is no such loop.
 
 Pure: no I/O, nothing of the package is imported.
 """
@@ -20,13 +21,13 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from itertools import chain, compress, count, islice
 from operator import length_hint
 from types import FrameType
 from typing import Any, TypeVar
 
-__all__ = ["Ending", "Loop"]
+__all__ = ["Ending", "Loop", "is_possible"]
 
 T = TypeVar("T")
 
@@ -156,6 +157,25 @@ class Loop(Iterable[T]):
             return Ending(self.count)
         self._is_in_body = self._is_in_body and code != _FOR_ITER  # else the iterable itself has raised
         return Ending(self.count, frame=frame)
+
+
+@cache
+def is_possible() -> bool:
+    """Return whether this interpreter does what a `Loop` rests on; tried once, in well under a millisecond."""
+    try:
+        five = range(5)
+        samples = (five, [*five], (*five,), "abcde", b"abcde", iter([*five]), dict.fromkeys(five), (n for n in five))
+        return all(map(_is_counted, samples))
+    except Exception:
+        return False
+
+
+def _is_counted(five: Iterable[Any]) -> bool:
+    endings: list[Ending] = []
+    visits = iter([0.0] * 9)  # a loop that never ends ends here
+    loop = Loop(five, lambda: next(visits), endings.append)
+    counts = [loop.count for _ in loop]
+    return counts == [0, 1, 2, 3, 4] and [ending.count for ending in endings] == [5]
 
 
 _END: Any = object()

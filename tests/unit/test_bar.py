@@ -19,7 +19,7 @@ from tqdm.contrib.concurrent import thread_map
 
 import oq_nb
 from oq_nb import bar as bars
-from oq_nb import client, tracked
+from oq_nb import client, loops, tracked
 from oq_nb.attempt import run_attempt
 from oq_nb.context import TaskContext, running_in
 from oq_nb.errors import ConfigurationError, LeaseExpiredError, TaskCancelledError
@@ -299,6 +299,167 @@ def test_a_file_that_breaks_leaves_tqdms_lock_free(use):
     assert lock_is_free()
     file.is_broken = False
     bar.close()
+
+
+# --- a bar while its loop runs: the same in every respect but that `n` is where the loop is
+
+
+def test_a_looping_bar_is_one_of_ours_and_of_tqdms():
+    bar = quiet(range(3))
+    for _ in bar:
+        assert isinstance(bar, oq_nb.tqdm) and isinstance(bar, tqdm.std.tqdm)
+        assert type(bar).__name__ == "tqdm" and type(bar).__module__ == "oq_nb.bar"
+        assert bar == bar and hash(bar) == id(bar) and bar in oq_nb.tqdm._instances
+    assert type(bar) is oq_nb.tqdm
+
+
+@pytest.mark.parametrize("items", [range(300), list(range(300)), (n for n in range(300))])
+def test_n_can_be_read_from_another_thread_at_any_time(items):
+    bar, seen, stop = quiet(items), [], threading.Event()
+
+    def read():
+        while not stop.is_set():
+            seen.append(bar.n)
+            time.sleep(0)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    for _ in bar:
+        time.sleep(0.001)
+    stop.set()
+    thread.join()
+    assert bar.n == 300
+    assert seen == sorted(seen) and seen[-1] > 0  # never back to where it was before
+
+
+def both(use):
+    """Return what a use of the class leaves behind, tqdm's and ours."""
+    return use(tqdm.std.tqdm), use(oq_nb.tqdm)
+
+
+def test_what_is_done_to_a_bar_in_its_loop_is_as_with_tqdm():
+    def reset(cls):
+        bar = cls(range(20), file=io.StringIO())
+        for i in bar:
+            if i == 10:
+                bar.reset(total=50)
+        return bar.n, bar.total
+
+    def set_n(cls):
+        bar = cls(range(20), file=io.StringIO())
+        for i in bar:
+            if i == 10:
+                bar.n = 3
+                bar.refresh()
+        return bar.n
+
+    def change_total(cls):
+        file = io.StringIO()
+        bar = cls((n for n in range(20)), file=file, bar_format="{n_fmt}/{total_fmt}")
+        for _ in bar:
+            bar.total = 20
+        return bar.n, file.getvalue().split("\r")[-1]
+
+    def close(cls):
+        bar = cls(range(20), file=io.StringIO())
+        seen = 0
+        for i in bar:
+            seen += 1
+            if i == 5:
+                bar.close()
+        return seen, bar.n
+
+    def twice(cls):
+        bar = cls(range(5), file=io.StringIO())
+        return list(bar), list(bar), bar.n
+
+    def zipped(cls):
+        bar = cls(range(5), file=io.StringIO())
+        return list(zip(bar, bar, strict=True))
+
+    def never_begun(cls):
+        bar = cls(range(5), file=io.StringIO())
+        iter(bar)
+        bar.close()
+        return bar.n, bar.disable
+
+    def started_elsewhere(cls):
+        bar = cls(range(9), initial=4, total=13, file=io.StringIO())
+        for _ in bar:
+            pass
+        return bar.n
+
+    for use in (reset, set_n, change_total, close, twice, zipped, never_begun, started_elsewhere):
+        theirs, ours = both(use)
+        assert ours == theirs, use.__name__
+
+
+def test_a_number_that_is_set_in_the_loop_is_counted_on_from():
+    bar = quiet(range(20))
+    for i in bar:
+        if i == 10:
+            bar.n = 100
+        elif i > 10:
+            assert bar.n == 100 + i - 10
+    assert bar.n == 20  # at the end the items count, as with tqdm
+
+
+def test_a_disabled_bar_can_be_pickled_as_tqdms():
+    bar = pickle.loads(pickle.dumps(oq_nb.tqdm(range(3), disable=True)))
+    assert list(bar) == [0, 1, 2] and bar.disable
+    assert list(pickle.loads(pickle.dumps(tqdm.std.tqdm(range(3), disable=True)))) == [0, 1, 2]
+
+
+def test_a_looping_bar_is_not_pickled_either():
+    for _ in (bar := quiet(range(2))):
+        with pytest.raises((TypeError, AttributeError, pickle.PicklingError)):
+            pickle.dumps(bar)
+
+
+def test_a_class_of_ones_own_is_iterated_over_as_tqdm_does():
+    made = []
+
+    class Mine(oq_nb.tqdm):
+        def __init_subclass__(cls):
+            made.append(cls)
+
+    bar = Mine(range(50), file=io.StringIO(), mininterval=1e-9)
+    for i in bar:
+        assert type(bar) is Mine and bar.n == i
+    assert made == []
+
+
+def test_where_the_tricks_do_not_hold_tqdms_own_path_is_taken(monkeypatch, own):
+    monkeypatch.setattr(loops, "is_possible", lambda: False)
+    bar = quiet(range(50), min_seconds=0, mininterval=1e-9)
+    for i in bar:
+        assert bar._loop is None and bar.n == i
+    assert finished(bar).output["items"] == 50
+
+
+def test_a_hidden_bar_takes_no_line_of_the_screen(attempt):
+    with running_in(attempt):
+        hidden = oq_nb.track(range(3))
+    shown = quiet(range(3))
+    assert shown.pos == 0
+    hidden.close()
+    shown.close()
+
+
+def test_a_bar_of_a_loop_that_turned_slow_is_redrawn_by_tqdms_monitor():
+    file = io.StringIO()
+    bar = oq_nb.tqdm(range(600), file=file, mininterval=1e-9, maxinterval=0.01, bar_format="{n_fmt}", queue=None)
+    monitor = tqdm.std.tqdm.monitor
+    for i in bar:
+        if i > 400:  # in the middle of a chunk of 256
+            assert bar.miniters > 1
+            for _ in range(2):  # what the monitor does every ten seconds
+                bar.miniters = 1 if bar.miniters > 1 else bar.miniters
+                with oq_nb.tqdm.get_lock():
+                    bar.refresh(nolock=True)
+                assert file.getvalue().split("\r")[-1].strip() == str(i)
+            break
+    assert monitor is None or monitor.is_alive()
 
 
 def test_every_class_attribute_of_tqdm_is_there():
@@ -703,6 +864,36 @@ def test_without_a_queue_one_note_says_how(capsys, monkeypatch):
     for _ in range(3):
         list(oq_nb.track(range(3)))
     assert capsys.readouterr().err.count("oq_nb.connect()") == 1
+
+
+def test_a_bar_that_is_dropped_on_the_way_fails_its_task(own):
+    bar = quiet(total=5, min_seconds=0)
+    task, sink = bar.task, bar._sink
+    bar.update(2)
+    del bar
+    gc.collect()
+    assert sink.wait(10)
+    assert task.refresh().status is TaskStatus.FAILED
+    assert "dropped at item 2 of 5" in task.last_error
+
+
+@pytest.mark.parametrize(("steps", "status"), [(5, TaskStatus.COMPLETED), (2, TaskStatus.FAILED)])
+def test_at_the_programs_end_what_is_open_is_ended(own, steps, status):
+    bar = quiet(total=5, min_seconds=0)
+    task = bar.task
+    bar.update(steps)
+    tracked._flush_all()
+    assert task.refresh().status is status
+    bar.close()
+
+
+def test_a_numeric_unit_scale_is_applied_as_the_bar_applies_it(own):
+    bar = quiet(range(4), min_seconds=0, unit_scale=0.5, unit="kB")
+    for i in bar:
+        if i == 2:
+            progress = bar.task.progress
+            assert (progress.current, progress.total, progress.percent, progress.unit) == (1, 2, 50, "kB")
+    finished(bar)
 
 
 def test_the_environments_queue_is_connected_by_the_writer(monkeypatch, fake_queue):

@@ -10,6 +10,7 @@ from collections import deque
 
 import pytest
 
+from oq_nb import loops
 from oq_nb.loops import Loop
 
 
@@ -63,6 +64,22 @@ def test_the_position_is_exact_at_every_item(make):
     for done, _ in enumerate(watched.loop):
         assert watched.loop.count == done
     assert watched.ending.count == 700
+
+
+def test_it_works_here():
+    assert loops.is_possible()
+
+
+@pytest.mark.parametrize("broken", ["length_hint", "compress", "repr", "_index_in"])
+def test_where_a_trick_does_not_hold_that_is_noticed(broken, monkeypatch):
+    wrong = {
+        "length_hint": lambda items: 3,
+        "compress": lambda items, selectors: items,
+        "repr": lambda counter: "count(3)",
+        "_index_in": lambda iterator, items: 2,
+    }
+    monkeypatch.setattr(loops, broken, wrong[broken], raising=False)
+    assert not loops.is_possible.__wrapped__()
 
 
 def leave_by_break(loop):

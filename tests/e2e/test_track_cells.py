@@ -1,0 +1,188 @@
+"""Loops in the cells of a notebook: interrupted, failing, awaiting, nested; what their tasks say afterwards."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import uuid
+
+import pytest
+from jupyter_client import KernelManager
+from jupyter_core.utils import ensure_event_loop
+from servers import connect_to
+
+
+class Kernel:
+    """A kernel of the test's own."""
+
+    def __init__(self, environment):
+        self.manager = KernelManager()
+        self.manager.kernel_spec.argv[:] = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+        self.manager.start_kernel(env=os.environ | environment)
+        self.client = self.manager.client()
+        self.client.start_channels()
+        self.client.wait_for_ready(timeout=60)
+
+    def run(self, code):
+        """Run a cell; return its error's name, or None."""
+        reply = self.client.execute_interactive(code, timeout=60, output_hook=lambda message: None)["content"]
+        return reply.get("ename")
+
+    def begin(self, code):
+        """Start a cell and return at once; ``end`` waits for it."""
+        return self.client.execute(code)
+
+    def end(self, message_id):
+        while (reply := self.client.get_shell_msg(timeout=60))["parent_header"].get("msg_id") != message_id:
+            pass
+        return reply["content"].get("ename")
+
+    def close(self):
+        self.client.stop_channels()
+        self.manager.shutdown_kernel(now=True)
+        self.manager.cleanup_resources()
+
+
+@pytest.fixture(scope="module")
+def place(seaweedfs, tmp_path_factory):
+    """A bucket, and a kernel whose environment leads to it."""
+    bucket = f"oq-cells-{uuid.uuid4().hex[:12]}"
+    queue = connect_to(seaweedfs, bucket=bucket, prefix="")
+    made = Kernel(
+        {
+            "S3_BUCKET": bucket,
+            "S3_ENDPOINT": seaweedfs.endpoint,
+            "AWS_ACCESS_KEY_ID": seaweedfs.access_key,
+            "AWS_SECRET_ACCESS_KEY": seaweedfs.secret_key,
+            "IPYTHONDIR": str(tmp_path_factory.mktemp("ipython")),
+        }
+    )
+    made.run("import asyncio, time, oq_nb\noptions = dict(min_seconds=0, throttle_seconds=0.2)")
+    yield made, queue
+    made.close()
+    ensure_event_loop().close()  # jupyter_client made it
+
+
+def eventually(condition, seconds=30.0):
+    """Wait until something holds."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, "it did not come about in time"
+        time.sleep(0.05)
+    return value
+
+
+def the_task(queue, name):
+    """Return the task of a loop, once it is over."""
+
+    def find():
+        found = [task for task in queue.list(limit=None) if task.task_type == f"track:{name}"]
+        return found[0] if found and found[0].is_done else None
+
+    return eventually(find)
+
+
+def test_a_cell_that_ends(place):
+    kernel, queue = place
+    assert kernel.run("for i in oq_nb.track(range(30), 'ends', **options):\n    time.sleep(0.01)") is None
+    task = the_task(queue, "ends")
+    assert (str(task.status), task.output["items"], task.progress) == ("completed", 30, None)
+    assert 0.2 < task.output["seconds"] < 60 and task.output["rate"] > 0
+
+
+def test_an_interrupted_cell(place):
+    kernel, queue = place
+    cell = kernel.begin("for i in oq_nb.track(range(10000), 'stopped', **options):\n    time.sleep(0.01)")
+    eventually(lambda: [t for t in queue.list(limit=None) if t.progress and t.progress.current > 3])
+    kernel.manager.interrupt_kernel()
+    assert kernel.end(cell) == "KeyboardInterrupt"
+    task = the_task(queue, "stopped")
+    assert (str(task.status), task.record.last_error) == ("cancelled", "KeyboardInterrupt")
+
+
+def test_a_cancelled_cell(place):
+    kernel, queue = place
+    cell = kernel.begin("for i in oq_nb.track(range(10000), 'cancelled', **options):\n    time.sleep(0.01)")
+    found = eventually(lambda: [t for t in queue.list(limit=None) if t.task_type == "track:cancelled" and t.progress])
+    queue.cancel(found[0].id)
+    assert kernel.end(cell) == "TaskCancelledError"
+    assert str(the_task(queue, "cancelled").status) == "cancelled"
+
+
+FAILS = """
+def work(i):
+    if i == 20:
+        raise ZeroDivisionError("at twenty")
+    time.sleep(0.01)
+
+for i in oq_nb.track(range(100), 'fails', **options):
+    work(i)
+"""
+
+AWAITS = """
+async def work(i):
+    await asyncio.sleep(0.01)
+    if i == 20:
+        raise ZeroDivisionError("at twenty")
+
+for i in oq_nb.track(range(100), 'awaits', **options):
+    await work(i)
+"""
+
+BY_HAND = """
+with oq_nb.track(total=100, desc='by hand', **options) as bar:
+    for i in range(100):
+        time.sleep(0.01)
+        bar.update()
+        if i == 20:
+            raise ZeroDivisionError("at twenty")
+"""
+
+
+@pytest.mark.parametrize(("name", "code"), [("fails", FAILS), ("awaits", AWAITS), ("by hand", BY_HAND)])
+def test_a_cell_that_fails(place, name, code):
+    kernel, queue = place
+    assert kernel.run(code) == "ZeroDivisionError"
+    task = the_task(queue, name)
+    assert str(task.status) == "failed"
+    assert task.record.last_error.startswith("ZeroDivisionError: at twenty")
+
+
+NESTED = """
+for epoch in oq_nb.trange(3, desc='epochs', **options):
+    for batch in oq_nb.trange(20, desc='batches', leave=False, **options):
+        time.sleep(0.02)
+"""
+
+
+def test_nested_loops_are_one_task(place):
+    kernel, queue = place
+    assert kernel.run(NESTED) is None
+    task = the_task(queue, "epochs")
+    assert (str(task.status), task.output["items"]) == ("completed", 3)
+    assert not [t for t in queue.list(limit=None) if t.task_type == "track:batches"]
+    messages = {record.progress.message for record in task.history() if record.progress}
+    assert any("epochs, batches " in message for message in messages)
+
+
+def test_a_loop_beside_a_worker_of_the_same_kernel(place):
+    kernel, queue = place
+    code = """
+worker = oq_nb.Worker(oq_nb.connect(), max_poll_seconds=0.2)
+@worker.task("inside")
+def inside(given):
+    for i in oq_nb.track(range(60), 'inside'):
+        time.sleep(0.02)
+    return i
+with worker:
+    task = worker.queue.submit("inside", {})
+    for i in oq_nb.track(range(60), 'outside', **options):
+        time.sleep(0.02)
+    assert task.result(30) == 59
+"""
+    assert kernel.run(code) is None
+    assert str(the_task(queue, "outside").status) == "completed"
+    (inside,) = [task for task in queue.list(limit=None) if task.task_type == "inside"]
+    said = [record.progress for record in inside.history() if record.progress]
+    assert (said[-1].current, said[-1].message) == (60, "inside")
