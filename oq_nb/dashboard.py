@@ -151,7 +151,8 @@ class QueueWidget(live.LiveDisplay):
     def _draw(self) -> None:
         overview = self.state
         now = self._store.clock.now()
-        self._head.value = _head_html(self._name, overview, now, is_live=True)
+        again = live.stale_html("The tasks are not affected", "queue.widget()")
+        self._head.value = _head_html(self._name, overview, now, is_live=True) + again
         shown, table = self._table_html(overview, now)
         self._table.value = table
         self._offer_types(overview)

@@ -25,6 +25,7 @@ Imports of the package: none but `text`. ipywidgets and IPython are imported whe
 
 from __future__ import annotations
 
+import atexit
 import contextvars
 import logging
 import queue
@@ -35,7 +36,17 @@ import weakref
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-__all__ = ["LiveDisplay", "browser", "in_kernel", "is_ticking", "settle", "show_static", "wake", "weakly"]
+__all__ = [
+    "LiveDisplay",
+    "browser",
+    "in_kernel",
+    "is_ticking",
+    "settle",
+    "show_static",
+    "stale_html",
+    "wake",
+    "weakly",
+]
 
 logger = logging.getLogger("oq_nb.widget")
 
@@ -44,6 +55,7 @@ T = TypeVar("T")
 _TICK_SECONDS = 1.0
 _SHORTEST_SECONDS = 0.2
 _SETTLE_SECONDS = 0.5
+_STALE_SECONDS = 20
 _MIME = "application/vnd.jupyter.widget-view+json"
 
 
@@ -144,6 +156,7 @@ class _Cell:
         shell = get_ipython()
         if shell is not self._shell:
             self._shell = shell
+            atexit.register(_ticker.say_goodbye)
             shell.events.register("pre_run_cell", self._begin)
             shell.events.register("post_run_cell", self._end)
 
@@ -169,6 +182,7 @@ class _Ticker:
         self._displays: list[weakref.ref[LiveDisplay]] = []
         self._remains: list[_Remains] = []
         self.thread: threading.Thread | None = None
+        self._is_leaving = False
 
     def add(self, display: LiveDisplay, remains: _Remains) -> None:
         with self._lock:
@@ -186,7 +200,21 @@ class _Ticker:
 
     def bury(self, remains: _Remains) -> None:
         """Have the models of a display closed that is no more."""
-        self._bell.put(remains)
+        if not self._is_leaving:
+            self._bell.put(remains)
+
+    def say_goodbye(self) -> None:
+        """Make everything plain HTML before the kernel goes; a page that is still connected saves that.
+
+        The models are left alone: a page that restarts its kernel knows them no more, and would complain.
+        """
+        self._is_leaving = True
+        for remains in [remains for remains in self._remains if not remains.is_static and remains.display_ids]:
+            remains.html += remains.farewell
+            try:
+                (_cell.context or contextvars.copy_context()).copy().run(remains.publish)
+            except Exception:  # the kernel is going
+                return
 
     def settle(self, timeout: float) -> None:
         """Have everything drawn that is known now, and wait until it has been."""
@@ -201,6 +229,8 @@ class _Ticker:
     def _run(self) -> None:
         waiting: list[threading.Event] = []
         while True:
+            if self._is_leaving:
+                return
             is_busy = self._draw_all()
             for event in waiting:
                 event.set()
@@ -270,6 +300,22 @@ def settle(timeout: float = _SETTLE_SECONDS) -> None:
 def is_ticking() -> bool:
     """Whether the calling thread is the one that draws."""
     return threading.current_thread() is _ticker.thread
+
+
+def stale_html(comfort: str, code: str) -> str:
+    """Return HTML that a browser shows when nothing has redrawn it for a while: then no kernel can say so.
+
+    Args:
+        comfort: what is not affected.
+        code: what shows it again.
+    """
+    return (
+        "<style>@keyframes oq-late{to{visibility:visible;height:auto}}"
+        ".oq-stale{visibility:hidden;height:0;overflow:hidden;line-height:1.6;max-width:46em;"
+        f"animation:oq-late 0s linear {_STALE_SECONDS}s forwards}}</style>"
+        f'<div class="oq-stale" data-tick="{int(time.monotonic() // 5)}">⚠ Not refreshed for a while: the kernel was '
+        f"restarted, or is kept busy. {comfort}; <code>{code}</code> shows it again.</div>"
+    )
 
 
 class LiveDisplay:

@@ -61,7 +61,7 @@ _SIGNS = {"waiting": "○", "running": "▶", "good": "✓", "bad": "✗", "warn
 _MUTED = "opacity:.75"
 _WRAP = "overflow-wrap:anywhere"
 _CELL = "text-align:left;padding:.15em .8em .15em 0;vertical-align:top"
-_COLUMNS = {"Status": "9em", "Type": "12%", "Task": "6em", "Progress": "", "Remark": "22%", "Changed": "9em"}
+_COLUMNS = {"Status": "9em", "Type": "11%", "Task": "6em", "Progress": "", "Remark": "20%", "Changed": "8em"}
 _ERROR_CHARS = 10_000
 _OUTPUT_CHARS = 2_000
 
@@ -289,8 +289,16 @@ def task_row(record: TaskRecord, now: datetime, *, is_live: bool = True, link: s
     return (
         f"<tr{mark}><td {cell}>{pill(state)}</td><td {wide}><bdi>{escape(record.task_type, 60)}</bdi></td>"
         f"<td {cell}>{name}</td>{said}"
-        f"<td {cell}>{_when(record.updated_at, now, is_live=is_live)}</td></tr>"
+        f"<td {cell}>{_changed(record.updated_at, now, is_live=is_live)}</td></tr>"
     )
+
+
+def _changed(instant: datetime, now: datetime, *, is_live: bool) -> str:
+    """Return an instant for a narrow column: its time on the day of ``now``, else its date."""
+    if is_live:
+        return view.ago(instant, now)
+    shown = f"{instant:%H:%M:%S} UTC" if instant.date() == now.date() else f"{instant:%Y-%m-%d}"
+    return f'<span title="{instant:%Y-%m-%d %H:%M:%S} UTC">{shown}</span>'
 
 
 def _last_words(error: str) -> str:

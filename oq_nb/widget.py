@@ -28,15 +28,6 @@ logger = logging.getLogger("oq_nb.widget")
 
 _RETRY_SECONDS = 300.0  # so long a failed task keeps its Retry button in a browser, then it becomes plain HTML too
 _VIEW_SECONDS = 3.0  # so long it takes a browser at most to say that it shows a widget
-_STALE_SECONDS = 20
-# Shown by the browser itself when nothing has redrawn the element for a while: then no kernel can say so.
-_STALE = (
-    "<style>@keyframes oq-late{{to{{visibility:visible;height:auto}}}}"
-    ".oq-stale{{visibility:hidden;height:0;overflow:hidden;animation:oq-late 0s linear "
-    f"{_STALE_SECONDS}s forwards}}}}</style>"
-    '<div class="oq-stale" data-tick="{tick}">⚠ Not refreshed for a while: the kernel was restarted, or is kept busy. '
-    "The task is not affected; <code>queue.get(id).widget()</code> shows it again.</div>"
-)
 
 
 class Action:
@@ -184,8 +175,8 @@ class TaskWidget(live.LiveDisplay):
             if self._failed_at is not None:
                 self._failed_at = None
                 self._save(keeps_widget=True)
-            stale = _STALE.format(tick=int(time.monotonic() // 5))
-            self._main.value = self._main_html(is_live=True) + stale
+            again = live.stale_html("The task is not affected", f"queue.get('{self._first.task_id}').widget()")
+            self._main.value = self._main_html(is_live=True) + again
         self._detail.value = self._detail_html()
         self._said.value = self._action.html()
         self._draw_button(state, is_failed)

@@ -108,9 +108,9 @@ def close_loop() -> None:
     ensure_event_loop().close()
 
 
-def start_kernel(python: str, env: dict[str, str]) -> Kernel:
+def start_kernel(env: dict[str, str]) -> Kernel:
     manager = KernelManager()
-    manager.kernel_spec.argv[:] = [python, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    manager.kernel_spec.argv[:] = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
     manager.start_kernel(env=os.environ | env)
     client = manager.client()
     client.start_channels()
@@ -131,10 +131,8 @@ def kernels(seaweedfs, tmp_path):
     made: list[Kernel] = []
     prefix = f"t-{os.urandom(8).hex()}/"
 
-    def start(python: str = sys.executable) -> Kernel:
-        kernel = start_kernel(
-            python, {"IPYTHONDIR": str(tmp_path / "ipython"), "OQ_LOCAL_DIR": str(tmp_path / "local")}
-        )
+    def start(**env: str) -> Kernel:
+        kernel = start_kernel({"IPYTHONDIR": str(tmp_path / "ipython"), "OQ_LOCAL_DIR": str(tmp_path / "local")} | env)
         made.append(kernel)
         kernel.run(
             "import oq_nb, time, threading, gc\n"
@@ -168,12 +166,12 @@ def open_lab(browser, tmp_path, monkeypatch):
     labs: list[Lab] = []
     monkeypatch.setenv("OQ_LOCAL_DIR", str(tmp_path / "local"))
 
-    def start(cells: list[str], **options):
+    def start(cells: list[str], height: int = 1600, **options):
         folder = tmp_path / f"lab{len(labs)}"
         folder.mkdir()
         lab = Lab(folder, cells, **options)
         labs.append(lab)
-        page = browser.new_page(viewport={"width": 1100, "height": 1600})
+        page = browser.new_page(viewport={"width": 1100, "height": height})
         page.dialogs, page.requested, page.said = [], [], []
         page.on("dialog", lambda dialog: (page.dialogs.append(dialog.message), dialog.dismiss()))
         page.on("request", lambda request: page.requested.append(request.url))
@@ -188,9 +186,9 @@ def open_lab(browser, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def connecting(seaweedfs) -> str:
-    """Code that makes a queue ``q`` of the test's own."""
-    prefix, endpoint = f"t-{os.urandom(8).hex()}/", seaweedfs.endpoint
+def connecting(seaweedfs, queue) -> str:
+    """Code that connects to the test's ``queue`` as ``q``."""
+    prefix, endpoint = queue.store.objects.prefix, seaweedfs.endpoint
     return (
         "import oq_nb, time\n"
         f"q = oq_nb.connect('oq-tests', create=True, prefix={prefix!r}, endpoint={endpoint!r},\n"

@@ -16,6 +16,9 @@ from typing import Any
 
 import nbformat
 
+#: What JupyterLab and its extensions say on the console by themselves.
+OTHERS = ("Connection lost, reconnecting in",)
+ARTEFACTS = Path(__file__).resolve().parent.parent.parent / "test-artifacts" / "notebook"
 SETTINGS: dict[str, dict[str, Any]] = {
     "notebook-extension/tracker": {"windowingMode": "none"},
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
@@ -77,7 +80,11 @@ class Lab:
 
     def stop(self) -> None:
         self._process.send_signal(signal.SIGTERM)  # stops the kernels, too
-        self._process.wait(20)
+        try:
+            self._process.wait(30)
+        except subprocess.TimeoutExpired:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait(10)
 
     def open(self, page: Any) -> None:
         """Open the notebook, or reload it."""
@@ -94,8 +101,49 @@ def run_all(page: Any) -> None:
     page.evaluate("() => { jupyterapp.commands.execute('notebook:run-all-cells') }")
 
 
+def run_cell(page: Any, number: int) -> None:
+    """Run a cell, and wait until it is over."""
+    page.evaluate(
+        "async n => { jupyterapp.shell.currentWidget.content.activeCellIndex = n;"
+        " await jupyterapp.commands.execute('notebook:run-cell'); }",
+        number,
+    )
+
+
 def save(page: Any) -> None:
     page.evaluate("() => jupyterapp.commands.execute('docmanager:save')")
+
+
+def restart_kernel(page: Any) -> None:
+    """Restart the kernel as a person does, and wait until it is there again."""
+    page.evaluate("() => { jupyterapp.commands.execute('notebook:restart-kernel') }")
+    page.locator(".jp-Dialog").get_by_role("button", name="Confirm Kernel Restart").click()
+    page.wait_for_function(
+        "() => { const k = jupyterapp.shell.currentWidget.sessionContext.session?.kernel;"
+        " return k && k.status === 'idle' && k.connectionStatus === 'connected'; }",
+        timeout=60000,
+    )
+
+
+def shoot(page: Any, name: str) -> None:
+    """Keep a picture of the page as a test artefact."""
+    ARTEFACTS.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=ARTEFACTS / f"{name}.png")
+
+
+def output(page: Any, cell: int) -> Any:
+    """Return what a cell shows, counted from 0."""
+    return page.locator(".jp-CodeCell").nth(cell).locator(".jp-OutputArea-output")
+
+
+def complaints(lab: Lab, page: Any) -> list[Any]:
+    """Return what a page must not do: dialogs, requests to anybody but JupyterLab, errors and warnings of ours.
+
+    JupyterLab and its extensions have things to say of their own, which `OTHERS` lists.
+    """
+    foreign = [url for url in page.requested if not url.startswith((lab.url, "data:", "blob:"))]
+    said = [text for kind, text in page.said if kind in ("error", "warning") and not any(o in text for o in OTHERS)]
+    return [*page.dialogs, *foreign, *said]
 
 
 def wait_until_run(page: Any, cells: int) -> None:

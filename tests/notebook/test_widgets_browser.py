@@ -1,19 +1,240 @@
-"""Widgets in JupyterLab in a real browser."""
+"""Widgets in JupyterLab in a real browser, used as a person would."""
 
 from __future__ import annotations
 
+import itertools
+import json
 import time
 
 import pytest
-from lab import prompt_of, run_all, save, wait_until_run
+from lab import complaints, output, restart_kernel, run_all, run_cell, save, shoot, wait_until_run
+from servers import connect_to
+from staged import STATES
+
+import oq_nb
 
 pytestmark = pytest.mark.browser
+
+
+# --- the quick start, and a kernel that is busy
+
+QUICK_START = """
+import time, oq_nb
+queue = oq_nb.connect()
+worker = oq_nb.Worker(queue)
+@worker.task("count")
+def count(task_input, context):
+    for step in range(task_input):
+        context.report_progress(current=step, total=task_input, message=f"step {step}")
+        time.sleep(0.25)
+    return {"counted": task_input}
+worker.start();
+"""
+BUSY = """
+longest, last, end = 0.0, time.monotonic(), time.monotonic() + 20
+while last < end:
+    sum(range(1000))
+    longest, last = max(longest, time.monotonic() - last), time.monotonic()
+print(f"cell is over, it stood still for {longest:.3f} s")
+"""
+SAMPLE = """() => {
+    window.oqSeen = [];
+    setInterval(() => {
+        const bars = [...document.querySelectorAll('.oq-task progress')].map(bar => bar.value);
+        const prompt = document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')[3].textContent;
+        window.oqSeen.push([performance.now() / 1000, bars, prompt]);
+    }, 100);
+}"""
+
+
+def test_the_quick_start_moves_while_the_kernel_is_busy(open_lab, seaweedfs, monkeypatch):
+    monkeypatch.setenv("OQ_LOCAL_DIR", seaweedfs.data_dir)  # what connect() finds with nothing configured
+    lab, page = open_lab([QUICK_START, "task = queue.submit('count', 96)\ntask", "task.widget()", BUSY])
+    page.evaluate(SAMPLE)
+    run_all(page)
+    page.wait_for_function("() => document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')[3].textContent === '[*]:'")
+    page.wait_for_timeout(8000)
+    shoot(page, "busy")
+    over = output(page, 3).get_by_text("cell is over")
+    over.wait_for(timeout=60000)
+    samples = [(when, bars) for when, bars, prompt in page.evaluate("() => window.oqSeen") if prompt == "[*]:"]
+    samples = list(itertools.dropwhile(lambda sample: not any(sample[1]), samples))
+    values = [bars[0] for _, bars in samples]
+    assert values == sorted(values)
+    assert samples[-1][0] - samples[0][0] > 15, "it is seen for long enough"
+    assert any(len(bars) == 2 and bars[0] == bars[1] for _, bars in samples), "both displays move"
+    moves = [b[0] for a, b in itertools.pairwise(samples) if a[1] != b[1]]
+    longest = max(b - a for a, b in itertools.pairwise([samples[0][0], *moves, samples[-1][0]]))
+    still = max(b[0] - a[0] for a, b in itertools.pairwise(samples)) + float(over.inner_text().split()[-2])
+    assert longest < 2 + still, f"it stood still for {longest:.1f} s, browser and kernel together for {still:.1f} s"
+
+    page.wait_for_function("() => !document.querySelector('.oq-task')", timeout=60000)
+    queue = connect_to(seaweedfs, bucket=seaweedfs.bucket, prefix="")
+    stored = queue.list(status="completed", task_type="count")[0]
+    for cell in (1, 2):
+        text = output(page, cell).inner_text()
+        assert "✓\u00a0completed" in text
+        assert stored.id[:8] in text
+        assert json.dumps(stored.output) in text
+        assert f"{stored.record.completed_at:%Y-%m-%d %H:%M:%S} UTC" in text
+    shoot(page, "completed")
+    assert complaints(lab, page) == []
+
+
+# --- buttons, and a page that is reloaded
+
+WORK = """
+w = oq_nb.Worker(q, concurrency=2)
+@w.task("fail")
+def fail(n, context):
+    context.report_progress(percent=45)
+    time.sleep(2)
+    raise oq_nb.PermanentError("no such file")
+@w.task("count")
+def count(n, context):
+    for k in range(n):
+        context.report_progress(current=k, total=n, message=f"step {k}")
+        context.raise_if_cancelled()
+        time.sleep(0.25)
+    return {"counted": n}
+w.start();
+"""
+SHORT_BUSY = "end = time.monotonic() + 3\nwhile time.monotonic() < end: sum(range(1000))\nprint('cell is over')"
+
+
+def test_buttons_and_a_reload(open_lab, connecting, queue):
+    cells = [connecting + WORK, "task = q.submit('count', 400)\ntask", "bad = q.submit('fail')\nbad", SHORT_BUSY]
+    lab, page = open_lab(cells)
+    run_all(page)
+    bar = output(page, 1).locator("progress")
+    output(page, 3).get_by_text("cell is over", exact=True).wait_for(timeout=60000)
+    retry = page.get_by_role("button", name="Retry")
+    retry.wait_for(timeout=20000)  # what the page said while the kernel was busy has been read
+    output(page, 2).get_by_text(
+        "Last error: oq_nb.errors.PermanentError: no such file"
+    ).click()  # unfolded, it stays so
+    output(page, 2).get_by_text("raise oq_nb.PermanentError").wait_for()
+    retry.click()
+    page.get_by_text("pending again").wait_for(timeout=20000)
+    retry.wait_for(timeout=30000)  # it has failed again
+    save(page)
+    before = int(bar.get_attribute("value"))
+    lab.open(page)
+    bar.wait_for(state="attached", timeout=30000)
+    assert int(bar.get_attribute("value")) >= before
+    now = int(bar.get_attribute("value"))
+    page.wait_for_function(f"() => document.querySelector('.oq-task progress').value > {now}", timeout=20000)
+    retry.wait_for(timeout=10000)
+    output(page, 1).get_by_role("button", name="Cancel").click()
+    output(page, 1).get_by_text("stopped at").wait_for(timeout=20000)
+    shoot(page, "cancelled")
+    stored = queue.list(status="cancelled", task_type="count")[0]
+    text = output(page, 1).inner_text()
+    assert stored.id[:8] in text
+    assert "cancelled" in text
+    last = [record.progress.percent for record in stored.history() if record.progress is not None][-1]
+    assert f"stopped at {last}%" in text
+    assert complaints(lab, page) == []
+
+
+# --- a kernel that is restarted, while the task goes on elsewhere
+
+
+@pytest.fixture
+def elsewhere(queue):
+    """A worker that is not in the notebook's kernel."""
+    worker = oq_nb.Worker(queue, "elsewhere", concurrency=2, max_poll_seconds=0.2)
+
+    @worker.task("count")
+    def count(n, context):
+        for k in range(n):
+            context.report_progress(current=k, total=n, message=f"step {k}")
+            context.raise_if_cancelled()
+            time.sleep(0.25)
+        return {"counted": n}
+
+    with worker:
+        yield worker
+        for task in queue.list(status="running"):
+            task.cancel().wait(30)
+
+
+def test_a_restarted_kernel(open_lab, connecting, elsewhere, queue):
+    done, task = queue.submit("count", 2), queue.submit("count", 2000)
+    done.wait(60)
+    cells = [connecting, f"q.get({done.id!r})", f"task = q.get({task.id!r})\ntask", "task.widget()", "q.widget()"]
+    lab, page = open_lab(cells)
+    run_all(page)
+    wait_until_run(page, len(cells))
+    bar = output(page, 2).locator("progress")
+    page.wait_for_function("() => document.querySelectorAll('.oq-task progress').length === 2", timeout=30000)
+    restart_kernel(page)
+    stale = output(page, 2).get_by_text("Not refreshed for a while")
+    assert not stale.is_visible()
+    stale.wait_for(timeout=40000)
+    shoot(page, "restarted")
+    assert "completed" in output(page, 1).inner_text(), "the last word stands"
+    assert int(bar.get_attribute("value")) >= 0, "and so does the last state"
+    for cell in (0, 2):  # shown again
+        run_cell(page, cell)
+    bar.wait_for(state="attached", timeout=30000)
+    now = int(bar.get_attribute("value") or 0)
+    page.wait_for_function(f"() => document.querySelector('.oq-task progress').value > {now}", timeout=30000)
+    save(page)
+    lab.open(page)
+    bar.wait_for(state="attached", timeout=30000)
+    assert "completed" in output(page, 1).inner_text()
+    shoot(page, "restarted-reloaded")
+    assert complaints(lab, page) == []
+
+
+# --- every state, the dashboard
+
+STAGE = "import sys; sys.path.insert(0, {folder!r}); from staged import stage; tasks = stage(q)"
+
+
+@pytest.mark.parametrize("theme", ["Light", "Dark"])
+def test_every_state_and_the_dashboard(open_lab, connecting, request, theme):
+    stage = STAGE.format(folder=str(request.path.parent))
+    names = list(STATES)
+    cells = [connecting + stage, *(f"tasks[{name!r}]" for name in names), "q.widget(interval=0.5)", "q"]
+    lab, page = open_lab(cells, theme=f"JupyterLab {theme}", height=3600)
+    run_all(page)
+    wait_until_run(page, len(cells))
+    for number, name in enumerate(names, start=1):
+        word, note = STATES[name]
+        said = output(page, number).get_by_text(note)
+        said.first.wait_for(timeout=30000)
+        assert word in output(page, number).inner_text()
+    board = page.locator(".oq-queue")
+    board.get_by_text("gpu-1", exact=True).wait_for(timeout=30000)
+    for text in ("5 running", "3 pending", "1 completed", "1 failed", "1 cancelled"):
+        board.get_by_text(text).first.wait_for(timeout=30000)
+    kinds, statuses, tasks = (board.locator("select").nth(n) for n in range(3))
+    rows = board.locator("tbody tr")
+    page.wait_for_function("() => document.querySelectorAll('.oq-queue tbody tr').length === 11", timeout=30000)
+    shoot(page, f"states-{theme.lower()}")
+    kinds.select_option(label="resize")
+    page.wait_for_function("() => document.querySelectorAll('.oq-queue tbody tr').length === 2", timeout=30000)
+    statuses.select_option(label="completed")
+    page.wait_for_function("() => document.querySelectorAll('.oq-queue tbody tr').length === 1", timeout=30000)
+    assert "73400320" in rows.inner_text()
+    kinds.select_option(label="train")
+    statuses.select_option(label="failed")
+    rows.get_by_text("ValueError: could not read data/part-0007.parquet").wait_for(timeout=30000)
+    tasks.select_option(index=1)
+    board.get_by_role("button", name="Retry").wait_for(timeout=30000)
+    board.get_by_role("img", name="Progress of task").wait_for(timeout=30000)
+    shoot(page, f"detail-{theme.lower()}")
+    assert complaints(lab, page) == []
+
+
+# --- text from a bucket
 
 EVIL = (
     "<script>alert(1)</script><img src='http://127.0.0.1:9/oq-evil.png' onerror=\"alert('2')\">"
     "\"'&lt;</pre></details></option></select>\u202egnp\u2066\x1b[31m\x07"
 )
-
 HOSTILE = f"""
 from oq_nb import model, transitions
 EVIL = {EVIL!r}
@@ -43,7 +264,8 @@ q.store.objects.put("workers/w.json", model.WorkerRecord(worker_id=EVIL, started
 
 
 def test_hostile_text_is_shown_as_text(open_lab, connecting):
-    shown = ["running", "failed", "done", "pending", "q.widget(interval=0.5)", "q", "running.progress"]
+    shown = ["running", "failed", "failed.widget()", "done", "pending", "q.widget(interval=0.5)"]
+    shown += ["q", "running.progress", "print(failed, done, q.widget())"]
     lab, page = open_lab([connecting + HOSTILE, *shown])
     run_all(page)
     wait_until_run(page, len(shown) + 1)
@@ -56,67 +278,17 @@ def test_hostile_text_is_shown_as_text(open_lab, connecting):
         time.sleep(1)
     page.evaluate("() => document.querySelectorAll('.jp-OutputArea-output details').forEach(d => { d.open = true })")
     time.sleep(2)
-    page.screenshot(path=lab.notebook.with_name("hostile.png"))
-    outputs = page.locator(".jp-OutputArea-output").all_inner_texts()
-    assert len(outputs) >= len(shown)
-    for name, text in zip(shown, outputs, strict=False):
+    shoot(page, "hostile")
+    for number, name in enumerate(shown, start=1):
+        text = output(page, number).inner_text()
         assert "<script>alert(1)</script><img src=" in text, name
         for char in "\u202e\u2066\x1b\x07":
             assert char not in text, name
-    # The outputs of the last two are sanitized by JupyterLab as well; the others are ours alone.
+    # What is not a widget is sanitized by JupyterLab as well; widgets are ours alone.
     inside = page.evaluate(
         "() => [...document.querySelectorAll('.jp-OutputArea-output *')].filter("
         "e => e.tagName === 'SCRIPT' || e.tagName === 'IMG' || e.getAttributeNames().some(n => n.startsWith('on')))"
         ".map(e => e.outerHTML)"
     )
     assert inside == []
-    assert page.dialogs == []
-    assert not [url for url in page.requested if "evil" in url]
-    assert not [said for said in page.said if said[0] in ("error", "warning") and "oq" in said[1].lower()]
-
-
-WORK = """
-w = oq_nb.Worker(q, concurrency=2)
-@w.task("fail")
-def fail(n, context):
-    time.sleep(2)
-    raise oq_nb.PermanentError("no such file")
-@w.task("count")
-def count(n, context):
-    for k in range(n):
-        context.report_progress(current=k, total=n, message=f"step {k}")
-        context.raise_if_cancelled()
-        time.sleep(0.25)
-    return {"counted": n}
-w.start();
-"""
-
-
-def test_it_moves_in_a_busy_kernel_and_after_a_reload(open_lab, connecting):
-    busy = "end = time.monotonic() + 8\nwhile time.monotonic() < end: sum(range(1000))\nprint('cell is over')"
-    lab, page = open_lab([connecting + WORK, "task = q.submit('count', 90)\ntask", "bad = q.submit('fail')\nbad", busy])
-    run_all(page)
-    bar = page.locator(".oq-task progress").first
-    bar.wait_for(state="attached", timeout=30000)
-    page.wait_for_function("() => document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')[3].textContent === '[*]:'")
-    seen = [int(bar.get_attribute("value") or 0)]
-    for _ in range(3):
-        time.sleep(2)
-        assert prompt_of(page, 3) == "[*]:"
-        seen.append(int(bar.get_attribute("value") or 0))
-    assert sorted(set(seen)) == seen, f"it stood still: {seen}"
-    page.get_by_text("cell is over", exact=True).wait_for(timeout=30000)
-    retry = page.get_by_role("button", name="Retry")
-    retry.wait_for(timeout=10000)  # what the page said while the kernel was busy has been read
-    retry.click()
-    page.get_by_text("pending again").wait_for(timeout=10000)
-    retry.wait_for(timeout=10000)  # it has failed again
-    save(page)
-    lab.open(page)
-    bar.wait_for(state="attached", timeout=30000)
-    before = int(bar.get_attribute("value") or 0)
-    assert before >= seen[-1]
-    page.wait_for_function(f"() => document.querySelector('.oq-task progress').value > {before}", timeout=10000)
-    page.get_by_role("button", name="Cancel").first.click()
-    page.get_by_text("cancelled in a notebook").or_(page.get_by_text("stopped at")).first.wait_for(timeout=20000)
-    assert "cancelled" in page.locator(".oq-task").first.inner_text()
+    assert complaints(lab, page) == []

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
-import venv
+import tempfile
 from pathlib import Path
 
 import pytest
+from staged import STATES
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 VIEW = "application/vnd.jupyter.widget-view+json"
 
 WORKER = """
@@ -60,17 +62,124 @@ def test_it_moves_while_a_cell_is_busy(kernels):
     moves_while_a_cell_is_busy(kernels())
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(600)
+def one_bar_for_a_group(kernel):
+    kernel.run(WORKER)
+    kernel.run("tasks = [*q.submit_many('count', [2, 3, 4]), q.submit('fail', max_retries=0)]")
+    start = len(kernel.messages)
+    code = "done, not_done = oq_nb.wait(tasks, 60)"
+    kernel.run(code, timeout=90)
+    here = [m for m in kernel.messages[start:] if m["msg_type"] in ("display_data", "update_display_data")]
+    shown, *updates = here
+    assert shown["msg_type"] == "display_data"
+    assert VIEW in shown["content"]["data"]
+    last = updates[-1]
+    assert {m["content"]["transient"]["display_id"] for m in here} == {shown["content"]["transient"]["display_id"]}
+    assert VIEW not in last["content"]["data"]
+    assert last["content"]["data"]["text/plain"].startswith("4 of 4 tasks, 1 failed")
+    assert 'value="100"' in last["content"]["data"]["text/html"]
+    cell = next(m for m in kernel.of("execute_input") if m["content"]["code"] == code)
+    assert last["parent_header"]["msg_id"] == cell["parent_header"]["msg_id"]
+    of_cell = [m for m in kernel.messages if m["parent_header"].get("msg_id") == cell["parent_header"]["msg_id"]]
+    assert of_cell.index(last) < next(
+        n for n, m in enumerate(of_cell) if kernel._is_idle(m, cell["parent_header"]["msg_id"])
+    )
+    assert any("0 of 4 tasks, 1 running" in html for _, html in kernel.values())
+    kernel.run("w.stop()")
+
+
+def test_one_bar_for_a_group(kernels):
+    one_bar_for_a_group(kernels())
+
+
+def test_map_and_as_completed_have_one_bar_each(kernels):
+    kernel = kernels()
+    kernel.run(WORKER)
+    kernel.run("print(list(q.map('count', [1, 2])))")
+    kernel.run("for task in oq_nb.as_completed(q.submit_many('count', [1, 2]), 60): pass")
+    kernel.run("for task in oq_nb.as_completed(q.submit_many('count', [1, 1]), 60): break")
+    assert len(kernel.of("display_data")) == 3
+    last = {m["content"]["transient"]["display_id"]: m for m in kernel.of("update_display_data")}
+    said = [m["content"]["data"]["text/plain"] for m in last.values()]
+    assert [text.split(",")[0] for text in said[:2]] == ["2 of 2 tasks"] * 2
+    assert said[2].startswith(("1 of 2 tasks", "2 of 2 tasks"))
+    kernel.run("try: oq_nb.wait([q.submit('nobody')], 0.5)\nfinally: pass")
+    kernel.run("w.stop(); gc.collect()")
+    kernel.wait_for(lambda: kernel.run(THREADS).strip() == "[]")
+    assert kernel.of("update_display_data")[-1]["content"]["data"]["text/plain"].startswith("0 of 1 task,")
+
+
+def test_a_cell_that_waits_ends_with_the_last_word_in_every_output(kernels):
+    """Without that a notebook that is executed without a browser is saved with bars that stand still."""
+    kernel = kernels()
+    kernel.run(WORKER)
+    kernel.run("task = q.submit('count', 3)\ntask")
+    start = len(kernel.messages)
+    kernel.run("print(task.result(60))")
+    frozen = [m for m in kernel.messages[start:] if m["msg_type"] == "update_display_data"]
+    assert frozen, "before the cell was over"
+    assert "completed" in frozen[-1]["content"]["data"]["text/plain"]
+    kernel.run("other = q.submit('count', 3); other.wait(60, progress=True)")
+    assert "completed" in kernel.of("update_display_data")[-1]["content"]["data"]["text/plain"]
+    kernel.run("w.stop()")
+
+
+def test_every_state(kernels, request):
+    kernel = kernels()
+    kernel.run(
+        f"import sys; sys.path.insert(0, {str(request.path.parent)!r}); from staged import stage\ntasks = stage(q)"
+    )
+    for name, (word, note) in STATES.items():
+        kernel.run(f"tasks[{name!r}].widget()")
+        saved = [m["content"]["data"] for m in kernel.of("update_display_data", "display_data")]
+        html = [data["text/html"] for data in saved]
+        kernel.wait_for(
+            lambda html=html, word=word, note=note: (
+                any(word in text and note in text for text in [*(value for _, value in kernel.values()), *html])
+                or any(
+                    note in m["content"]["data"]["text/html"] and word in m["content"]["data"]["text/html"]
+                    for m in kernel.of("update_display_data")
+                )
+            )
+        )
+
+
+def test_a_kernel_that_is_shut_down_leaves_html(kernels):
+    kernel = kernels()
+    kernel.run("task = q.submit('nobody')\ntask")
+    kernel.run("q.widget()")
+    kernel.client.shutdown()
+    kernel.wait_for(lambda: len(kernel.of("update_display_data")) >= 2)
+    for message in kernel.of("update_display_data"):
+        assert VIEW not in message["content"]["data"]
+        assert "No longer refreshed" in message["content"]["data"]["text/html"]
+    assert not kernel.of("comm_close"), "a page that restarts its kernel would complain"
+
+
+def ipykernel_in_a_folder(version: str) -> Path:
+    """Install an ipykernel into a folder of its own, once for each environment; what it needs is there already."""
+    folder = Path(sys.prefix if sys.prefix != sys.base_prefix else tempfile.gettempdir()) / "oq-ipykernels" / version
+    if not folder.exists():
+        folder.parent.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as made:
+            pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+            done = subprocess.run([*pip, "--target", made, f"ipykernel=={version}"], capture_output=True, text=True)
+            if done.returncode:
+                pytest.skip(f"ipykernel {version} cannot be installed: {done.stderr.strip().splitlines()[-1:]}")
+            try:
+                shutil.copytree(made, folder.with_suffix(f".{os.getpid()}"))
+                folder.with_suffix(f".{os.getpid()}").rename(folder)
+            except OSError:  # another run was faster
+                shutil.rmtree(folder.with_suffix(f".{os.getpid()}"), ignore_errors=True)
+    return folder
+
+
 @pytest.mark.parametrize("version", ["6.31.0", "7.0.1"])
-def test_it_moves_on_other_kernels(kernels, tmp_path, version):
-    venv.create(tmp_path / "venv", with_pip=True)
-    python = tmp_path / "venv" / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
-    pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, f"ipykernel=={version}", "-e", str(ROOT)], check=True, stdout=subprocess.DEVNULL)
-    kernel = kernels(str(python))
+def test_it_moves_on_other_kernels(kernels, version):
+    paths = [str(ipykernel_in_a_folder(version)), os.environ.get("PYTHONPATH", "")]
+    kernel = kernels(PYTHONPATH=os.pathsep.join(filter(None, paths)))
     assert kernel.run("import ipykernel; print(ipykernel.__version__)").strip() == version
     moves_while_a_cell_is_busy(kernel)
+    one_bar_for_a_group(kernel)
 
 
 def test_cancel_says_what_happened_and_takes_effect(kernels):
@@ -155,15 +264,17 @@ def test_nothing_is_left_of_two_hundred(kernels):
         "    for task in q.submit_many('nobody', range(count)):\n"
         "        display(task.widget())\n"
         "    time.sleep(1)\n"
-        "show(5); gc.collect(); time.sleep(1)"  # what loads on the first use stays
+        "show(60); gc.collect(); time.sleep(1)",  # what is loaded and kept on the first use stays
+        timeout=120,
     )
+    kernel.wait_for(lambda: kernel.run(THREADS).strip() == "[]")
     threads, comms = kernel.run(THREADS), kernel.run(COMMS)
     assert threads.strip() == "[]"
     size = "import psutil; print(psutil.Process().memory_info().rss)"
     before = int(kernel.run(size))
     kernel.run("show(200); gc.collect()", timeout=120)
     kernel.wait_for(lambda: kernel.run(THREADS) == threads and kernel.run(COMMS) == comms)
-    assert int(kernel.run(size)) - before < 30e6
+    assert int(kernel.run(size)) - before < 10e6
     kernel.run("import ipywidgets.widgets.widget as registry; left = len(registry._instances)")
     assert int(kernel.run("print(left)")) < 10
     last = kernel.of("update_display_data")[-1]["content"]["data"]
