@@ -1,13 +1,14 @@
 """The web page of a queue: `oq ui` and `Queue.serve_ui`. Needs the extra ``oq-nb[ui]``.
 
-=========  =================================================================================
-`server`   `PageServer`: the socket, the token, the thread
-`guard`    who may ask for what: token, cookie, ``Host``, ``Origin``; the headers of every answer
-`app`      the addresses, and what is done at each
-`looks`    what the pages look at: opened when somebody asks, closed when nobody does
-`history`  the versions of a task, each read once
-`pages`    the HTML: pure functions
-=========  =================================================================================
+======================  =========================================================================
+`server`                `PageServer`: the socket, the token, the thread
+`guard`                 who may ask for what: token, cookie, ``Host``, ``Origin``; headers of answers
+`app`                   the addresses, and what is done at each
+`looks`                 what the pages look at: opened when somebody asks, closed when nobody does
+`history`               the versions of a task, each read once
+`pages`, `task_page`    the HTML: pure functions
+`strangers`             the HTML for those who are not let in
+======================  =========================================================================
 
 The pages are whole without a script. ``static/page.js`` fetches the page that it is on again and again, and takes over
 what has changed. All addresses are relative, so that it works behind a proxy that takes a prefix away, as Jupyter's.

@@ -11,7 +11,7 @@
 
 Answers carry an ETag and are 304 where it is still the same. All addresses that are given out are relative.
 
-Imports of the package: `errors`, `model`, `web.looks`, `web.pages`.
+Imports of the package: `errors`, `model`, `web.guard`, `web.looks`, `web.pages`, `web.task_page`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ from starlette.routing import Route
 from oq_nb import model
 from oq_nb.errors import ConfigurationError, OqError, TransitionError
 from oq_nb.model import TaskStatus
-from oq_nb.web import pages
+from oq_nb.web import pages, task_page
+from oq_nb.web.guard import way_to_root
 from oq_nb.web.looks import Looks
 
 if TYPE_CHECKING:
@@ -86,8 +87,9 @@ class _Routes:
         mark = hashlib.sha256(f"{self._version} {content.title} {content.body}".encode()).hexdigest()[:32]
         if status == 200 and request.headers.get("if-none-match") == f'"{mark}"':
             return Response(status_code=304, headers={"ETag": f'"{mark}"'})
-        root = "./" + "../" * (request.scope["path"].count("/") - 1)
-        made = pages.document(content, self._queue.now(), name=self._name, root=root, version=self._version)
+        made = pages.document(
+            content, self._queue.now(), name=self._name, root=way_to_root(request), version=self._version
+        )
         return HTMLResponse(made, status, headers={"ETag": f'"{mark}"'} if status == 200 else None)
 
     # --- looking
@@ -121,7 +123,7 @@ class _Routes:
     async def task(self, request: Request) -> Response:
         task_id = _task_id_of(request)
         look = await self._looks.task(task_id)
-        shown = pages.TaskPage(
+        shown = task_page.TaskPage(
             task_id=task_id,
             state=look.state,
             versions=look.versions,
@@ -132,7 +134,7 @@ class _Routes:
             can_run_again=not _is_loop(look.state.record),
         )
         is_missing = look.state.is_gone and look.state.record is None
-        return self._page(request, pages.task(shown, self._queue.now()), 404 if is_missing else 200)
+        return self._page(request, task_page.task(shown, self._queue.now()), 404 if is_missing else 200)
 
     async def static(self, request: Request) -> Response:
         name = request.path_params["name"]

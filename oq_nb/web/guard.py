@@ -10,7 +10,7 @@
 The cookie is not the token; ``HttpOnly``, ``SameSite=Strict``, named after the port because browsers do not tell ports
 apart, and without a ``Path``, so that behind a proxy it goes to this page's addresses only. Nothing here is logged.
 
-Imports of the package: `web.pages`.
+Imports of the package: `web.strangers`.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from oq_nb.web import pages
+from oq_nb.web import strangers
 
-__all__ = ["ANY_HOST", "HEADERS", "Guard"]
+__all__ = ["ANY_HOST", "HEADERS", "Guard", "way_to_root"]
 
 #: Allows every host.
 ANY_HOST = "*"
@@ -86,12 +86,12 @@ class Guard:
         """Return what is to be said instead of going on, None to go on."""
         host = request.headers.get("host", "")
         if not self._is_ours(host):
-            return _refusal(403, pages.foreign_host(host))
+            return _refusal(403, strangers.foreign_host(host))
         has_header = self._has_header(request)
         origin = request.headers.get("origin")
         changes = request.method not in ("GET", "HEAD")
         if not self._is_same(origin, host, is_needed=changes and not has_header):
-            return _refusal(403, pages.foreign_origin(origin))
+            return _refusal(403, strangers.foreign_origin(origin))
         given = request.query_params.get("token")
         if given is not None and request.scope["path"] == "/" and not changes:
             return self._enter() if _is_equal(given, self._token) else self._unknown(request, is_wrong=True)
@@ -126,16 +126,20 @@ class Guard:
 
         Not by a redirect: where a link on another page has led here, browsers would follow it without the cookie.
         """
-        answer = HTMLResponse(pages.entering(), headers={"Referrer-Policy": "no-referrer"})
+        answer = HTMLResponse(strangers.entering(), headers={"Referrer-Policy": "no-referrer"})
         answer.headers.append("Set-Cookie", f"{self._cookie}={self._session}; HttpOnly; SameSite=Strict")
         return answer
 
     @staticmethod
     def _unknown(request: Request, *, is_wrong: bool = False) -> Response:
-        root = "./" + "../" * (request.scope["path"].count("/") - 1)
-        answer = _refusal(401, pages.who_are_you(root, is_wrong=is_wrong))
+        answer = _refusal(401, strangers.who_are_you(way_to_root(request), is_wrong=is_wrong))
         answer.headers["WWW-Authenticate"] = 'Bearer realm="oq"'
         return answer
+
+
+def way_to_root(request: Request) -> str:
+    """Return the relative address of the first page, as the browser sees it that has sent the request."""
+    return "./" + "../" * (request.scope["raw_path"].count(b"/") - 1)
 
 
 def _is_equal(given: str, right: str) -> bool:

@@ -131,6 +131,7 @@ def test_the_form_of_the_refusal_takes_the_token(page, visit):
     client = visit(page, enters=False)
     refused = client.get("/task/x")
     assert '<form action="./../">' in refused.text
+    assert '<form action="./../">' in client.get("/task/a%2Fb").text
     assert "not its token" in client.get("/?token=wrong").text
     assert client.get("/", params={"token": token_of(page)}).status_code == 200
 
