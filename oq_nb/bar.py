@@ -12,8 +12,8 @@ A bar inside another one stays local; the outer one names it in its message: a t
 Invariants: the loop's thread does no I/O but tqdm's own drawing; nothing is raised with tqdm's lock held; whatever asks
 for exact behaviour in the loop (``miniters``, ``mininterval=0``, a subclass) takes tqdm's own path.
 
-Imports of the package: `errors`, `context`, `loops`, `model`, `notebook_bar`, `queue`, `tracked`; `client` inside a
-function.
+Imports of the package: `errors`, `context`, `loops`, `model`, `notebook_bar`, `queue`, `reported`, `tracked`; `client`
+inside a function.
 """
 
 from __future__ import annotations
@@ -35,8 +35,9 @@ from oq_nb.errors import ConfigurationError
 from oq_nb.loops import Ending, Loop
 from oq_nb.notebook_bar import is_widget_bar
 from oq_nb.queue import Queue
+from oq_nb.reported import Reported, read
 from oq_nb.task import Task
-from oq_nb.tracked import FLUSH_SECONDS, LoopTask, Reported, RunningTask
+from oq_nb.tracked import FLUSH_SECONDS, LoopTask, RunningTask
 
 __all__ = ["tqdm", "track", "trange"]
 
@@ -148,7 +149,7 @@ class tqdm(notebook_bar.tqdm, Generic[T]):
     ) -> None:
         me = weakref.ref(self)
 
-        def read() -> Reported | None:
+        def source() -> Reported | None:
             bar = me()
             return None if bar is None else bar._reported()
 
@@ -162,7 +163,7 @@ class tqdm(notebook_bar.tqdm, Generic[T]):
             if self._outer is None or self._outer._is_ended:
                 self._outer = None
                 self._context.outermost_bar = me
-                self._sink = RunningTask(self._context, read, throttle_seconds, min_seconds, hurry)
+                self._sink = RunningTask(self._context, source, throttle_seconds, min_seconds, hurry)
         else:
             reference = _outermost.get()
             outer = reference() if reference is not None else None
@@ -174,7 +175,7 @@ class tqdm(notebook_bar.tqdm, Generic[T]):
                 if find is not None:
                     kind = task_type if task_type is not None else f"track:{(self.desc or 'loop').rstrip(': ')}"[:200]
                     model.check_task_type(kind)
-                    self._sink = LoopTask(find, kind, read, throttle_seconds, min_seconds, lease_seconds, hurry)
+                    self._sink = LoopTask(find, kind, source, throttle_seconds, min_seconds, lease_seconds, hurry)
         if self._outer is not None:
             self._outer._inner = me
 
@@ -201,27 +202,8 @@ class tqdm(notebook_bar.tqdm, Generic[T]):
 
     def _reported(self) -> Reported:
         """What the bar says now; from any thread."""
-        shown = self.format_dict
-        scale = shown["unit_scale"] if not isinstance(shown["unit_scale"], bool) and shown["unit_scale"] else 1
-        count, total = max(0, int((shown["n"] or 0) * scale)), shown["total"]
-        elapsed = shown["elapsed"] or 0.0
-        rate = shown["rate"] or ((shown["n"] - (shown["initial"] or 0)) / elapsed if elapsed > 0 else None)
-        return Reported(
-            current=count,
-            total=int(total * scale) if total is not None and total * scale >= count else None,
-            message=self._message(),
-            rate=rate * scale if rate is not None and rate >= 0 else None,
-            unit=str(self.unit)[:50],
-            seconds=elapsed,
-        )
-
-    def _message(self) -> str | None:
-        parts = [str(self.desc or "").rstrip(": "), str(self.postfix or "")]
         inner = self._inner() if self._inner is not None else None
-        if inner is not None and not inner._is_ended:
-            count = inner.n if inner.total is None else f"{inner.n}/{inner.total}"
-            parts.append(f"{str(inner.desc or '').rstrip(': ')} {count}".strip())
-        return ", ".join(part for part in parts if part) or None
+        return read(self, None if inner is None or inner._is_ended else inner)
 
     # --- iterating
 

@@ -11,8 +11,8 @@ Invariants:
 * Nothing here raises into a loop but a lost lease in a handler, and a cancellation that somebody asked for.
 * A loop that is over is written within `FLUSH_SECONDS`, or given up; nothing waits longer for a store that is gone.
 
-Imports of the package: `errors`, `model`, `transitions`, `context`, `handlers`, `keeper`, `lease`, `loops`, `queue`,
-`task`; `client` when the queue is not given.
+Imports of the package: `errors`, `model`, `context`, `endings`, `keeper`, `lease`, `loops`, `queue`, `reported`,
+`task`.
 """
 
 from __future__ import annotations
@@ -24,24 +24,21 @@ import socket
 import sys
 import threading
 import time
-import traceback
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import timedelta
-from types import FrameType
 from typing import Any
 
-from oq_nb import model, transitions
+from oq_nb import model
 from oq_nb.context import TaskContext, make_progress
+from oq_nb.endings import end_of_loop
 from oq_nb.errors import LeaseExpiredError, OqError, TaskCancelledError
-from oq_nb.handlers import error_text
 from oq_nb.keeper import Keeper
 from oq_nb.lease import Lease
 from oq_nb.loops import Ending
 from oq_nb.model import TaskRecord, TaskStatus, Timestamp
 from oq_nb.queue import Queue
-from oq_nb.store import Transition
+from oq_nb.reported import Reported
 from oq_nb.task import Task
 
 __all__ = ["FLUSH_SECONDS", "LoopTask", "Reported", "RunningTask"]
@@ -51,20 +48,7 @@ logger = logging.getLogger("oq_nb.track")
 FLUSH_SECONDS = 5.0
 _RETRY_SECONDS = 5.0
 _LEAST_SECONDS = 0.02
-_TRACEBACK_SECONDS = 1.0
 _LINGER_SECONDS = 1.0
-
-
-@dataclass(frozen=True)
-class Reported:
-    """What a bar says of itself."""
-
-    current: int
-    total: int | None
-    message: str | None
-    rate: float | None
-    unit: str
-    seconds: float
 
 
 #: Returns what the bar says now, or None when the bar is gone.
@@ -350,7 +334,7 @@ class LoopTask:
         try:
             if self._lease is not None and self._ending is not None:
                 ending, reported, deadline = self._ending
-                change = _end_of_loop(self._lease.lease_id, ending, reported)
+                change = end_of_loop(self._lease.lease_id, ending, reported)
                 self._lease.finish(change, give_up=lambda: time.monotonic() >= deadline)
         except OqError as exc:
             self._warn(f"the end of the loop could not be written: {exc}")
@@ -369,47 +353,6 @@ class LoopTask:
         if not self._has_warned:
             logger.warning("%s: %s", self._task_type, message)
         self._has_warned = True
-
-
-def _end_of_loop(lease_id: str, ending: Ending, reported: Reported) -> Transition:
-    """Return what the way in which a loop ended means for its task."""
-    error = ending.error
-    if error is None and ending.frame is not None:
-        error = _uncaught_in(ending.frame)
-    place = None if ending.frame is None else traceback.extract_stack(ending.frame, limit=1)[-1]
-    seconds = round(reported.seconds, 3)
-    output: dict[str, Any] = {"items": reported.current, "seconds": seconds}
-    output["rate"] = round(reported.current / seconds, 3) if seconds else None
-    if reported.total is not None and reported.current < reported.total:
-        output["total"] = reported.total
-
-    def change(record: TaskRecord, now: Timestamp) -> TaskRecord:
-        if isinstance(error, (KeyboardInterrupt, TaskCancelledError)):
-            return transitions.finish_cancelled(record, now, lease_id=lease_id, reason=type(error).__name__)
-        if error is not None and not isinstance(error, GeneratorExit):
-            return transitions.fail(record, now, lease_id=lease_id, error=error_text(error))
-        if place is not None:
-            where = f"line {place.lineno} of {place.filename}, in {place.name}"
-            text = f"The loop was ended at item {reported.current} by an exception at {where}; it was handled there."
-            return transitions.fail(record, now, lease_id=lease_id, error=text)
-        return transitions.complete(record, now, lease_id=lease_id, output=output)
-
-    return change
-
-
-def _uncaught_in(frame: FrameType) -> BaseException | None:
-    """Return the exception that left a frame, once it has reached the top of the program or of the notebook's cell."""
-    deadline = time.monotonic() + _TRACEBACK_SECONDS
-    while True:
-        error = getattr(sys, "last_value", None)
-        tb = getattr(error, "__traceback__", None)
-        while tb is not None:
-            if tb.tb_frame is frame:
-                return error if isinstance(error, BaseException) else None
-            tb = tb.tb_next
-        if time.monotonic() >= deadline:
-            return None
-        time.sleep(0.02)
 
 
 _open: weakref.WeakSet[LoopTask] = weakref.WeakSet()

@@ -17,7 +17,7 @@ import oq_nb
 PACKAGE = Path(oq_nb.__file__).parent
 
 #: Modules without I/O: they import only each other, and no package that does I/O.
-PURE = {"errors", "text", "model", "transitions", "loops", "view", "markup", "handlers", "policies"}
+PURE = {"errors", "text", "model", "transitions", "loops", "reported", "view", "markup", "handlers", "policies"}
 
 
 def modules() -> list[str]:
