@@ -126,7 +126,14 @@ def start_kernel(env: dict[str, str]) -> Kernel:
 
 
 @pytest.fixture
-def kernels(seaweedfs, tmp_path):
+def credentials(seaweedfs, monkeypatch):
+    """In the environment, where users have them: not in a notebook."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", seaweedfs.access_key)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", seaweedfs.secret_key)
+
+
+@pytest.fixture
+def kernels(seaweedfs, credentials, tmp_path):
     """Start kernels; each has a queue ``q`` of the test's own on SeaweedFS."""
     made: list[Kernel] = []
     prefix = f"t-{os.urandom(8).hex()}/"
@@ -136,8 +143,7 @@ def kernels(seaweedfs, tmp_path):
         made.append(kernel)
         kernel.run(
             "import oq_nb, time, threading, gc\n"
-            f"q = oq_nb.connect('oq-tests', create=True, prefix={prefix!r}, endpoint={seaweedfs.endpoint!r},\n"
-            f"    access_key={seaweedfs.access_key!r}, secret_key={seaweedfs.secret_key!r})"
+            f"q = oq_nb.connect('oq-tests', create=True, prefix={prefix!r}, endpoint={seaweedfs.endpoint!r})"
         )
         return kernel
 
@@ -186,11 +192,7 @@ def open_lab(browser, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def connecting(seaweedfs, queue) -> str:
+def connecting(seaweedfs, credentials, queue) -> str:
     """Code that connects to the test's ``queue`` as ``q``."""
     prefix, endpoint = queue.store.objects.prefix, seaweedfs.endpoint
-    return (
-        "import oq_nb, time\n"
-        f"q = oq_nb.connect('oq-tests', create=True, prefix={prefix!r}, endpoint={endpoint!r},\n"
-        f"    access_key={seaweedfs.access_key!r}, secret_key={seaweedfs.secret_key!r})\n"
-    )
+    return f"import oq_nb, time\nq = oq_nb.connect('oq-tests', create=True, prefix={prefix!r}, endpoint={endpoint!r})\n"

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from staged import STATES
 
+from bench.proxy import Proxy
+
 VIEW = "application/vnd.jupyter.widget-view+json"
 
 WORKER = """
@@ -141,6 +143,25 @@ def test_every_state(kernels, request):
                 )
             )
         )
+
+
+def test_a_store_that_goes_away(kernels, seaweedfs):
+    """Really away: nobody listens there any more. The last state is kept, and said to be that."""
+    kernel = kernels()
+    with Proxy(seaweedfs.endpoint) as proxy:
+        kernel.run(WORKER)
+        kernel.run(
+            f"far = oq_nb.connect('oq-tests', prefix=q.store.objects.prefix, endpoint={proxy.endpoint!r})\n"
+            "task = far.get(q.submit('count', 2000).id); task"
+        )
+        kernel.wait_for(lambda: any("step 1" in html for _, html in kernel.values()))
+    away = "The store cannot be reached and is tried again. This is its last known state, from"
+    html = kernel.wait_for(lambda: [html for _, html in kernel.values() if away in html], 60)[-1]
+    assert "running" in html
+    assert "<progress" in html
+    kernel.press("Cancel")
+    kernel.wait_for(lambda: any("Not done: " in html for _, html in kernel.values()), 120)
+    kernel.run("q.cancel(task.id); w.stop()")
 
 
 def test_a_kernel_that_is_shut_down_leaves_html(kernels):

@@ -274,6 +274,33 @@ def test_history_over_attempts():
     check(markup.history_svg(versions[:1]))
 
 
+@pytest.mark.parametrize(
+    ("counts", "total", "done", "said"),
+    [
+        ({}, 0, 0, "0 of 0 tasks, 5 seconds"),
+        ({"pending": 1}, 1, 0, "0 of 1 task, 5 seconds"),
+        ({"running": 2, "completed": 1, "pending": 1200}, 1203, 1, "1 of 1,203 tasks, 2 running, 5 seconds"),
+        (
+            {"failed": 1, "expired": 1, "cancelled": 1, "deleted": 1, "completed": 1},
+            5,
+            5,
+            "5 of 5 tasks, 1 failed, 1 expired, 1 cancelled, 1 deleted, 5 seconds",
+        ),
+    ],
+)
+def test_a_group(counts, total, done, said):
+    assert view.group_line(counts, total, 5.4) == (done, said)
+    html = markup.group_html(counts, total, 5.4)
+    check(html)
+    assert said in html
+    assert f'value="{done * 100 // total if total else 100}"' in html
+
+
+def test_a_narrow_column_has_the_time_of_today_and_the_date_of_other_days():
+    assert ">11:59:55 UTC<" in markup.task_row(made(), NOW, is_live=False)
+    assert ">2026-11-22<" in markup.task_row(made(updated_at=ago(2 * 86400)), NOW, is_live=False)
+
+
 def test_counts():
     html = markup.counts_html({"running": 2, "pending": 0, "failed": 1200}, 5000)
     for text in ("<b>2</b> running", "<b>0</b> pending", "<b>1,200</b> failed", "5,000 that ended earlier"):

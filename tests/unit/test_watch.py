@@ -83,6 +83,33 @@ def test_a_thousand_of_which_ten_run(fake_queue, fake_store, thousand):
     assert requests_of(fake_store, lambda: looker.look(ids)) == {"LIST": 1}, "nothing has changed"
 
 
+def test_a_thousand_watched_through_the_poller(fake_queue, fake_store, monkeypatch):
+    """Counted as the thread makes them: each refresh takes 11 requests when all ten have reported, 1 when none has."""
+    tasks = fake_queue.submit_many("a", range(1000))
+    leases = {task.id: claim(fake_queue, task.id) for task in tasks[:10]}
+    costs: list[dict[str, int]] = []
+    look = Looker.look
+
+    def counted(self, *args, **kwargs):
+        before = dict(fake_store.requests)
+        look(self, *args, **kwargs)
+        now = fake_store.requests
+        costs.append({kind: now[kind] - before.get(kind, 0) for kind in now if now[kind] != before.get(kind, 0)})
+
+    monkeypatch.setattr(Looker, "look", counted)
+    watches = fake_queue.watcher.watch_many(tasks, interval=0.2)
+    until(lambda: all(watch.state.seen_at for watch in watches), 30)
+    until(lambda: costs[-1] == {"LIST": 1}, 30)
+    for task_id, lease_id in leases.items():
+        report(fake_queue, task_id, lease_id, 50)
+    until(lambda: all(watch.state.record.progress for watch in watches[:10]), 30)
+    until(lambda: costs[-1] == {"LIST": 1}, 30)
+    assert max(sum(cost.values()) for cost in costs[1:]) <= 2 + 10 + 10  # the reports' own requests fall in between
+    assert sum(cost.get("GET", 0) for cost in costs[1:]) <= 10 + 10 + 10
+    for watch in watches:
+        watch.close()
+
+
 def test_the_index_is_read_where_finished_tasks_make_the_other_list_long(fake_queue, fake_store, thousand):
     tasks, leases, looker = thousand
     for number in range(13_000):  # what a bucket looks like after a while
@@ -169,6 +196,17 @@ def test_more_tasks_than_are_read_are_counted(fake_queue, fake_store):
     assert seen.unread == 200
 
 
+def test_an_entry_that_leads_nowhere_is_not_counted(fake_queue, fake_store):
+    tasks = fake_queue.submit_many("a", range(3))
+    looker = Looker(fake_queue.store)
+    fake_store.delete(tasks[0].record.key)
+    for _ in range(2):
+        looker.look(overview=True)
+        looker.keep([])
+        assert looker.overview.counts == {"running": 0, "pending": 2}
+        assert looker.overview.unread == 0
+
+
 def test_ended_ones_leave_the_live_ones(fake_queue):
     tasks = fake_queue.submit_many("a", range(3))
     looker = Looker(fake_queue.store)
@@ -239,6 +277,18 @@ def test_all_watch_through_one_thread(fake_queue):
     assert sum(thread.name.startswith("oq-watch-queue") for thread in threading.enumerate()) == 1
     for watch in [*watches, over]:
         watch.close()
+
+
+def test_what_one_sees_all_who_watch_the_task_see(fake_queue):
+    """A waiter that looks often keeps a widget that does not up to date, and is told after it."""
+    task = fake_queue.submit("a")
+    with fake_queue.watcher.watch(task, interval=600) as seldom:
+        until(lambda: seldom.state.seen_at)
+        with fake_queue.watcher.watch(task, interval=0.01) as often:
+            complete(fake_queue, task.id, claim(fake_queue, task.id))
+            until(lambda: often.state.is_over)
+            assert seldom.state.is_over
+            assert seldom.wait(5)
 
 
 def test_a_store_that_is_away_keeps_the_last_state(fake_queue, fake_store, caplog):
