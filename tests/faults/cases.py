@@ -16,19 +16,21 @@ TIDY_REQUESTS = 2
 
 @dataclass(frozen=True)
 class Case:
-    """One run: a scenario, and which fault strikes at which request."""
+    """One run: a scenario, which fault strikes at which request, and how index entries are kept (see `World`)."""
 
     scenario: str
     faults: tuple[tuple[int, str], ...] = ()
+    trails_beside: bool = True
 
     def __str__(self) -> str:
-        return f"{self.scenario}: " + (", then ".join(f"{f!r} at #{n}" for n, f in self.faults) or "no fault")
+        how = "" if self.trails_beside else ", entries before and after the handler"
+        return f"{self.scenario}{how}: " + (", then ".join(f"{f!r} at #{n}" for n, f in self.faults) or "no fault")
 
 
 def run(case: Case) -> World:
     """Run a case to its end; `World.violations` says what does not hold."""
     faults: dict[int, Fault] = {number: FAULTS[name] for number, name in case.faults}
-    world = World(faults)
+    world = World(faults, trails_beside=case.trails_beside)
     with running(world):
         SCENARIOS[case.scenario](world)
         world.scenario_requests = len(world.requests)
@@ -42,20 +44,20 @@ def summary(world: World) -> list[tuple[str, int, object]]:
     return [(r.status.value, r.attempt, r.retry_count) for r in world.final_records()]
 
 
-def each_single(scenario: str) -> Iterator[tuple[str, list[str]]]:
+def each_single(scenario: str, *, trails_beside: bool = True) -> Iterator[tuple[str, list[str]]]:
     """Run a scenario with each fault at each of its requests, those of the fresh workers too.
 
     Yields:
         For each case the name of its fault, and what did not hold.
     """
-    calm = run(Case(scenario))
+    calm = run(Case(scenario, trails_beside=trails_beside))
     yield "no fault", [f"{Case(scenario)}: {what}" for what in calm.violations + calm.errors]
     expected = summary(calm)
     for number in range(len(calm.requests)):
         for name in FAULTS:
             if not happens(name, scenario, calm.requests[number]):
                 continue
-            case = Case(scenario, ((number, name),))
+            case = Case(scenario, ((number, name),), trails_beside)
             world = run(case)
             told = list(world.violations)
             if world.faults:
@@ -67,11 +69,11 @@ def each_single(scenario: str) -> Iterator[tuple[str, list[str]]]:
             yield name, [f"{case} ({calm.requests[number]}): {what}" for what in told]
 
 
-def run_all_single(scenario: str) -> tuple[Counter[str], list[str]]:
+def run_all_single(scenario: str, *, trails_beside: bool = True) -> tuple[Counter[str], list[str]]:
     """Run all of `each_single`; return the number of cases for each fault, and what did not hold."""
     counts: Counter[str] = Counter()
     found: list[str] = []
-    for name, told in each_single(scenario):
+    for name, told in each_single(scenario, trails_beside=trails_beside):
         counts[name] += 1
         found += told
     return counts, found

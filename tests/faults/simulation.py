@@ -41,6 +41,7 @@ from oq_nb.testing import FakeStore, FakeTime
 from oq_nb.worker import Worker
 
 LEASE_SECONDS = 30
+TRAIL_SECONDS = 1.0  # after a claim its lease entry is written, where that is done beside the handler
 ENDPOINT = "http://simulated.invalid"
 
 
@@ -69,15 +70,21 @@ Fault = Callable[["World", "Process", Request, Apply], dict[str, Any]]
 
 
 class InlineKeeper:
-    """A `Keeper` without threads: calls are made when asked for, or as virtual time passes."""
+    """A `Keeper` without threads: calls are made when asked for, or as virtual time passes.
 
-    def __init__(self, process: Process) -> None:
+    Args:
+        process: whose it is.
+        delay_seconds: how much later than asked for, as another thread may be.
+    """
+
+    def __init__(self, process: Process, delay_seconds: float = 0.0) -> None:
         self._process = process
+        self._delay_seconds = delay_seconds
         self._due: dict[int, tuple[float, Any]] = {}
         self._ticking = False
 
     def call(self, kept: Any, at: float | None = None) -> None:
-        at = self._process.monotonic() if at is None else at
+        at = self._process.monotonic() + self._delay_seconds if at is None else at
         before = self._due.get(id(kept), (float("inf"), None))[0]
         self._due[id(kept)] = (min(at, before), kept)
         self.run_due()
@@ -229,6 +236,7 @@ class Process:
         self.store = TaskStore(self.objects)
         self.queue = queue.Queue(self.store)
         self.keeper = InlineKeeper(self)
+        self.trails = InlineKeeper(self, TRAIL_SECONDS)
         self._worker: Worker | None = None
         self.losing: tuple[str, str, int] | None = None  # an operation whose next so many answers are lost
         self.outcomes: list[tuple[str, int, str]] = []  # task, attempt, how it went here
@@ -240,11 +248,12 @@ class Process:
         """Wait, while renewals and held-back progress are written at their times."""
         end = self.monotonic() + seconds
         while not self.is_dead:
-            step = min(end, self.keeper.next_at()) - self.monotonic()
+            step = min(end, self.keeper.next_at(), self.trails.next_at()) - self.monotonic()
             self.waits(max(1e-4, step))  # a smaller step would be lost in rounding
             if self.monotonic() >= end:
                 break
             self.keeper.run_due()
+            self.trails.run_due()
 
     @property
     def worker(self) -> Worker:
@@ -254,6 +263,8 @@ class Process:
 
             self._worker = Worker(self.queue, worker_id=self.name, concurrency=1)
             self._worker._keeper = self.keeper  # type: ignore[assignment]
+            if self.world.trails_beside:
+                self._worker._claims.keeper = self.trails  # type: ignore[assignment]
             register_handlers(self._worker, self)
         return self._worker
 
@@ -304,9 +315,13 @@ class World:
 
     Args:
         faults: by request number; each strikes once.
+        seed: of the library's own randomness.
+        trails_beside: workers keep the index entries of an attempt beside its handler, as they do where entries are
+            removed by version; else before and after it.
     """
 
-    def __init__(self, faults: dict[int, Fault] | None = None, *, seed: int = 0) -> None:
+    def __init__(self, faults: dict[int, Fault] | None = None, *, seed: int = 0, trails_beside: bool = True) -> None:
+        self.trails_beside = trails_beside
         self.time = FakeTime()
         self.bucket = FakeStore(self.time)
         self.faults = dict(faults or {})

@@ -11,12 +11,13 @@ from faults.cases import Case, each_single, run
 from faults.failures import FAULTS
 
 from oq_nb import claims, model, store, transitions
-from oq_nb.claims import Claim, Claims
+from oq_nb.claims import Claims
 from oq_nb.clock import Clock
 from oq_nb.index import Index
 from oq_nb.lease import Lease
 from oq_nb.model import TaskStatus
 from oq_nb.store import Held, TaskStore
+from oq_nb.trail import Trail
 
 Patch = pytest.MonkeyPatch
 #: What to break, a scenario that shows it, and what is said then.
@@ -58,13 +59,20 @@ def _(patch: Patch) -> None:
     patch.setattr(transitions, "_owned", lambda record, lease_id: None)
 
 
-@mutation("ready entry deleted before the lease entry exists", "claim and complete", "1: no entry leads to")
+@mutation("ready entry deleted before the lease entry exists", "progress", "1: no entry leads to")
 def _(patch: Patch) -> None:
-    def begin(self: Claims, held: Held, ready: Any) -> Claim:
-        self._store.index.leave(ready)
-        return Claim(held, [self._store.index.enter(model.lease_key(held.record))])
+    def move(self: Trail) -> None:
+        left, self.entries = self.entries, []
+        for old in left:
+            self._index.leave(old)
+        self.entries = [self._index.enter(self._lease_key)]
 
-    patch.setattr(Claims, "_begin", begin)
+    patch.setattr(Trail, "_move", move)
+
+
+@mutation("entries removed by name, whatever stands there by now", "retry", "1: no entry leads to")
+def _(patch: Patch) -> None:
+    patch.setattr(Index, "leave", lambda self, entry: self._objects.delete(entry.key))
 
 
 @mutation("412 after a lost answer taken as a lost race", "progress", "told that its lease is lost, but it ended")
