@@ -139,7 +139,8 @@ class Guard:
 
 def way_to_root(request: Request) -> str:
     """Return the relative address of the first page, as the browser sees it that has sent the request."""
-    return "./" + "../" * (request.scope["raw_path"].count(b"/") - 1)
+    path: bytes = request.scope["raw_path"]
+    return "./" + "../" * (path.count(b"/") - 1)
 
 
 def _is_equal(given: str, right: str) -> bool:

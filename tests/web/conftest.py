@@ -41,9 +41,12 @@ def visit():
         client.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser():
-    """A headless Chromium; other names than localhost lead here, too."""
+    """A headless Chromium; names that end in .example lead here, too.
+
+    Not for longer than a module: Playwright keeps an event loop running in this thread, which others do not bear.
+    """
     playwright = pytest.importorskip("playwright.sync_api", reason="no browser: Playwright is not installed")
     with playwright.sync_playwright() as api:
         try:
