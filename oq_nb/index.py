@@ -166,10 +166,9 @@ class Index:
         try:
             self._objects.delete(key, version_id=version_id)
         except StorageDeniedError:
-            if not self._by_version:
-                raise
+            # Not plainly instead: that would remove what stands under the key now, which may be a newer entry.
             self._do_without_versions("delete versions", _DELETE_POLICY)
-            self._objects.delete(key)
+            raise
 
     def _sweep(self, leftovers: list[Entry]) -> None:
         """Remove old versions first and markers last: a marker must not uncover the version beneath it."""

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from oq_nb import model
+from oq_nb.errors import StorageDeniedError
 from oq_nb.index import Index
 from oq_nb.testing import FakeStore, FakeTime
 
@@ -78,3 +79,38 @@ def test_a_marker_at_the_end_of_a_page_stays_while_its_version_is_on_the_next_on
     time.advance(61)
     assert len(index.scan("ready/")) == 999
     assert last not in {entry.key for entry in objects.entries("ready/")}
+
+
+class NoVersionsDeleted(FakeStore):
+    """A store whose policy lets nobody delete versions."""
+
+    def delete(self, key, *, version_id=None):
+        if version_id is not None:
+            raise StorageDeniedError("DELETE was refused (AccessDenied)")
+        super().delete(key)
+
+
+def test_where_versions_may_not_be_deleted_a_newer_entry_survives(time, caplog):
+    """The first refusal is no reason to delete plainly: what stands under the key by then belongs to a later state."""
+    objects = NoVersionsDeleted(time)
+    index = Index(objects)
+    old = index.enter(KEY)
+    newer = index.enter(KEY)
+    index.leave(old)
+    assert objects.get(KEY).version_id == newer.version_id
+    assert [entry.key for entry in index.scan("ready/")] == [KEY]
+    assert not index.removes_versions
+    index.leave(newer)
+    assert index.scan("ready/") == []
+    assert caplog.text.count("s3:DeleteObjectVersion") == 1
+
+
+def test_where_versions_may_not_be_deleted_sweeping_removes_no_entry(time):
+    objects = NoVersionsDeleted(time)
+    index = Index(objects)
+    index.enter(KEY)
+    standing = index.enter(KEY)
+    time.advance(120)
+    for _ in range(2):
+        assert [entry.key for entry in index.scan("ready/")] == [KEY]
+        assert objects.get(KEY).version_id == standing.version_id
