@@ -150,10 +150,11 @@ class Loop(Iterable[T]):
         The exception itself cannot be seen from here. A ``for`` holds its iterator on its frame's stack: it is dropped
         by a few instructions only, or by unwinding. Where the loop is no plain ``for``, nothing is guessed.
         """
-        frame = sys._getframe(2)
-        code = _opcode(frame) if frame is loop_frame else None
-        is_closed = code in _PAUSED and not frame.f_code.co_flags & inspect.CO_COROUTINE
-        if code is None or code in _LEAVES_LOOP or is_closed:
+        frame = sys._getframe(1).f_back  # None when the interpreter ends
+        code = _opcode(frame) if frame is not None and frame is loop_frame else None
+        if frame is None or code is None or code in _LEAVES_LOOP:
+            return Ending(self.count)
+        if code in _PAUSED and not frame.f_code.co_flags & inspect.CO_COROUTINE:
             return Ending(self.count)
         self._is_in_body = self._is_in_body and code != _FOR_ITER  # else the iterable itself has raised
         return Ending(self.count, frame=frame)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import gc
 import io
@@ -680,6 +681,28 @@ def test_a_manual_bar_is_told_too(attempt):
                 attempt.task.cancel()
 
 
+def test_a_bar_moved_by_hand_that_turned_slow_is_told_at_its_next_step(attempt):
+    with running_in(attempt):
+        bar = oq_nb.track(total=1 << 40, min_seconds=0, throttle_seconds=0.05, mininterval=0.01)
+    while bar.miniters < 1000:
+        bar.update()
+    attempt.task.cancel()
+    with pytest.raises(TaskCancelledError):
+        for _ in range(900):  # fewer than tqdm would look at the clock after
+            time.sleep(0.005)
+            bar.update()
+    bar.close()
+
+
+def test_a_loop_that_draws_rarely_is_told_at_its_next_item(attempt):
+    with running_in(attempt), pytest.raises(TaskCancelledError):
+        for i in oq_nb.track(range(2000), min_seconds=0, throttle_seconds=0.05, miniters=1_000_000):
+            time.sleep(0.005)
+            if i == 3:
+                attempt.task.cancel()
+                attempt.report_progress(current=i)  # tqdm's own count stands still meanwhile
+
+
 # --- a task of the loop's own
 
 
@@ -940,21 +963,27 @@ def test_a_store_that_never_answers_holds_nobody_up(own, fake_store):
     assert bar._sink.wait(10)
 
 
-def test_ten_thousand_short_bars_leave_nothing(own):
+@pytest.mark.parametrize("place", ["cell", "handler"])
+def test_ten_thousand_short_bars_leave_nothing(own, attempt, place):
+    def use(count):
+        for _ in range(count):
+            bar = quiet(range(3))
+            list(bar)
+        gc.collect()
+        return weakref.ref(bar), len(gc.get_objects())
+
     gc.collect()
     threads = threading.active_count()
-    last = None
-    for _ in range(10_000):
-        bar = quiet(range(3))
-        list(bar)
-        last = weakref.ref(bar)
-    del bar
+    with running_in(attempt) if place == "handler" else contextlib.nullcontext():
+        _, objects = use(500)
+        last, objects_after = use(9_500)
     gc.collect()
     assert last() is None
+    assert objects_after < objects + 500
     assert not tqdm.std.tqdm._instances
-    wait_until(lambda: not [t for t in threading.enumerate() if t.name.startswith("oq-")])
+    wait_until(lambda: not [t for t in threading.enumerate() if t.name.startswith("oq-keeper-track")])
     assert threading.active_count() <= threads + 1  # tqdm's own monitor
-    assert own.list(limit=None) == []
+    assert [task.task_type for task in own.list(limit=None)] == ["job"]
     assert not tracked._open and not tracked.WRITER._heap and not tracked.WRITER._due
 
 
