@@ -251,9 +251,7 @@ class DaskPost:
 
         def reply(answer: Message) -> None:
             try:
-                self._client.run(
-                    _deliver, box.call_id, answer, workers=[message["from"]], wait=False, on_error="ignore"
-                )
+                self._client.run(_deliver, box.call_id, answer, workers=[message["from"]], on_error="ignore")
             except Exception as exc:  # a Dask worker that is gone: what it ran comes back as lost
                 logger.debug("no answer to %s: %s", message.get("from"), exc)
 

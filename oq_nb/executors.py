@@ -338,7 +338,7 @@ class _Attendant:
         if isinstance(values, Outcome):
             return values
         if values is None:
-            return self._crash("it was refused") if self._caller is not None else "it was not begun"
+            return "it did not begin: it heard nothing of the worker"
         return unpack(values)
 
     def _no_result(self, error: BaseException) -> Outcome | str:

@@ -43,6 +43,7 @@ _REPORT_WAIT_SECONDS = 6.0
 _EXTEND_WAIT_SECONDS = 30.0
 _FLUSH_SECONDS = 2.0
 _MAX_ERROR_BYTES = 1 << 20
+_NICENESS = 10
 
 
 @dataclass(frozen=True)
@@ -96,8 +97,14 @@ def _run(parcel: Parcel, lease: RemoteLease) -> Outcome:
 
 
 def be_a_child() -> None:
-    """Make this a process of a worker's own: what is typed at the worker's terminal is not meant for it."""
+    """Make this a process of a worker's own.
+
+    What is typed at the worker's terminal is not meant for it; and it gives way to the worker, which may be a notebook's
+    kernel: where all processors are busy, a cell does not have to wait for handlers.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(os, "nice"):
+        os.nice(_NICENESS)
 
 
 @contextlib.contextmanager
