@@ -29,6 +29,7 @@ from oq_nb.errors import (
     WaitTimeoutError,
 )
 from oq_nb.model import Progress, RetryPolicy, TaskRecord, TaskStatus, WorkerRecord
+from oq_nb.nested import enable_nested_asyncio
 from oq_nb.queue import Queue
 from oq_nb.task import Task
 from oq_nb.waiting import as_completed, wait
@@ -68,6 +69,7 @@ __all__ = [
     "connect",
     "current_context",
     "default_queue",
+    "enable_nested_asyncio",
     "tqdm",
     "track",
     "trange",

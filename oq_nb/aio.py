@@ -1,25 +1,36 @@
-"""The same queue as coroutines: thin wrappers that run the synchronous calls in threads. No second implementation.
+"""The same queue as coroutines: thin wrappers over the synchronous objects. No second implementation.
 
 The example of the progress-reporting feature runs with ``from oq_nb.aio import connect, Worker`` and nothing else
-changed. Imports of the package: `client`, `queue`, `task`, `context`; `worker` inside functions, because workers import
-this module.
+changed. Requests run in threads; waiting for a task takes none: the queue's one poller rings when there is news. So
+``asyncio.gather(*tasks)`` waits for a thousand tasks as for one.
+
+Imports of the package: `client`, `queue`, `task`, `context`, `waiting`; `worker` inside functions, because workers
+import this module.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import AsyncIterator, Callable, Generator, Iterable
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from oq_nb import client, queue, task
+from oq_nb import client, queue, task, waiting
 from oq_nb.context import TaskContext
+from oq_nb.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from oq_nb.model import Progress, TaskRecord
+    import builtins
+
+    from oq_nb.dashboard import QueueWidget
+    from oq_nb.model import TaskRecord, WorkerRecord
+    from oq_nb.web.server import PageServer
 
 __all__ = ["AsyncTaskContext", "Queue", "Task", "Worker", "connect"]
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+_WAKE_SECONDS = 5.0
 
 
 class AsyncTaskContext:
@@ -33,6 +44,9 @@ class AsyncTaskContext:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._context, name)
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *dir(self._context)})
 
     async def report_progress(self, *args: Any, **kwargs: Any) -> None:
         """See `oq_nb.TaskContext.report_progress`."""
@@ -48,16 +62,34 @@ class AsyncTaskContext:
 
 
 class Task:
-    """An `oq_nb.Task` whose methods are coroutines; ``await task`` gives its result."""
+    """An `oq_nb.Task` whose methods are coroutines; ``await task`` gives its result.
+
+    What was last seen of it (``status``, ``progress``, ``output``, …) is read as there, without ``await``.
+    """
 
     def __init__(self, task: task.Task) -> None:
+        #: The synchronous handle.
         self.sync = task
 
     def __repr__(self) -> str:
         return repr(self.sync)
 
+    def _repr_html_(self) -> str:
+        return self.sync._repr_html_()
+
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
         return getattr(self.sync, name)
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *dir(self.sync)})
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Task) and self.sync == other.sync
+
+    def __hash__(self) -> int:
+        return hash(self.sync)
 
     def __await__(self) -> Generator[Any, None, Any]:
         return self.result().__await__()
@@ -68,33 +100,59 @@ class Task:
         return self
 
     async def wait(self, timeout: float | None = None) -> Task:
-        """See `oq_nb.Task.wait`."""
-        await asyncio.to_thread(self.sync.wait, timeout)
+        """See `oq_nb.Task.wait`. No thread waits; cancelling it leaves nothing behind."""
+        if timeout is not None and timeout <= 0 and not self.sync.is_done:
+            await self.refresh()  # asked for what is known now
+        loop, news = asyncio.get_running_loop(), asyncio.Event()
+        with waiting.Wait(self.sync, timeout, signal=_Bell(loop, news)) as wait:
+            while not wait.is_over():
+                try:
+                    await asyncio.wait_for(news.wait(), min(wait.seconds_left, _WAKE_SECONDS))
+                except asyncio.TimeoutError:
+                    continue
+                news.clear()
         return self
 
     async def result(self, timeout: float | None = None) -> Any:
         """See `oq_nb.Task.result`."""
-        return await asyncio.to_thread(self.sync.result, timeout)
+        await self.wait(timeout)
+        return await asyncio.to_thread(self.sync.result)  # a large output is an object of its own
 
     async def cancel(self, reason: str | None = None) -> Task:
         """See `oq_nb.Task.cancel`."""
         await asyncio.to_thread(self.sync.cancel, reason)
         return self
 
+    async def replay(self) -> Task:
+        """See `oq_nb.Task.replay`."""
+        await asyncio.to_thread(self.sync.replay)
+        return self
+
+    retry = replay
+
     async def history(self, *, limit: int | None = None) -> list[TaskRecord]:
         """See `oq_nb.Task.history`."""
         return await asyncio.to_thread(self.sync.history, limit=limit)
 
-    @property
-    def progress(self) -> Progress | None:
-        """See `oq_nb.Task.progress`."""
-        return self.sync.progress
+
+class _Bell:
+    """Wakes a coroutine from the poller's thread."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, news: asyncio.Event) -> None:
+        self._loop, self._news = loop, news
+
+    def set(self) -> None:
+        try:
+            self._loop.call_soon_threadsafe(self._news.set)
+        except RuntimeError:  # the loop is closed: nobody waits
+            pass
 
 
 class Queue:
     """An `oq_nb.Queue` whose methods are coroutines."""
 
     def __init__(self, queue: queue.Queue) -> None:
+        #: The synchronous queue.
         self.sync = queue
 
     def __repr__(self) -> str:
@@ -108,46 +166,84 @@ class Queue:
         """See `oq_nb.Queue.submit`."""
         return Task(await asyncio.to_thread(self.sync.submit, task_type, input, **options))
 
-    async def submit_many(self, task_type: str, inputs: Iterable[Any], **options: Any) -> list[Task]:
+    async def submit_many(self, task_type: str, inputs: Iterable[Any], **options: Any) -> builtins.list[Task]:
         """See `oq_nb.Queue.submit_many`."""
-        return [Task(t) for t in await asyncio.to_thread(self.sync.submit_many, task_type, inputs, **options)]
+        return _wrapped(await asyncio.to_thread(self.sync.submit_many, task_type, inputs, **options))
+
+    async def map(
+        self, task_type: str, inputs: Iterable[Any], *, timeout: float | None = None, **options: Any
+    ) -> AsyncIterator[Any]:
+        """Run a handler on many inputs; ``async for`` gives its outputs in the order of the inputs.
+
+        See `oq_nb.Queue.map`; the tasks are submitted when the first output is asked for, and no bar is shown.
+        """
+        loop = asyncio.get_running_loop()
+        ends = None if timeout is None else loop.time() + timeout
+        for made in await self.submit_many(task_type, inputs, **options):
+            yield await made.result(None if ends is None else max(0.0, ends - loop.time()))
 
     async def get(self, task_id: str) -> Task | None:
         """See `oq_nb.Queue.get`."""
         found = await asyncio.to_thread(self.sync.get, task_id)
         return None if found is None else Task(found)
 
-    async def list(self, *args: Any, **kwargs: Any) -> Any:
+    async def list(self, *args: Any, **options: Any) -> builtins.list[Task]:
         """See `oq_nb.Queue.list`."""
-        return [Task(task) for task in await asyncio.to_thread(self.sync.list, *args, **kwargs)]
+        return _wrapped(await asyncio.to_thread(self.sync.list, *args, **options))
 
-    async def get_history(self, task_id: str, *, limit: int | None = None) -> Any:
+    async def list_ready(self, *, limit: int = 100) -> builtins.list[Task]:
+        """See `oq_nb.Queue.list_ready`."""
+        return _wrapped(await asyncio.to_thread(self.sync.list_ready, limit=limit))
+
+    async def get_history(self, task_id: str, *, limit: int | None = None) -> builtins.list[TaskRecord]:
         """See `oq_nb.Queue.get_history`."""
         return await asyncio.to_thread(self.sync.get_history, task_id, limit=limit)
 
-    async def cancel(self, task_id: str, reason: str | None = None) -> Task:
+    async def cancel(self, task_id: str, reason: str | None = None, *, by: str | None = None) -> Task:
         """See `oq_nb.Queue.cancel`."""
-        return Task(await asyncio.to_thread(self.sync.cancel, task_id, reason))
+        return Task(await asyncio.to_thread(self.sync.cancel, task_id, reason, by=by))
 
-    async def request_cancellation(self, task_id: str) -> Task:
+    async def cancel_many(self, task_ids: Iterable[str], reason: str | None = None) -> builtins.list[Task]:
+        """See `oq_nb.Queue.cancel_many`."""
+        return _wrapped(await asyncio.to_thread(self.sync.cancel_many, task_ids, reason))
+
+    async def cancel_by_type(self, task_type: str, reason: str | None = None) -> builtins.list[Task]:
+        """See `oq_nb.Queue.cancel_by_type`."""
+        return _wrapped(await asyncio.to_thread(self.sync.cancel_by_type, task_type, reason))
+
+    async def request_cancellation(self, task_id: str, *, by: str | None = None) -> Task:
         """See `oq_nb.Queue.request_cancellation`."""
-        return Task(await asyncio.to_thread(self.sync.request_cancellation, task_id))
+        return Task(await asyncio.to_thread(self.sync.request_cancellation, task_id, by=by))
 
     async def replay(self, task_id: str) -> Task:
         """See `oq_nb.Queue.replay`."""
         return Task(await asyncio.to_thread(self.sync.replay, task_id))
 
+    retry = replay
+
     async def archive(self, task_id: str) -> Task:
         """See `oq_nb.Queue.archive`."""
         return Task(await asyncio.to_thread(self.sync.archive, task_id))
 
-    async def workers(self) -> Any:
+    async def workers(self) -> builtins.list[WorkerRecord]:
         """See `oq_nb.Queue.workers`."""
         return await asyncio.to_thread(self.sync.workers)
 
-    async def now(self) -> Any:
+    async def now(self) -> datetime:
         """Return the store's time."""
         return self.sync.now()
+
+    def widget(self, interval: float = 2.0) -> QueueWidget:
+        """See `oq_nb.Queue.widget`."""
+        return self.sync.widget(interval)
+
+    def serve_ui(self, port: int = 0, **options: Any) -> PageServer:
+        """See `oq_nb.Queue.serve_ui`; it serves from threads of its own."""
+        return self.sync.serve_ui(port, **options)
+
+
+def _wrapped(tasks: Iterable[task.Task]) -> list[Task]:
+    return [Task(task) for task in tasks]
 
 
 async def connect(bucket: str | None = None, **options: Any) -> Queue:
@@ -156,15 +252,31 @@ async def connect(bucket: str | None = None, **options: Any) -> Queue:
 
 
 class Worker:
-    """An `oq_nb.Worker` that is driven from a running event loop; its handlers run on loops of its own threads."""
+    """An `oq_nb.Worker` that is driven from a running event loop; its handlers run on loops of its own threads.
+
+    ``task``, ``register``, the hooks and what it says of itself are as there.
+    """
 
     def __init__(self, queue: Queue, worker_id: str | None = None, shards: Any = None, **options: Any) -> None:
         from oq_nb import worker
 
-        self.sync = worker.Worker(queue.sync, worker_id, shards, **options)
+        #: The synchronous worker.
+        found: Any = getattr(queue, "sync", queue)
+        self.sync = worker.Worker(found, worker_id, shards, **options)
 
     def __repr__(self) -> str:
         return repr(self.sync)
+
+    def _repr_html_(self) -> str:
+        return self.sync._repr_html_()
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or name == "sync":
+            raise AttributeError(name)
+        return getattr(self.sync, name)
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *dir(self.sync)})
 
     def task(self, task_type: str) -> Callable[[F], F]:
         """See `oq_nb.Worker.task`."""
@@ -180,13 +292,19 @@ class Worker:
         await asyncio.to_thread(self.sync.stop, timeout)
 
     async def run(self) -> None:
-        """Run until the surrounding task is cancelled; then stop."""
+        """Run until the surrounding task is cancelled; then stop.
+
+        Raises:
+            ConfigurationError: see `oq_nb.Worker.run`.
+        """
         await self.start()
         try:
-            while self.sync.is_running:
+            while self.sync.is_running and self.sync.problem is None:
                 await asyncio.sleep(0.5)
         finally:
             await asyncio.shield(self.stop())
+        if self.sync.problem is not None:
+            raise ConfigurationError(self.sync.problem)
 
     async def __aenter__(self) -> Worker:
         return await self.start()

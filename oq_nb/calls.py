@@ -9,6 +9,7 @@ handlers.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -72,7 +73,7 @@ def call(
                 coroutine = (
                     handler.function(task_input, seen) if handler.wants_context else handler.function(task_input)
                 )
-                output = asyncio.run(coroutine) if loop is None else loop.run_until_complete(coroutine)
+                output = loop.run_until_complete(coroutine) if loop is not None else _run(coroutine)
             else:
                 output = (
                     handler.function(task_input, context) if handler.wants_context else handler.function(task_input)
@@ -81,6 +82,20 @@ def call(
     except BaseException as exc:
         return failure(exc, retry_on)
     return Outcome(output)
+
+
+def _run(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Run a coroutine on a loop of its own; not with ``asyncio.run``, which others patch (see `oq_nb.nested`)."""
+    loop = asyncio.new_event_loop()
+    try:
+        return loop.run_until_complete(coroutine)
+    finally:
+        left = asyncio.all_tasks(loop)
+        for task in left:
+            task.cancel()
+        loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()
 
 
 def failure(error: BaseException, retry_on: tuple[type[BaseException], ...] = ()) -> Outcome:

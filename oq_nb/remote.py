@@ -99,8 +99,8 @@ def _run(parcel: Parcel, lease: RemoteLease) -> Outcome:
 def be_a_child() -> None:
     """Make this a process of a worker's own.
 
-    What is typed at the worker's terminal is not meant for it; and it gives way to the worker, which may be a notebook's
-    kernel: where all processors are busy, a cell does not have to wait for handlers.
+    What is typed at the worker's terminal is not meant for it; and it gives way to the worker, which may be a
+    notebook's kernel: where all processors are busy, a cell does not have to wait for handlers.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(os, "nice"):

@@ -19,12 +19,12 @@ from oq_nb.look import Looker
 from oq_nb.model import TaskStatus
 from oq_nb.store import Held
 from oq_nb.waitbar import WaitBar, group_bar, task_bar
-from oq_nb.watch import TaskState, TaskWatch
+from oq_nb.watch import Signal, TaskState, TaskWatch
 
 if TYPE_CHECKING:
     from oq_nb.task import Task
 
-__all__ = ["DoneAndNotDone", "MapResults", "as_completed", "wait"]
+__all__ = ["DoneAndNotDone", "MapResults", "Wait", "as_completed", "wait"]
 
 logger = logging.getLogger("oq_nb.watch")
 
@@ -111,34 +111,80 @@ def wait_for(task: Task, timeout: float | None, *, progress: bool) -> None:
     """Wait for one task; see `Task.wait`."""
     if task.is_done:
         return
-    deadline = _deadline(timeout)
     if timeout is not None and timeout <= 0:
         task.refresh()  # asked for what is known now
+    news = threading.Event()
     shown = task_bar(task) if progress else None
-    with task.queue.watcher.watch(task, interval=_INTERVAL_SECONDS[0], longest=_LONGEST_SECONDS) as watch:
+    with Wait(task, timeout, signal=news) as wait:
         try:
             while True:
-                state = watch.state
-                _take_over(task, state)
+                is_over = wait.is_over()
                 if shown is not None:
                     shown.show()
-                if state.is_gone:
-                    raise TaskNotFoundError(f"task {task.id} is gone from the bucket", task_id=task.id)
-                if task.is_done:
+                if is_over:
                     return
-                _check(state)
-                left = _left(deadline)
-                if left <= 0:
-                    away = f" (the store cannot be reached: {state.trouble})" if state.trouble else ""
-                    raise WaitTimeoutError(
-                        f"task {task.id} is still {task.status} after {timeout:g} s{away}; it goes on, wait again to "
-                        "see more",
-                        task_id=task.id,
-                    )
-                watch.wait(min(left, _WAKE_SECONDS))
+                news.wait(min(wait.seconds_left, _WAKE_SECONDS))
+                news.clear()
         finally:
             if shown is not None:
                 shown.close()
+
+
+class Wait:
+    """A wait for one task, whatever the waiter does between two looks at it: a thread sleeps, a coroutine awaits.
+
+    Args:
+        task: brought up to date by each look.
+        timeout: seconds; None to wait for ever.
+        signal: rung when there is news.
+    """
+
+    def __init__(self, task: Task, timeout: float | None, *, signal: Signal) -> None:
+        self._task, self._timeout = task, timeout
+        self._deadline = _deadline(timeout)
+        interval = _INTERVAL_SECONDS[0]
+        self._watch: TaskWatch | None = None
+        if not task.is_done:
+            self._watch = task.queue.watcher.watch(task, interval=interval, longest=_LONGEST_SECONDS, signal=signal)
+
+    def __enter__(self) -> Wait:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._watch is not None:
+            self._watch.close()
+
+    @property
+    def seconds_left(self) -> float:
+        """Seconds until the time is over."""
+        return _left(self._deadline)
+
+    def is_over(self) -> bool:
+        """Take over what is known; return whether the task has ended.
+
+        Raises:
+            WaitTimeoutError: the time is over.
+            TaskNotFoundError: the task is gone from the bucket.
+            StorageDeniedError: it may not be read.
+        """
+        task = self._task
+        if self._watch is None:
+            return True
+        state = self._watch.state
+        _take_over(task, state)
+        if state.is_gone:
+            raise TaskNotFoundError(f"task {task.id} is gone from the bucket", task_id=task.id)
+        if task.is_done:
+            return True
+        _check(state)
+        if self.seconds_left <= 0:
+            away = f" (the store cannot be reached: {state.trouble})" if state.trouble else ""
+            raise WaitTimeoutError(
+                f"task {task.id} is still {task.status} after {self._timeout:g} s{away}; it goes on, wait again to see "
+                "more",
+                task_id=task.id,
+            )
+        return False
 
 
 class MapResults:
