@@ -45,7 +45,8 @@ def begin(executor, count, seconds):
     return tasks
 
 def positions(tasks):
-    return [task.refresh().progress.current if task.progress else 0 for task in tasks]
+    found = [task.refresh().progress for task in tasks]
+    return [progress.current if progress else 0 for progress in found]
 
 def end(executor, tasks):
     for task in tasks:
