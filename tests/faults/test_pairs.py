@@ -15,7 +15,7 @@ IS_LONG = os.environ.get("OQ_FAULTS") == "all"
 SHORT = {"submit": 6, "claim and complete": 2, "idempotent submit": 1, "tracked loop": 2}
 
 
-@pytest.mark.timeout(3600 if IS_LONG else 180)
+@pytest.mark.timeout(3600 if IS_LONG else 900)
 @pytest.mark.parametrize("scenario", SCENARIOS if IS_LONG else SHORT)
 def test_any_two_requests_may_fail(scenario, cases):
     counts, found = run_all_pairs(scenario, reach=12 if IS_LONG else SHORT[scenario])

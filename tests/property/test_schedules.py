@@ -20,7 +20,7 @@ PER_BLOCK = 500 if IS_LONG else 60
 STEPS = 250
 
 
-@pytest.mark.timeout(1800 if IS_LONG else 180)
+@pytest.mark.timeout(1800 if IS_LONG else 900)
 @pytest.mark.parametrize("block", [0] if SEED else BLOCKS)
 def test_any_order_of_requests(block, cases):
     seeds = [int(SEED)] if SEED else range(block * PER_BLOCK, (block + 1) * PER_BLOCK)

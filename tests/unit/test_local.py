@@ -425,6 +425,51 @@ def test_every_port_refuses_whoever_has_no_credentials(seaweedfs, tmp_path):
     assert queue.get(task.id).record == task.record
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_another_user_of_the_machine_gets_nowhere(seaweedfs, tmp_path, capsys):
+    """Really another user: each file, socket and port of the server, its process, its memory and environment."""
+    queue = connect_to(seaweedfs)
+    task = queue.submit("secret", {"a": 1})
+    root = Path(seaweedfs.data_dir)
+    files = [str(path) for path in root.rglob("*") if path.is_file()]
+    local_files.write_certificate(tmp_path)
+    key = f"/oq-tests/{queue.store.objects.prefix}{task.record.key}"
+    given = {
+        "pid": seaweedfs.pid,
+        "folder": str(root),
+        "files": files,
+        "sockets": [
+            str(connection.laddr)
+            for connection in psutil.Process(seaweedfs.pid).net_connections(kind="unix")
+            if str(connection.laddr).startswith("/")
+        ],
+        "ports": sorted(ports_of(seaweedfs)),
+        "s3": int(seaweedfs.endpoint.rsplit(":", 1)[1]),
+        "paths": ["/", key, f"{key}?versions", f"/buckets{key}", "/oq-tests?list-type=2", "/dir/assign", "/metrics"]
+        + ["/vol/status", "/cluster/status", "/admin", "/healthz", "/status", "/debug/pprof/", "/ui/index.html"],
+        "certificate": (tmp_path / "inner.crt").read_text() + (tmp_path / "inner.key").read_text(),
+    }
+    assert len(given["sockets"]) >= 3
+    assert len(given["ports"]) == 10
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("stranger.py"))],
+        input=json.dumps(given),
+        capture_output=True,
+        text=True,
+        timeout=150,
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["uid"] != os.getuid()
+    # An empty answer: it lives. Nothing else is answered but by a refusal.
+    assert set(told["reached"]) <= {f"GET {path} on S3: 200" for path in ("/status", "/healthz")}
+    assert set(told["statuses"].pop(str(given["s3"]))) <= {200, 400, 403, 405, 501}
+    assert {status for seen in told["statuses"].values() for status in seen} <= {400}, "a request before TLS"
+    assert queue.get(task.id).record == task.record
+    with capsys.disabled():
+        print(f"\nas another user: {told['tried']} tries at {len(files)} files and 10 ports", end=" ")
+
+
 def test_wrong_credentials_are_refused(seaweedfs):
     with pytest.raises(oq_nb.StorageDeniedError):
         oq_nb.connect("oq-tests", endpoint=seaweedfs.endpoint, access_key="someone", secret_key="guess")
