@@ -64,7 +64,7 @@ def worker(
     The module is looked for in the current directory first. At the end nothing more is claimed; running tasks get the
     time of --grace and are handed back after it. A second Ctrl-C hands them back at once.
 
-    Exit code: 0 after SIGTERM, 130 after Ctrl-C.
+    Exit code: 0 after SIGTERM, 130 after Ctrl-C, 1 when its executor is broken.
     """
     found = load_worker(target, place)
     if concurrency is not None:
@@ -196,6 +196,9 @@ def _run(worker: Worker, sayings: _Sayings, metrics_url: str | None, grace: floa
             if not worker.is_running:
                 complain("the worker has been stopped by its own program")
                 return 0
+            if worker.problem is not None:
+                complain(worker.problem)
+                break
         left = len(worker.current_tasks)
         word = f"waiting up to {grace:g} s for {left} running" if left else "nothing is running"
         sayings.say("stopping", f"stopping: {word}", running=left)
@@ -211,4 +214,6 @@ def _run(worker: Worker, sayings: _Sayings, metrics_url: str | None, grace: floa
         completed=worker.tasks_completed,
         failed=worker.tasks_failed,
     )
-    return 130 if signal.SIGINT in asked else 0
+    if signal.SIGINT in asked:
+        return 130
+    return 0 if worker.problem is None else 1
