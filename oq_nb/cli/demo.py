@@ -71,7 +71,9 @@ def _bar(task: Task) -> None:
     column = Column(ratio=1, no_wrap=True, overflow="ellipsis")
     columns = (BarColumn(bar_width=30), TextColumn("{task.description}", markup=False, table_column=column))
     console = Console(highlight=False, stderr=True)
-    with Progress(*columns, console=console, auto_refresh=False, expand=True) as display:
+    display = Progress(*columns, console=console, auto_refresh=False, expand=True)
+    try:  # not as a context manager: a Ctrl-C in the middle of its beginning would leave the cursor hidden
+        display.start()
         row = display.add_task("waiting for the worker", total=100)
         while not task.is_done:
             time.sleep(_LOOK_SECONDS)
@@ -82,6 +84,8 @@ def _bar(task: Task) -> None:
             display.refresh()
         finished = task.status.value == "completed"
         display.update(row, completed=100 if finished else None, description=str(task.status), refresh=True)
+    finally:
+        display.stop()
 
 
 def _lines(task: Task) -> None:

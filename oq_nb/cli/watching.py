@@ -75,23 +75,27 @@ def _redraw(task: Task, interval: float) -> None:
     from rich.live import Live
     from rich.text import Text
 
-    def drawn(note: str = "") -> Text:
-        lines = view.status_lines(task.record, task.queue.now()) + ([note] if note else [])
+    def drawn(warning: str = "") -> Text:
+        lines = view.status_lines(task.record, task.queue.now()) + ([warning] if warning else [])
         room = max(2, shutil.get_terminal_size().lines - 1)
         return Text("\n".join(lines[:room]), no_wrap=True, overflow="ellipsis")
 
-    console = Console(highlight=False)
-    with Live(drawn(), auto_refresh=False, console=console, transient=True) as live:
+    # Not as a context manager: a Ctrl-C in the middle of its beginning would leave the cursor hidden.
+    live = Live(drawn(), auto_refresh=False, console=Console(highlight=False), transient=True)
+    try:
+        live.start(refresh=True)
         while not task.is_done:
             time.sleep(interval)
-            note = ""
+            warning = ""
             try:
                 task.refresh()
             except StorageDeniedError:
                 raise
             except StorageError as exc:
-                note = f"Store: does not answer, trying on ({shorten(printable(str(exc)), _MESSAGE_CHARS)})"
-            live.update(drawn(note), refresh=True)
+                warning = f"Store: does not answer, trying on ({shorten(printable(str(exc)), _MESSAGE_CHARS)})"
+            live.update(drawn(warning), refresh=True)
+    finally:
+        live.stop()
     say("\n".join(view.status_lines(task.record, task.queue.now())))
 
 

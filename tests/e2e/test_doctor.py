@@ -8,13 +8,16 @@ import threading
 import time
 import uuid
 from contextlib import contextmanager
+from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 from servers import connect_to
 
 import oq_nb
+from oq_nb import retention
 from oq_nb.cli import main
 from oq_nb.doctor import examine
 from oq_nb.errors import ConflictError
@@ -251,29 +254,34 @@ class Spy:
 
     def __init__(self, queue):
         self.seen: set[tuple[str, str]] = set()
-        self._prefix = queue.store.objects.prefix
-        queue.store.objects._client.meta.events.register("provide-client-params.s3.*", self)
+        objects = queue.store.objects
+        self._prefix, self._call = objects.prefix, objects._call
+        objects._call = self
 
-    def __call__(self, params, model, **_):
-        version = "Version" if params.get("VersionId") else ""
+    def __call__(self, operation, **arguments):
+        version = "Version" if arguments.get("VersionId") else ""
         action = {
-            "GetObject": f"s3:GetObject{version}",
-            "PutObject": "s3:PutObject",
-            "DeleteObject": f"s3:DeleteObject{version}",
-            "ListObjectsV2": "s3:ListBucket",
-            "HeadBucket": "s3:ListBucket",
-            "ListObjectVersions": "s3:ListBucketVersions",
-            "GetBucketVersioning": "s3:GetBucketVersioning",
-        }[model.name]
-        key = params.get("Key", "")
+            "get_object": f"s3:GetObject{version}",
+            "put_object": "s3:PutObject",
+            "delete_object": f"s3:DeleteObject{version}",
+            "list_objects_v2": "s3:ListBucket",
+            "head_bucket": "s3:ListBucket",
+            "list_object_versions": "s3:ListBucketVersions",
+            "get_bucket_versioning": "s3:GetBucketVersioning",
+            "get_bucket_lifecycle_configuration": "s3:GetLifecycleConfiguration",
+            "put_bucket_lifecycle_configuration": "s3:PutLifecycleConfiguration",
+            "delete_bucket_lifecycle": "s3:PutLifecycleConfiguration",
+        }[operation]
+        key = arguments.get("Key", "")
         folder = key.removeprefix(self._prefix).partition("/")[0]
         self.seen.add((action, "oq-doctor-*" if folder.startswith("oq-doctor-") else folder))
+        return self._call(operation, **arguments)
 
 
-def allowed(role, prefix):
-    """Return what a policy allows, as `Spy` notes it."""
+def allowed(statements, prefix=""):
+    """Return what statements allow, as `Spy` notes it."""
     made = set()
-    for statement in policy(role, "BUCKET", prefix)["Statement"]:
+    for statement in statements:
         resources = statement["Resource"]
         for resource in [resources] if isinstance(resources, str) else resources:
             path = resource.removeprefix("arn:aws:s3:::BUCKET").removeprefix(f"/{prefix}")
@@ -352,9 +360,25 @@ def test_a_policy_allows_what_its_role_does_and_nothing_else(seaweedfs, role):
     same.store.objects.bucket_exists()  # what connect() asks
     same.store.objects.read_versioning()
     {"watcher": as_watcher, "client": as_client, "worker": as_worker, "doctor": as_doctor}[role](same, ids)
-    granted = allowed(role, same.store.objects.prefix)
+    prefix = same.store.objects.prefix
+    granted = allowed(policy(role, "BUCKET", prefix)["Statement"], prefix)
     unused, deadline = granted - UNUSUAL.get(role, set()), time.monotonic() + 10
     while unused - spy.seen and time.monotonic() < deadline:  # a loop's last request follows its end
         time.sleep(0.05)
     assert spy.seen - granted == set(), "used, and not allowed"
     assert unused - spy.seen == set(), "allowed, and not used"
+
+
+def test_the_documented_statements_are_what_retention_needs(seaweedfs):
+    queue = connect_to(seaweedfs, bucket=f"doctor-{uuid.uuid4().hex[:12]}", prefix="")
+    task = queue.submit("t", LARGE).cancel()
+    spy = Spy(queue)
+    retention.survey(queue.store)
+    retention.set_rule(queue.store.objects, days=30)
+    retention.remove_rule(queue.store.objects)
+    (pruned,) = retention.prune(queue.store, older_than=timedelta(hours=-1))
+    assert pruned.task_id == task.id
+    page = (Path(__file__).resolve().parents[2] / "docs" / "retention.md").read_text(encoding="utf-8")
+    extra = allowed(json.loads(page.partition("```json")[2].partition("```")[0]))
+    assert spy.seen <= extra | allowed(policy("watcher", "BUCKET")["Statement"])
+    assert extra <= spy.seen

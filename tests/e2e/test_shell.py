@@ -23,19 +23,23 @@ WORKER = """
 import time, oq_nb
 worker = oq_nb.Worker(oq_nb.connect(), max_poll_seconds=0.2)
 
-@worker.task("batch_process")
-def handle(input, context):
-    total = input["total"]
-    for number in range(total):
-        if input.get("fails"):
-            raise ValueError("no \\x1b[2J")
-        context.report_progress(current=number, total=total, message=f"Processing file {number} of {total}")
-        time.sleep(input["pause"])
-    return {"processed": total}
+@worker.task("good")
+def good(job, context):
+    return {"processed": job}
 
-def make_worker(queue):
+@worker.task("bad")
+def bad(job):
+    raise ValueError("no \\x1b[2J")
+
+@worker.task("slow")
+def slow(job, context):
+    while True:
+        context.report_progress(message="busy")
+        time.sleep(0.1)
+
+def make_other(queue):
     made = oq_nb.Worker(queue, max_poll_seconds=0.2)
-    made.task("made")(lambda input: input)
+    made.task("made")(lambda job: job)
     return made
 """
 
@@ -369,3 +373,65 @@ def test_the_demo_draws_a_bar_and_ctrl_c_cancels_its_task(tmp_path):
         assert status.returncode == 1 and "Status: cancelled" in status.stdout
     finally:
         assert oq(environment, "local", "stop").stdout == "stopped\n"
+
+
+@pytest.fixture
+def start(place, tmp_path):
+    """Start ``oq worker`` in a folder with a module ``jobs``; return the process when it has said that it runs."""
+    _, environment = place
+    (tmp_path / "jobs.py").write_text(WORKER)
+    processes = []
+
+    def start_it(*arguments):
+        process = subprocess.Popen(
+            [*OQ, "worker", *arguments],
+            env=environment,
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        processes.append(process)
+        return process, process.stdout.readline()
+
+    yield start_it
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def test_a_worker_says_what_it_does_and_stops_on_sigterm(place, start):
+    queue, _ = place
+    process, said = start("jobs", "-c", "2")
+    assert re.search(r"worker \S+ on s3://\S+ at \S+: bad, good, slow; 2 at a time$", said.rstrip())
+    good, bad = queue.submit("good", 7), queue.submit("bad")
+    lines = sorted(process.stdout.readline().split("  ", 1)[1].rstrip() for _ in range(2))
+    assert set(lines) == {
+        f"{good.id}  good completed",
+        f"{bad.id}  bad ended with an error: ValueError: no \\x1b[2J",
+    }
+    process.send_signal(signal.SIGTERM)
+    rest, err = process.communicate(timeout=30)
+    assert rest.splitlines()[-1].endswith("stopped: 1 completed, 1 ended with an error")
+    assert (process.returncode, err) == (0, "") and queue.workers() == []
+
+
+def test_a_second_ctrl_c_hands_the_task_back_at_once(place, start):
+    queue, _ = place
+    process, _ = start("jobs.py:worker")
+    task = queue.submit("slow")
+    while task.refresh().progress is None:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    assert "waiting up to 30 s for 1 running" in process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    rest, err = process.communicate(timeout=30)
+    assert process.returncode == 130 and "stopped: 0 completed" in rest and "Traceback" not in err
+    assert task.refresh().status.value == "pending" and task.record.retry_count == 0
+
+
+def test_a_function_that_makes_a_worker_is_named(place, start):
+    queue, _ = place
+    _, said = start("jobs:make_other")
+    assert ": made; 1 at a time" in said
+    assert queue.submit("made", 3).result(30) == 3

@@ -72,6 +72,18 @@ def test_status_is_the_text_of_the_feature_document(oq, fake_queue):
     ]
 
 
+def test_a_message_alone_is_shown_alone(oq, fake_queue):
+    task = running(fake_queue, percent=0)
+    held, store = task._held, fake_queue.store
+    said = Progress(message="Downloading file...", updated_at=store.clock.stamp())
+    record = transitions.report(held.record, store.clock.stamp(), lease_id=held.record.lease_id, progress=said)
+    store.move(held, record)
+    lines = oq("status", task.id)[1].splitlines()
+    assert lines[3:] == ["Message: Downloading file...", "Updated: 0 seconds ago"]
+    assert oq("history", task.id)[1].endswith('running (progress: "Downloading file...")\n')
+    assert oq("list")[1].splitlines()[1].endswith("ago  Downloading file...")
+
+
 def test_history_is_the_text_of_the_feature_document(oq, fake_queue):
     task = finished(fake_queue)
     assert oq("history", task.id) == (
