@@ -28,18 +28,20 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import oq_nb
 from oq_nb import local
 from oq_nb.errors import StorageError
 from oq_nb.model import TaskRecord, TaskStatus
+
+T = TypeVar("T")
 
 ROOT = Path(__file__).resolve().parent.parent
 TASK_TYPE = "chaos"
@@ -304,7 +306,7 @@ class Ground:
             os.kill(self._server.pid, signal.SIGKILL)
             self.kills.append(datetime.now(timezone.utc))
             time.sleep(self._random.uniform(0.5, 3))
-            started = local.start(data_dir=self._directory / "store")
+            started = local.start(data_dir=self._directory / "store", timeout_seconds=120)
             if started.endpoint != self._server.endpoint:
                 raise RuntimeError(f"the store came back at {started.endpoint}, it was at {self._server.endpoint}")
             self._server = started
@@ -394,7 +396,7 @@ def _wait_for_all(queue: oq_nb.Queue, tasks: int, deadline: float) -> None:
 
 def be_worker(concurrency: int) -> None:
     """Run tasks until killed."""
-    worker = oq_nb.Worker(oq_nb.connect(), concurrency=concurrency, max_poll_seconds=1.0)
+    worker = oq_nb.Worker(_insist(oq_nb.connect), concurrency=concurrency, max_poll_seconds=1.0)
 
     @worker.task(TASK_TYPE)
     def handle(job: dict[str, Any], context: oq_nb.TaskContext) -> dict[str, Any]:
@@ -407,13 +409,17 @@ def be_worker(concurrency: int) -> None:
             raise oq_nb.RetryableError("every tenth task fails at first")
         return {"square": job["n"] ** 2, "worker": worker.worker_id, "attempt": context.attempt}
 
+    _insist(worker.start)
+    worker.run()
+
+
+def _insist(action: Callable[[], T]) -> T:
+    """Do something again and again while the store is down."""
     while True:
         try:
-            worker.start()
-            break
-        except StorageError:  # started while the store was down
+            return action()
+        except StorageError:
             time.sleep(0.5)
-    worker.run()
 
 
 def main(arguments: list[str] | None = None) -> int:
