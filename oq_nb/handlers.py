@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import os
 import traceback
@@ -18,7 +17,8 @@ from oq_nb.text import shorten
 __all__ = ["Handler", "error_text", "handler_of"]
 
 _MAX_ERROR_CHARS = 16_000
-_BETWEEN = tuple(os.path.dirname(path) + os.sep for path in (__file__, asyncio.__file__))
+# Of this package and of asyncio, which is not imported for it.
+_BETWEEN = (os.path.dirname(__file__) + os.sep, os.path.join(os.path.dirname(os.__file__), "asyncio") + os.sep)
 
 
 @dataclass(frozen=True)

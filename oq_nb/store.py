@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import logging
 import random
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -49,6 +50,7 @@ _CONFLICT_TRIES = 12
 _PAUSE_SECONDS = 60.0
 _HISTORY_LOOKBACK = 20
 _READERS = 16
+_preparing = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,8 @@ class TaskStore:
     """
 
     def __init__(self, objects: ObjectStore, *, shard_prefix_len: int = 1) -> None:
+        with _preparing:
+            model.prepare()
         self.objects = objects
         self.index = Index(objects)
         self.shards = model.shards(shard_prefix_len)

@@ -13,7 +13,6 @@ Imports of the package: `queue`, `claims`, `attempt`, `lease`, `context`, `keepe
 
 from __future__ import annotations
 
-import asyncio
 import atexit
 import logging
 import os
@@ -25,9 +24,8 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
-from concurrent.futures import Executor
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from oq_nb import model, transitions
 from oq_nb.attempt import run_attempt
@@ -35,7 +33,6 @@ from oq_nb.calls import Outcome, call
 from oq_nb.claims import Claim, Claims
 from oq_nb.context import TaskContext
 from oq_nb.errors import ConfigurationError, LeaseExpiredError, OqError, StorageError
-from oq_nb.executors import Job, elsewhere
 from oq_nb.handlers import Handler, handler_of
 from oq_nb.heartbeat import Heartbeat
 from oq_nb.index import IndexEntry
@@ -43,6 +40,12 @@ from oq_nb.keeper import Keeper
 from oq_nb.lease import Lease
 from oq_nb.model import WorkerRecord
 from oq_nb.queue import Queue
+
+if TYPE_CHECKING:
+    import asyncio
+    from concurrent.futures import Executor
+
+    from oq_nb.executors import Elsewhere
 
 __all__ = ["Worker"]
 
@@ -120,7 +123,7 @@ class Worker:
         self.tasks_completed = 0
         self.tasks_failed = 0
         self._retry_on = tuple(retry_on)
-        self._elsewhere = elsewhere(executor, self.worker_id, at_exit=_stop_all)
+        self._elsewhere = None if executor is None else _elsewhere(executor, self.worker_id)
         self._handlers: dict[str, Handler] = {}
         self._hooks: dict[str, list[Hook]] = {"startup": [], "shutdown": [], "success": [], "error": []}
         self._store = queue.store
@@ -424,13 +427,12 @@ class Worker:
                 if len(entries) >= self.concurrency * _BACKLOG:
                     break
         fresh = self._claims.due(entries)
+        random.shuffle(fresh)  # so that several workers do not fight over the same head
         fresh.sort(key=lambda entry: entry.minute)
         # Twice as many each time that none could be claimed: entries that are of no use here must not hide the others.
         self._batch = self.concurrency * _BACKLOG * 8 if self._has_claimed else min(1000, self._batch * 2)
         fresh = fresh[: self._batch]
         self._has_claimed = not fresh
-        random.shuffle(fresh)  # so that several workers do not fight over the same head
-        fresh.sort(key=lambda entry: entry.minute)
         self._claims.take_up(fresh)
         with self._changed:
             self._backlog.extend(fresh)
@@ -475,6 +477,8 @@ class Worker:
                 if claim is not None:
                     self._has_claimed = True
                     if self._handlers[claim.held.record.task_type].is_async and not (loop or self._elsewhere):
+                        import asyncio
+
                         loop = asyncio.new_event_loop()
                     self._run(claim, loop)
             except StorageError as exc:
@@ -509,6 +513,8 @@ class Worker:
 
         def run(task_input: Any) -> Outcome:
             if self._elsewhere is not None:
+                from oq_nb.executors import Job
+
                 job = Job(handler, task_input, lease, context, retry_on, self.progress_throttle_seconds)
                 return self._elsewhere.run(job)
             return call(handler, task_input, context, retry_on=retry_on, loop=loop)
@@ -555,6 +561,13 @@ class Worker:
             current_tasks=current,
             task_types=sorted(self._handlers),
         ).to_bytes()
+
+
+def _elsewhere(executor: Any, worker_id: str) -> Elsewhere | None:
+    """Return what runs handlers outside of the worker's own threads; imported only for those who want it."""
+    from oq_nb.executors import elsewhere
+
+    return elsewhere(executor, worker_id, at_exit=_stop_all)
 
 
 def _worker_id(worker_id: str | None) -> str:

@@ -1,0 +1,61 @@
+"""All benchmarks, or those that are named: a table for each, and a JSON file.
+
+``python -m bench --quick`` takes a few minutes; without ``--quick`` hours: a bucket is filled with 100,000 tasks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+import time
+import traceback
+
+from bench.measure import Figure, Report
+
+#: Module → its arguments in the quick form; in the full one its own defaults.
+BENCHMARKS: dict[str, dict[str, int]] = {
+    "start": {"rounds": 5},
+    "loop": {"items": 1_000_000, "rounds": 3},
+    "transport": {"rounds": 3},
+    "requests": {"tasks": 100, "updates": 20, "idle_seconds": 40, "settle_seconds": 60, "watched": 100},
+    "throughput": {"tasks": 150, "rounds": 2},
+    "latency": {"rounds": 3},
+    "peers": {"tasks": 50, "rounds": 2},
+    "growth": {"smallest": 100, "steps": 2, "rounds": 5},
+    "scale": {"most_workers": 100},
+}
+
+
+def run(names: list[str], *, quick: bool, save: str | None) -> list[Figure]:
+    """Run some benchmarks; one that fails does not keep the others from it."""
+    report = Report(save, form="quick" if quick else "full")
+    for name in names:
+        module = importlib.import_module(f"bench.{name}")
+        began = time.monotonic()
+        try:
+            figures = module.run(**(BENCHMARKS[name] if quick else {}))
+        except Exception:
+            traceback.print_exc()
+            report.failed(name)
+            continue
+        report.add(name, module.TITLE, figures, time.monotonic() - began)
+    return report.figures
+
+
+def main() -> int:
+    """Be the command line."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)}; all when none is given")
+    parser.add_argument("--quick", action="store_true", help="a few minutes instead of hours")
+    parser.add_argument("--json", metavar="FILE", default="bench.json", help="default %(default)s")
+    arguments = parser.parse_args()
+    unknown = [name for name in arguments.names if name not in BENCHMARKS]
+    if unknown:
+        parser.error(f"no such benchmark: {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
+    run(arguments.names or list(BENCHMARKS), quick=arguments.quick, save=arguments.json)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

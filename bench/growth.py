@@ -1,0 +1,128 @@
+"""What grows with the tasks that have ended, and what must not: on a versioned bucket, each task with its history.
+
+The bucket is filled as workers would have filled it: every entry was written and removed again, every task was written
+three times. By several processes, because a bucket of 100,000 tasks takes 700,000 requests.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import oq_nb
+from bench.measure import Figure, interleaved, main, queue_at, seaweedfs
+from oq_nb import model, transitions
+from oq_nb.local import LocalStore
+from oq_nb.look import Looker
+from oq_nb.store import Held
+
+__all__ = ["TITLE", "run"]
+
+TITLE = "Growth with finished tasks, on a versioned bucket with their history"
+
+_THREADS = 8
+
+
+def _finish_one(queue: oq_nb.Queue, number: int) -> None:
+    """Write and remove what a task writes and removes in its life, in the order in which it does."""
+    store = queue.store
+    record = queue._new_record("done", number)
+    ready = store.index.enter(model.ready_key(record))
+    made = store.objects.put(record.key, record.to_bytes(), create=True)
+    claimed = transitions.claim(record, store.clock.stamp(), lease_id="l", worker_id="w", lease_seconds=300)
+    held = store.move(Held(record, made.etag), claimed)
+    lease = store.index.enter(model.lease_key(claimed))
+    store.index.leave(ready)
+    store.move(held, transitions.complete(claimed, store.clock.stamp(), lease_id="l", output=number))
+    store.index.leave(lease)
+
+
+def fill() -> None:
+    """Be a process that fills the bucket."""
+    access_key, secret_key = os.environ["BENCH_KEYS"].split(":")
+    queue = oq_nb.connect(
+        "oq-bench",
+        endpoint=os.environ["BENCH_ENDPOINT"],
+        prefix=os.environ["BENCH_PREFIX"],
+        access_key=access_key,
+        secret_key=secret_key,
+    )
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for _ in pool.map(lambda number: _finish_one(queue, number), range(int(os.environ["BENCH_TASKS"]))):
+            pass
+
+
+def _fill(server: LocalStore, prefix: str, tasks: int, processes: int) -> float:
+    """Add finished tasks; return how many a second."""
+    environment = {
+        **os.environ,
+        "BENCH_KEYS": f"{server.access_key}:{server.secret_key}",
+        "BENCH_ENDPOINT": server.endpoint,
+        "BENCH_PREFIX": prefix,
+        "BENCH_TASKS": str(-(-tasks // processes)),
+    }
+    began = time.perf_counter()
+    running = [
+        subprocess.Popen([sys.executable, "-c", "from bench.growth import fill; fill()"], env=environment)
+        for _ in range(processes)
+    ]
+    codes = [process.wait() for process in running]
+    if any(codes):
+        raise RuntimeError("the bucket could not be filled")
+    return tasks / (time.perf_counter() - began)
+
+
+def _timed(call: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    call()
+    return (time.perf_counter() - began) * 1000
+
+
+def run(smallest: int = 1000, steps: int = 3, rounds: int = 15, waiting: int = 20, processes: int = 2) -> list[Figure]:
+    """Measure at ``smallest`` finished tasks, at ten times as many, and so on, in buckets that are there together."""
+    sizes = [smallest * 10**step for step in range(steps)]
+    calls: dict[str, Callable[[oq_nb.Queue], object]] = {
+        "a worker's poll (ready/ and leases/)": lambda queue: (
+            queue.store.index.scan(model.READY),
+            queue.store.index.scan(model.LEASES),
+        ),
+        f"a refresh of {waiting} watched tasks": lambda queue: Looker(queue.store).look(watched[queue.store]),
+        "submit": lambda queue: queue.submit("later", 1, schedule_at=queue.now().replace(year=2100)),
+        "list(limit=100)": lambda queue: queue.list(limit=100),
+        "the whole queue (dashboard), first look": lambda queue: Looker(queue.store).look(overview=True),
+    }
+    figures = []
+    watched: dict[Any, list[str]] = {}
+    queues: dict[int, oq_nb.Queue] = {}
+    with seaweedfs() as server:
+        for size in sizes:
+            queue = queues[size] = queue_at(server)
+            rate = _fill(server, queue.store.objects.prefix, size, processes)  # type: ignore[attr-defined]
+            figures.append(Figure(f"filled with {size:,} finished tasks", rate, "tasks/s", note="7 requests each"))
+            watched[queue.store] = [task.id for task in queue.submit_many("waits", range(waiting))]
+        for name, call in calls.items():
+            cases = {
+                str(size): lambda queue=queue, call=call: _timed(lambda: call(queue)) for size, queue in queues.items()
+            }  # type: ignore[misc]
+            values = interleaved(cases, rounds if "first look" not in name else max(3, rounds // 5))
+            base = statistics.median(values[str(sizes[0])])
+            for size in sizes:
+                made = values[str(size)]
+                objects = queues[size].store.objects
+                objects.requests.clear()
+                call(queues[size])
+                note = " ".join(f"{n} {kind}" for kind, n in objects.requests.items())
+                ratio = statistics.median(made) / base if size != sizes[0] else None
+                against = f"{sizes[0]:,}"
+                figures.append(Figure.of(f"{name}, {size:,}", made, "ms", against=against, ratio=ratio, note=note))
+    return figures
+
+
+if __name__ == "__main__":
+    main(TITLE, run, smallest=1000, steps=3, rounds=15, waiting=20, processes=2)

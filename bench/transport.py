@@ -1,0 +1,71 @@
+"""Processor time of one request in this process: through boto3, as we send it, and by obstore where it is installed."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+from bench.measure import Figure, interleaved, main, queue_at, seaweedfs
+
+__all__ = ["TITLE", "run"]
+
+TITLE = "Transport: processor time of a request"
+
+_BODY = b"x" * 700
+
+
+def _cpu(call: Callable[[], Any], times: int) -> float:
+    call()
+    began = time.process_time()
+    for _ in range(times):
+        call()
+    return (time.process_time() - began) / times * 1e6
+
+
+def run(requests: int = 100, rounds: int = 7, keys: int = 1000) -> list[Figure]:
+    """Measure in turns."""
+    with seaweedfs() as server:
+        queue = queue_at(server)
+        ours: Any = queue.store.objects
+        boto: Any = queue_at(server, prefix=ours.prefix).store.objects
+        boto._client = boto._client._client  # what lies beneath
+        queue.submit_many("t", range(keys))
+        calls: dict[str, tuple[Callable[[], Any], int]] = {}
+        for name, store in (("oq_nb", ours), ("boto3", boto)):
+            calls |= {
+                f"PUT, {name}": (lambda store=store: store.put("a", _BODY), requests),
+                f"GET, {name}": (lambda store=store: store.get("a"), requests),
+                f"LIST of {keys}, {name}": (lambda store=store: list(store.versions("tasks/")), 1),
+            }
+        try:
+            import obstore
+            from obstore.store import S3Store
+
+            other = S3Store(
+                ours.bucket,
+                endpoint=server.endpoint,
+                access_key_id=server.access_key,
+                secret_access_key=server.secret_key,
+                region="us-east-1",
+                client_options={"allow_http": True},
+            )
+            calls |= {
+                "PUT, obstore": (lambda: obstore.put(other, "a", _BODY), requests),
+                "GET, obstore": (lambda: obstore.get(other, "a").bytes(), requests),
+            }
+        except ImportError:
+            pass
+        cases = {name: lambda call=call, times=times: _cpu(call, times) for name, (call, times) in calls.items()}  # type: ignore[misc]
+        values = interleaved(cases, rounds)
+    figures = []
+    for name, made in values.items():
+        other_name = name.replace(", oq_nb", ", boto3").replace(", obstore", ", boto3")
+        ratio = statistics.median(made) / statistics.median(values[other_name]) if other_name != name else None
+        figures.append(Figure.of(name, made, "µs", against="boto3", ratio=ratio))
+    return figures
+
+
+if __name__ == "__main__":
+    main(TITLE, run, requests=100, rounds=7, keys=1000)

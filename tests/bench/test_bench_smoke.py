@@ -1,0 +1,61 @@
+"""The benchmarks run: each in a form so short that its figures mean nothing."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from bench import growth, latency, requests, scale, transport
+from bench.__main__ import BENCHMARKS, run
+from bench.measure import Figure, Report, interleaved
+
+
+def names(figures) -> str:
+    assert all(isinstance(figure, Figure) and figure.value >= 0 for figure in figures)
+    return "\n".join(figure.name for figure in figures)
+
+
+def test_what_is_said_of_requests_is_counted():
+    figures = {
+        f.name: f for f in requests.run(tasks=8, updates=4, idle_seconds=1, settle_seconds=0, watched=1, peer=False)
+    }
+    assert figures["submit, a task"].value == 2
+    assert 5 <= figures["claim to end, a task"].value <= 9
+    assert figures["progress update"].value == 1
+    assert "GET" in figures["watching 1 running, a refresh"].note
+
+
+def test_growth_is_measured_in_filled_buckets():
+    assert "a worker's poll (ready/ and leases/), 20" in names(growth.run(smallest=2, steps=2, rounds=1, waiting=1))
+
+
+def test_transport_and_latency_run():
+    assert "PUT, boto3" in names(transport.run(requests=2, rounds=1, keys=3))
+    assert "submission to result, +0 ms" in names(latency.run(tasks=2, waits=1, rounds=1, longest_ms=0))
+
+
+def test_scale():
+    one, two = (scale.busiest_prefix(1000, concurrency=4, task_seconds=10, prefix_len=n) for n in (1, 2))
+    assert one["tasks"] == pytest.approx(16 * two["tasks"])
+    assert one["index"] == pytest.approx(2 * 400 / 16)
+    counts = scale.simulate(10, 50)
+    assert counts["DELETE"] == 50
+    assert counts["PUT"] >= 100
+
+
+def test_rounds_are_interleaved_and_figures_kept(tmp_path, capsys):
+    order = []
+    values = interleaved({"a": lambda: order.append("a") or 1.0, "b": lambda: order.append("b") or 2.0}, 2)
+    assert order == ["a", "b", "a", "b"]
+    report = Report(str(tmp_path / "b.json"), "quick")
+    report.add("x", "Title", [Figure.of("f", [*values["b"], 4.0], "s", against="a", ratio=2.0)], 1.0)
+    kept = json.loads((tmp_path / "b.json").read_text())
+    assert kept["benchmarks"]["x"]["figures"][0]["spread"] == 1.0
+    assert "2 × a" in capsys.readouterr().out
+
+
+def test_the_one_command(tmp_path):
+    figures = run(["scale"], quick=True, save=str(tmp_path / "b.json"))
+    assert figures
+    assert set(BENCHMARKS) >= {"loop", "throughput", "peers", "requests", "growth", "start", "latency", "scale"}

@@ -1,0 +1,177 @@
+"""The request budget of the protocol, line by line, counted at the store."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+
+import pytest
+
+from oq_nb.keeper import Keeper
+from oq_nb.lease import Lease
+from oq_nb.look import Looker
+from oq_nb.model import Progress, Timestamp
+from oq_nb.queue import Queue
+from oq_nb.store import TaskStore
+from oq_nb.testing import FakeStore, FakeTime
+from oq_nb.worker import Worker
+
+
+@pytest.fixture
+def objects(fake_queue):
+    return fake_queue.store.objects
+
+
+@pytest.fixture
+def worker(fake_queue):
+    """A worker that is not started: its steps are made one by one."""
+    made = Worker(fake_queue, "w")
+    made.task("t")(lambda value: value)
+    return made
+
+
+@pytest.fixture
+def keeper():
+    made = Keeper("budget")
+    yield made
+    made.stop()
+
+
+def taken(objects) -> Counter:
+    made = Counter(objects.requests)
+    objects.requests.clear()
+    return made
+
+
+def claim(worker, task):
+    (entry,) = worker._store.index.scan("ready/")
+    worker._store.objects.requests.clear()
+    made = worker._claims.judge(entry, may_claim=True)
+    assert made.held.record.id == task.id
+    return made
+
+
+def lease_of(worker, task, keeper) -> Lease:
+    made = claim(worker, task)
+    lease = Lease(worker._store, made.held, keeper, lease_seconds=300, on_ended=made.trail.end)
+    worker._store.objects.requests.clear()
+    return lease
+
+
+def test_submit_takes_two_puts(fake_queue, objects):
+    fake_queue.submit("t", 1)
+    assert taken(objects) == Counter(PUT=2)
+    fake_queue.submit_many("t", range(5))
+    assert taken(objects) == Counter(PUT=10)
+
+
+def test_a_claim_takes_a_get_two_puts_and_a_delete(fake_queue, objects, worker):
+    claim(worker, fake_queue.submit("t", 1))
+    assert taken(objects) == Counter(GET=1, PUT=2, DELETE=1)
+
+
+def test_one_listing_serves_all_shards(fake_queue, objects, worker):
+    fake_queue.submit_many("t", range(100))
+    objects.requests.clear()
+    worker._look_for_tasks()
+    assert taken(objects) == Counter(LIST=1)
+    assert len({entry.shard for entry in worker._backlog}) > 8
+
+
+def test_a_progress_update_takes_one_put(fake_queue, objects, worker, keeper):
+    lease = lease_of(worker, fake_queue.submit("t", 1), keeper)
+    for number in range(1, 4):
+        lease.report(Progress(current=number, updated_at=Timestamp.of(lease.now())))
+        assert taken(objects) == Counter(PUT=1)
+
+
+def test_a_renewal_takes_one_put(fake_queue, objects, worker, keeper):
+    lease = lease_of(worker, fake_queue.submit("t", 1), keeper)
+    before = lease.record.lease_expires_at
+    lease._renew_at = 0.0
+    lease.tick()
+    assert taken(objects) == Counter(PUT=1)
+    assert lease.record.lease_expires_at > before
+
+
+def test_progress_and_renewal_share_a_put(fake_queue, objects, worker, keeper):
+    lease = lease_of(worker, fake_queue.submit("t", 1), keeper)
+    before = lease.record.lease_expires_at
+    lease.report(Progress(percent=5, updated_at=Timestamp.of(lease.now())))
+    assert taken(objects) == Counter(PUT=1)
+    assert lease.record.lease_expires_at > before
+
+
+def test_completion_takes_a_put_and_a_delete(fake_queue, objects, worker):
+    made = claim(worker, fake_queue.submit("t", 1))
+    worker._keeper = Keeper("budget-end")
+    objects.requests.clear()
+    worker._run(made, None)
+    worker._keeper.stop()
+    assert taken(objects) == Counter(PUT=1, DELETE=1)
+
+
+def test_a_task_takes_eight_requests_at_most_with_threads_and_all(fake_queue, objects):
+    tasks = fake_queue.submit_many("t", range(40))
+    worker = Worker(fake_queue, concurrency=4)
+    worker.task("t")(lambda value: value)
+    with worker:
+        while worker.tasks_completed < len(tasks):
+            time.sleep(0.01)
+        assert worker._trails.finish(10)
+    about_a_task = objects.requests - Counter(LIST=objects.requests["LIST"])
+    own = Counter(PUT=4, DELETE=2)  # the worker's object: three to prove the store and a heartbeat, and their removal
+    spent = about_a_task - own
+    assert sum(spent.values()) <= 8 * len(tasks), spent
+    assert objects.requests["LIST"] <= 12
+    assert list(objects.entries("ready/")) == list(objects.entries("leases/")) == []
+
+
+def test_an_idle_worker_lists_once_in_ten_seconds_at_most():
+    """Its polling thread, on a clock that is moved: what it asks for in an hour after an hour without work."""
+    clock = FakeTime()
+    objects = FakeStore(clock)
+    worker = Worker(Queue(TaskStore(objects)))
+    worker.task("t")(lambda value: value)
+    pauses = [worker._pause(idle) for idle in (3600.0,) * 200]
+    ready = 1 / (sum(pauses) / len(pauses))
+    worker._look_for_tasks()
+    assert objects.requests == Counter(LIST=1)
+    objects.requests.clear()
+    worker._look_at_leases()
+    assert objects.requests == Counter(LIST=1)
+    assert ready + 1 / 60 <= 0.1
+
+
+@pytest.mark.parametrize("number", [1, 12])
+def test_a_refresh_of_a_few_tasks_is_a_get_each(fake_queue, objects, number):
+    looker = Looker(fake_queue.store)
+    ids = [task.id for task in fake_queue.submit_many("t", range(number))]
+    looker.look(ids)
+    objects.requests.clear()
+    looker.look(ids)
+    assert sum(taken(objects).values()) <= number
+
+
+def test_a_refresh_of_many_tasks_is_listings_and_a_few_reads(fake_queue, objects):
+    looker = Looker(fake_queue.store)
+    ids = [task.id for task in fake_queue.submit_many("t", range(500))]
+    looker.look(ids)
+    objects.requests.clear()
+    looker.look(ids)
+    spent = taken(objects)
+    assert spent["LIST"] <= 2
+    assert sum(spent.values()) <= 10
+
+
+def test_nobody_watches_nothing_is_asked(fake_queue, objects):
+    fake_queue.submit_many("t", range(5))
+    watch = fake_queue.watcher.watch(fake_queue.submit("t", 1), interval=0.05)
+    watch.wait(0.3)
+    watch.close()
+    deadline = time.monotonic() + 5
+    while fake_queue.watcher.is_running and time.monotonic() < deadline:
+        time.sleep(0.02)
+    objects.requests.clear()
+    time.sleep(0.3)
+    assert taken(objects) == Counter()
