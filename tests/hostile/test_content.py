@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import json
 import os
 import random
@@ -20,6 +21,7 @@ from oq_nb.clock import Clock
 from oq_nb.errors import OqError, RecordError
 from oq_nb.model import TaskStatus, Timestamp
 from oq_nb.queue import Queue
+from oq_nb.s3 import Entry
 from oq_nb.store import TaskStore
 from oq_nb.testing import FakeStore
 
@@ -230,6 +232,71 @@ def test_twenty_thousand_entries_of_no_use(fake_store, index, capsys):
     assert queue.get(lost).output == 10
     with capsys.disabled():
         print(f"\n20,000 entries under {index}/, then ours; requests: {dict(fake_store.requests)}", end=" ")
+
+
+class Million(FakeStore):
+    """A bucket with a million pending tasks and their ready entries, each made when it is asked for."""
+
+    MINUTES, EACH = 625, 100  # in each of 16 shards
+
+    def __init__(self):
+        super().__init__()
+        self._gone: set[str] = set()
+
+    def _entries(self, prefix):
+        shards = "0123456789abcdef" if prefix == "ready/" else prefix.split("/")[1]
+        now = self.clock.now()
+        for shard in shards:
+            for minute in range(self.MINUTES):
+                for number in range(self.EACH):
+                    key = f"ready/{shard}/{minute:010}/{shard}{minute:07x}-0000-4000-8000-{number:012x}"
+                    if key not in self._gone:
+                        yield Entry(key, now, '"e"', 0, "made")
+
+    def versions(self, prefix, *, page_size=1000):
+        if not prefix.startswith("ready/"):
+            yield from super().versions(prefix, page_size=page_size)
+            return
+        own = list(super().versions(prefix, page_size=page_size))
+        both = heapq.merge(own, self._entries(prefix), key=lambda entry: entry.key)
+        for number, entry in enumerate(both):
+            if number % page_size == 0:
+                self.requests["LIST"] += 1
+            yield entry
+
+    def _make(self, key):
+        if key.startswith("tasks/") and "-0000-4000-8000-" in key and key not in self._keys:
+            body = json.dumps(plain_task(key[8:-5], task_type="double", input=int(key[-17:-5], 16))).encode()
+            self._add(self._keys.setdefault(key, []), body)
+
+    def get(self, key, **options):
+        self._make(key)
+        return super().get(key, **options)
+
+    def delete(self, key, *, version_id=None):
+        if version_id == "made":
+            self.requests["DELETE"] += 1
+            self._gone.add(key)
+        else:
+            super().delete(key, version_id=version_id)
+
+
+def test_a_million_tasks_are_ready(capsys):
+    """A worker neither reads them all nor keeps them all: it goes on task by task, with few listings."""
+    store = Million()
+    worker = oq_nb.Worker(Queue(TaskStore(store)), concurrency=2, max_poll_seconds=0.2)
+    done = []
+    worker.task("double")(lambda value: done.append(value) or value * 2)
+    with worker:
+        assert wait_for(lambda: len(done) >= 300)
+    made = [json.loads(body) for entry, body in store.look("tasks/") if entry.is_latest]
+    completed = [task for task in made if task["status"] == "completed"]
+    assert len(completed) >= 300
+    assert all(task["output"] == task["input"] * 2 for task in completed)
+    assert len(made) < len(done) + 200, "tasks are read when their turn comes"
+    assert store.requests["LIST"] < len(done), "not a page for each task"
+    with capsys.disabled():
+        print(f"\n{len(done)} of 1,000,000 ready tasks run; requests: {dict(store.requests)}", end=" ")
 
 
 @pytest.mark.slow
