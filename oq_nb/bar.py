@@ -108,6 +108,7 @@ class tqdm(notebook_bar.tqdm, Generic[T]):
         lease_seconds: float = _LEASE_SECONDS,
         **kwargs: Any,
     ) -> None:
+        self.disable = True  # nothing is to be closed when this ends in an error
         for name, value, least in (
             ("throttle_seconds", throttle_seconds, 0.0),
             ("min_seconds", min_seconds, 0.0),
@@ -116,6 +117,11 @@ class tqdm(notebook_bar.tqdm, Generic[T]):
             _check_seconds(name, value, least)
         found = context if context is not None else current_context()
         self._context = getattr(found, "_context", found)  # a coroutine's context stands for the one it wraps
+        if not isinstance(self._context, TaskContext | None):
+            raise ConfigurationError(f"context: the one that a handler is given is needed, or None, not {context!r}")
+        find = self._queue_finder(queue) if self._context is None else None
+        if task_type is not None:
+            model.check_task_type(task_type)
         self._pid, self._made_at = os.getpid(), time.monotonic()
         disable = kwargs.get("disable", False)
         file = kwargs.get("file")
@@ -126,26 +132,30 @@ class tqdm(notebook_bar.tqdm, Generic[T]):
         if "disable" in kwargs:
             kwargs["disable"] = disable
         if show is False or (show is None and self._context is not None):
-            self._hide(kwargs)
+            args = self._hide(args, kwargs)
         super().__init__(*args, **kwargs)
         if self._is_hidden:
             self._instances.discard(self)  # takes no line of the screen
         if self.disable:
             return
-        self._attach(queue, task_type, throttle_seconds, min_seconds, lease_seconds)
+        self._attach(find, task_type, throttle_seconds, min_seconds, lease_seconds)
 
-    def _hide(self, kwargs: dict[str, Any]) -> None:
-        """Draw nothing; everything else goes on."""
+    def _hide(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+        """Draw nothing, everything else goes on; return the arguments for that."""
         self._is_hidden = True
-        kwargs["file"] = _Nowhere()
+        if len(args) > 4:  # `file`, by position
+            args = (*args[:4], _Nowhere(), *args[5:])
+        else:
+            kwargs["file"] = _Nowhere()
         if is_widget_bar():
             kwargs["display"] = False
             self.status_printer = lambda *_: _no_container()
+        return args
 
     # --- where the progress goes
 
     def _attach(
-        self, queue: Any, task_type: str | None, throttle_seconds: float, min_seconds: float, lease_seconds: float
+        self, find: Any, task_type: str | None, throttle_seconds: float, min_seconds: float, lease_seconds: float
     ) -> None:
         me = weakref.ref(self)
 
@@ -171,13 +181,15 @@ class tqdm(notebook_bar.tqdm, Generic[T]):
                 self._outer = outer
             else:
                 _outermost.set(me)
-                find = self._queue_finder(queue)
                 if find is not None:
-                    kind = task_type if task_type is not None else f"track:{(self.desc or 'loop').rstrip(': ')}"[:200]
-                    model.check_task_type(kind)
+                    kind = task_type if task_type is not None else self._own_type()
                     self._sink = LoopTask(find, kind, source, throttle_seconds, min_seconds, lease_seconds, hurry)
         if self._outer is not None:
             self._outer._inner = me
+
+    def _own_type(self) -> str:
+        name = "".join(char if char.isprintable() else " " for char in str(self.desc or "loop").rstrip(": "))
+        return f"track:{name}"[:200]
 
     def _queue_finder(self, queue: Any) -> Any:
         """Return what finds the queue, or None when there is none; no I/O."""

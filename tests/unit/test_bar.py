@@ -481,11 +481,15 @@ def test_an_unknown_argument_is_refused_as_by_tqdm():
         ({"min_seconds": "x"}, "min_seconds"),
         ({"lease_seconds": 1}, "lease_seconds"),
         ({"queue": "bucket"}, "queue"),
+        ({"context": "task"}, "context"),
+        ({"task_type": "a\nb"}, "task_type"),
     ],
 )
 def test_what_cannot_be_used_is_named(options, name):
     with pytest.raises(ConfigurationError, match=name):
         quiet(range(3), **options)
+    gc.collect()  # and nothing is drawn, closed or complained about afterwards
+    assert not oq_nb.tqdm._instances
 
 
 def test_len_bool_contains_and_reversed_are_tqdms():
@@ -601,6 +605,13 @@ def test_a_bar_is_drawn_in_a_handler_when_asked_for(attempt):
     with running_in(attempt):
         list(oq_nb.track(range(3), show=True, file=file))
     assert "3/3" in file.getvalue()
+
+
+def test_a_file_that_is_given_by_position_is_not_drawn_to_in_a_handler(attempt):
+    file = io.StringIO()
+    with running_in(attempt):
+        assert list(oq_nb.tqdm(range(3), "x", 3, True, file)) == [0, 1, 2]
+    assert file.getvalue() == ""
 
 
 def test_disable_in_a_handler_hides_and_still_reports(attempt):
@@ -742,6 +753,27 @@ def test_a_task_type_of_ones_own(own):
     bar = quiet(range(3), task_type="training", min_seconds=0)
     for _ in bar:
         assert bar.task.task_type == "training"
+
+
+@pytest.mark.parametrize("desc", ["a\nb", "\x1b[31mred", "x" * 500, "no\u00a0break"])
+def test_any_description_makes_a_type(own, desc):
+    bar = quiet(range(3), desc=desc, min_seconds=0)
+    for _ in bar:
+        assert bar.task.task_type.startswith("track:")
+    assert finished(bar).status is TaskStatus.COMPLETED
+
+
+@pytest.mark.parametrize("place", ["cell", "handler"])
+def test_writes_are_spaced(own, attempt, fake_store, place):
+    with running_in(attempt) if place == "handler" else contextlib.nullcontext():
+        bar = oq_nb.track(range(100), show=False, min_seconds=0, throttle_seconds=0.2)
+    before, began = fake_store.requests["PUT"], time.monotonic()
+    for _ in bar:
+        time.sleep(0.01)
+    wait_until(lambda: bar._sink._is_over if place == "handler" else bar._sink.wait(0.01))
+    time.sleep(0.1)
+    written = fake_store.requests["PUT"] - before
+    assert 4 <= written <= (time.monotonic() - began) / 0.2 + 4  # the first, the last, a beginning and an end
 
 
 def raise_at_two(bar):
