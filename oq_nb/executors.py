@@ -42,6 +42,7 @@ logger = logging.getLogger("oq_nb.executor")
 _ATTEND_SECONDS = 0.25
 _GRACE_SECONDS = 5.0
 _GONE_SECONDS = 60.0
+_END_SECONDS = 5.0
 _TRIES = 3
 _ENDED: Message = {"kind": "ended"}
 
@@ -109,6 +110,7 @@ class Elsewhere:
         self._lock = threading.Lock()
         self._pools: dict[int, _Pool] = {}
         self._post: Post | None = None
+        self._running = 0
         self._is_stopping = False
         #: Why nothing can be run any more; None while all is well.
         self.problem: str | None = None
@@ -134,8 +136,9 @@ class Elsewhere:
         with self._lock:
             pools, self._pools = list(self._pools.values()), {}
             post, self._post = self._post, None
+            is_idle = self._running == 0
         for pool in pools:
-            pool.close()
+            pool.close(is_idle=is_idle)
         if post is not None:
             post.close()
 
@@ -157,6 +160,8 @@ class Elsewhere:
         """Run a handler once; return how it ended, or why it did not begin."""
         pool, executor, post, box = self._pool(), None, None, Box("")
         future: Future[Any]
+        with self._lock:
+            self._running += 1
         try:
             try:
                 executor = pool.get()
@@ -186,6 +191,8 @@ class Elsewhere:
                 self._break(attendant.problem)
             return ended
         finally:
+            with self._lock:
+                self._running -= 1
             if post is not None:
                 post.drop(box)
 
@@ -396,24 +403,32 @@ class _Pool:
             if not self.is_own or broken is None or self._executor is not broken:
                 return
             self._executor = None
-        _end(broken)
+        _end(broken, is_idle=False)
 
-    def close(self) -> None:
+    def close(self, *, is_idle: bool) -> None:
         """End the executor when it is ours."""
         with self._lock:
             executor, self._executor = self._executor, None
         if self.is_own and executor is not None:
-            _end(executor)
+            _end(executor, is_idle=is_idle)
 
 
-def _end(executor: Executor) -> None:
-    """Shut an executor down, with the processes that still run; its threads cannot be ended."""
+def _end(executor: Executor, *, is_idle: bool) -> None:
+    """Shut an executor down, with the processes that still run something; its threads cannot be ended."""
+    processes = list((getattr(executor, "_processes", None) or {}).values())
+    manager = getattr(executor, "_executor_manager_thread", None)
     with contextlib.suppress(Exception):  # whatever state it is in
-        if _is_loky(executor):
+        if is_idle:  # processes that end by themselves leave nothing behind
+            executor.shutdown(wait=False)
+            if manager is not None:
+                manager.join(_END_SECONDS)
+            if manager is None or not manager.is_alive():
+                return
+        elif _is_loky(executor):
             executor.shutdown(wait=True, kill_workers=True)  # type: ignore[call-arg]
             return
-        processes = list((getattr(executor, "_processes", None) or {}).values())
-        executor.shutdown(wait=False, cancel_futures=True)
+        else:
+            executor.shutdown(wait=False, cancel_futures=True)
         for process in processes:
             process.kill()
 
