@@ -14,7 +14,7 @@ import pytest
 from browsers import launch
 from jupyter_client import KernelManager
 from jupyter_core.utils import ensure_event_loop
-from lab import Lab
+from lab import PATIENCE, Lab
 
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 
@@ -39,7 +39,7 @@ class Kernel:
             self.messages.append(message)
         close_loop()
 
-    def run(self, code: str, timeout: float = 60) -> str:
+    def run(self, code: str, timeout: float = PATIENCE) -> str:
         """Run a cell; return what it printed, fail with its traceback."""
         message_id = self.client.execute(code)
         deadline = time.monotonic() + timeout
@@ -65,7 +65,7 @@ class Kernel:
     def of(self, *kinds: str) -> list[dict]:
         return [message for message in list(self.messages) if message["msg_type"] in kinds]
 
-    def wait_for(self, condition, timeout: float = 30) -> Any:
+    def wait_for(self, condition, timeout: float = PATIENCE) -> Any:
         deadline = time.monotonic() + timeout
         while not (found := condition()):
             assert time.monotonic() < deadline, "it did not happen in time"
@@ -116,7 +116,7 @@ def start_kernel(env: dict[str, str]) -> Kernel:
     client.start_channels()
     kernel = Kernel(manager, client)
     try:
-        client.wait_for_ready(timeout=60)
+        client.wait_for_ready(timeout=PATIENCE)
     except BaseException:
         kernel.stop()
         raise
@@ -178,6 +178,7 @@ def open_lab(browser, tmp_path, monkeypatch):
         lab = Lab(folder, cells, **options)
         labs.append(lab)
         page = browser.new_page(viewport={"width": 1100, "height": height})
+        page.set_default_timeout(PATIENCE * 1000)
         page.dialogs, page.requested, page.said = [], [], []
         page.on("dialog", lambda dialog: (page.dialogs.append(dialog.message), dialog.dismiss()))
         page.on("request", lambda request: page.requested.append(request.url))

@@ -14,6 +14,8 @@ from staged import STATES
 
 from bench.proxy import Proxy
 
+pytestmark = pytest.mark.timeout(900)
+
 VIEW = "application/vnd.jupyter.widget-view+json"
 
 WORKER = """
@@ -32,7 +34,13 @@ def fail(n, context):
     raise oq_nb.PermanentError("no such file: <b>x</b>")
 w.start();
 """
-BUSY = "end = time.monotonic() + {seconds}\nwhile time.monotonic() < end: sum(range(1000))"
+BUSY = """
+longest, last, end = 0.0, time.monotonic(), time.monotonic() + {seconds}
+while last < end:
+    sum(range(1000))
+    longest, last = max(longest, time.monotonic() - last), time.monotonic()
+print(longest)
+"""
 THREADS = "print(sorted(t.name for t in threading.enumerate() if t.name.startswith('oq-')))"
 COMMS = "import comm; print(len(comm.get_comm_manager().comms))"
 
@@ -40,13 +48,14 @@ COMMS = "import comm; print(len(comm.get_comm_manager().comms))"
 def moves_while_a_cell_is_busy(kernel):
     kernel.run(WORKER)
     kernel.run("task = q.submit('count', 16)\ntask")
-    kernel.run(BUSY.format(seconds=6))
-    busy = [m for m in kernel.of("execute_input") if "time.monotonic() < end" in m["content"]["code"]][0]
+    paused = float(kernel.run(BUSY.format(seconds=6)))
+    busy = [m for m in kernel.of("execute_input") if "while last < end" in m["content"]["code"]][0]
     last = busy["arrived"] + 6
     seen = [when for when, html in kernel.values() if busy["arrived"] <= when <= last and "<progress" in html]
     points = [busy["arrived"], *seen]
     assert len(seen) >= 3
-    assert max(b - a for a, b in zip(points, points[1:], strict=False)) < 2.5, "it stood still"
+    longest = max(b - a for a, b in zip(points, points[1:], strict=False))
+    assert longest < 2.5 + 2 * paused, f"it stood still, the kernel itself for {paused:.2f} s"
     frozen = kernel.wait_for(lambda: kernel.of("update_display_data"))[-1]["content"]
     assert VIEW not in frozen["data"]
     assert "completed" in frozen["data"]["text/plain"]
@@ -68,8 +77,8 @@ def one_bar_for_a_group(kernel):
     kernel.run(WORKER)
     kernel.run("tasks = [*q.submit_many('count', [2, 3, 4]), q.submit('fail', max_retries=0)]")
     start = len(kernel.messages)
-    code = "done, not_done = oq_nb.wait(tasks, 60)"
-    kernel.run(code, timeout=90)
+    code = "done, not_done = oq_nb.wait(tasks, 150)"
+    kernel.run(code)
     here = [m for m in kernel.messages[start:] if m["msg_type"] in ("display_data", "update_display_data")]
     shown, *updates = here
     assert shown["msg_type"] == "display_data"
@@ -116,11 +125,11 @@ def test_a_cell_that_waits_ends_with_the_last_word_in_every_output(kernels):
     kernel.run(WORKER)
     kernel.run("task = q.submit('count', 3)\ntask")
     start = len(kernel.messages)
-    kernel.run("print(task.result(60))")
+    kernel.run("print(task.result(150))")
     frozen = [m for m in kernel.messages[start:] if m["msg_type"] == "update_display_data"]
     assert frozen, "before the cell was over"
     assert "completed" in frozen[-1]["content"]["data"]["text/plain"]
-    kernel.run("other = q.submit('count', 3); other.wait(60, progress=True)")
+    kernel.run("other = q.submit('count', 3); other.wait(150, progress=True)")
     assert "completed" in kernel.of("update_display_data")[-1]["content"]["data"]["text/plain"]
     kernel.run("w.stop()")
 
@@ -156,11 +165,11 @@ def test_a_store_that_goes_away(kernels, seaweedfs):
         )
         kernel.wait_for(lambda: any("step 1" in html for _, html in kernel.values()))
     away = "The store cannot be reached and is tried again. This is its last known state, from"
-    html = kernel.wait_for(lambda: [html for _, html in kernel.values() if away in html], 60)[-1]
+    html = kernel.wait_for(lambda: [html for _, html in kernel.values() if away in html])[-1]
     assert "running" in html
     assert "<progress" in html
     kernel.press("Cancel")
-    kernel.wait_for(lambda: any("Not done: " in html for _, html in kernel.values()), 120)
+    kernel.wait_for(lambda: any("Not done: " in html for _, html in kernel.values()))
     kernel.run("q.cancel(task.id); w.stop()")
 
 
@@ -286,14 +295,13 @@ def test_nothing_is_left_of_two_hundred(kernels):
         "        display(task.widget())\n"
         "    time.sleep(1)\n"
         "show(60); gc.collect(); time.sleep(1)",  # what is loaded and kept on the first use stays
-        timeout=120,
     )
     kernel.wait_for(lambda: kernel.run(THREADS).strip() == "[]")
     threads, comms = kernel.run(THREADS), kernel.run(COMMS)
     assert threads.strip() == "[]"
     size = "import psutil; print(psutil.Process().memory_info().rss)"
     before = int(kernel.run(size))
-    kernel.run("show(200); gc.collect()", timeout=120)
+    kernel.run("show(200); gc.collect()")
     kernel.wait_for(lambda: kernel.run(THREADS) == threads and kernel.run(COMMS) == comms)
     assert int(kernel.run(size)) - before < 10e6
     kernel.run("import ipywidgets.widgets.widget as registry; left = len(registry._instances)")
