@@ -7,6 +7,7 @@ Imports of the package: `model`, `text`, `view`, `markup`, `live`; tqdm when a b
 
 from __future__ import annotations
 
+import logging
 import time
 import weakref
 from collections import Counter
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from oq_nb.task import Task
 
 __all__ = ["GroupDisplay", "WaitBar", "group_bar", "task_bar"]
+
+logger = logging.getLogger("oq_nb.widget")
 
 
 class WaitBar(Protocol):
@@ -51,6 +54,14 @@ def task_bar(task: Task) -> WaitBar:
 # --- in a notebook
 
 
+def _display(shown: live.LiveDisplay) -> None:
+    """Show it; where that fails, as in a thread that no cell belongs to, what is waited for matters more."""
+    try:
+        shown._ipython_display_()
+    except Exception:
+        logger.warning("the bar cannot be shown", exc_info=True)
+
+
 class GroupDisplay(live.LiveDisplay):
     """A bar for a group of tasks, refreshed from the thread that draws widgets; plain HTML in the end.
 
@@ -72,7 +83,7 @@ class GroupDisplay(live.LiveDisplay):
         """Show it when it is not; it refreshes itself."""
         if not self._is_shown:
             self._is_shown = True
-            self._ipython_display_()
+            _display(self)
 
     def close(self) -> None:
         """Show the last state, and no more."""
@@ -116,7 +127,7 @@ class _TaskDisplay:
 
     def show(self) -> None:
         if self._task is not None:
-            self._task.widget()._ipython_display_()
+            _display(self._task.widget())
             self._task = None
 
     def close(self) -> None:

@@ -7,7 +7,6 @@ Imports of the package: `errors`, `model`, `store`, `look`, `watch`, `waitbar`.
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections import Counter
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
     from oq_nb.task import Task
 
 __all__ = ["DoneAndNotDone", "MapResults", "Wait", "as_completed", "wait"]
-
-logger = logging.getLogger("oq_nb.watch")
 
 _INTERVAL_SECONDS = (0.1, 0.5)  # of a look at a few tasks, at many
 _MANY = 8
@@ -354,13 +351,8 @@ class _Group:
         self._open = still
 
     def _show(self) -> None:
-        if self._bar is None:
-            return
-        try:
+        if self._bar is not None:
             self._bar.show()
-        except Exception:  # such as a thread that no cell belongs to: what is waited for matters more
-            logger.warning("the bar cannot be shown", exc_info=True)
-            self._bar = None
 
     def count(self) -> Counter[str]:
         """Count the tasks by status as it is known now; ``deleted`` for those that are gone. From any thread."""

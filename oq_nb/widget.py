@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from oq_nb import live, markup, view
 from oq_nb.errors import OqError
-from oq_nb.model import Progress, TaskStatus
+from oq_nb.model import Progress, TaskRecord, TaskStatus
 from oq_nb.text import printable, shorten
 from oq_nb.watch import TaskState, TaskWatch, check_interval
 
@@ -27,6 +27,7 @@ __all__ = ["Action", "TaskWidget"]
 logger = logging.getLogger("oq_nb.widget")
 
 _RETRY_SECONDS = 300.0  # so long a failed task keeps its Retry button in a browser, then it becomes plain HTML too
+_REPORT_SECONDS = 5.0  # so long the end of a task waits for its last report
 _VIEW_SECONDS = 3.0  # so long it takes a browser at most to say that it shows a widget
 
 
@@ -95,6 +96,40 @@ class Action:
         return f'<span role="status">{html.escape(printable(shorten(self.said, 300)))}</span>'
 
 
+class _LastReport:
+    """Reads in a thread what an attempt had reported when it ended, which its last version does not say.
+
+    Args:
+        queue: where the task is.
+        record: it, at its end.
+
+    Requests: 1 LIST of its versions, 3 GET at most.
+    """
+
+    def __init__(self, queue: Queue, record: TaskRecord) -> None:
+        self._queue = queue
+        self._began_at = time.monotonic()
+        self.record = record
+        self.progress: Progress | None = None
+        self.is_read = False
+        threading.Thread(target=self._read, name="oq-history", daemon=True).start()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it is known, or not worth waiting for any longer."""
+        return self.is_read or time.monotonic() - self._began_at > _REPORT_SECONDS
+
+    def _read(self) -> None:
+        try:
+            versions = self._queue.get_history(self.record.id, limit=3)
+            said = [v.progress for v in versions if v.attempt == self.record.attempt and v.progress is not None]
+            self.progress = said[-1] if said else None
+        except Exception:  # no history, no answer: what was last seen will do
+            logger.debug("the last report of task %s cannot be read", self.record.id, exc_info=True)
+        self.is_read = True
+        live.wake()
+
+
 class TaskWidget(live.LiveDisplay):
     """A task in a notebook, refreshed from a background thread until it has ended; then plain HTML.
 
@@ -115,6 +150,7 @@ class TaskWidget(live.LiveDisplay):
         self._last_progress: Progress | None = task.progress
         self._action = Action(task.queue)
         self._failed_at: float | None = None
+        self._last_report: _LastReport | None = None
         self._is_over = self._first.is_over and task.status is not TaskStatus.FAILED
 
     @property
@@ -169,6 +205,7 @@ class TaskWidget(live.LiveDisplay):
         elif record is not None and record.status is TaskStatus.PENDING:
             self._last_progress = None
         is_failed = record is not None and record.status is TaskStatus.FAILED and not state.is_gone
+        is_reading = state.is_over and not state.is_gone and self._is_reading_last_report()
         if state.is_over:
             self._main.value = self._main_html(is_live=is_failed)
         else:
@@ -180,13 +217,27 @@ class TaskWidget(live.LiveDisplay):
         self._detail.value = self._detail_html()
         self._said.value = self._action.html()
         self._draw_button(state, is_failed)
-        if not state.is_over:
+        if not state.is_over or is_reading:
             return
         if not is_failed:
             self._button.layout.display = "none"
             self._finish()
         else:
             self._draw_failed()
+
+    def _is_reading_last_report(self) -> bool:
+        """Look for what a task reported after it was last seen running; what is known is saved meanwhile."""
+        record = self.state.record
+        if record is None or record.status not in (TaskStatus.FAILED, TaskStatus.CANCELLED) or not record.attempt:
+            return False
+        reading = self._last_report
+        if reading is None or reading.record != record:
+            self._last_report = _LastReport(self._queue, record)
+            self._save(keeps_widget=record.status is TaskStatus.FAILED and live.browser.is_there)
+            return True
+        if reading.is_read:
+            self._last_progress = reading.progress or self._last_progress
+        return not reading.is_over
 
     def _draw_failed(self) -> None:
         """Keep the Retry button where there is a browser; save plain HTML where none is known of."""

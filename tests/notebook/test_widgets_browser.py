@@ -231,6 +231,10 @@ def test_every_state_and_the_dashboard(open_lab, connecting, request, theme):
         said = output(page, number).get_by_text(note)
         said.first.wait_for()
         assert word in output(page, number).inner_text()
+    bar = output(page, names.index("running") + 1).get_by_role("progressbar", name="train")
+    assert bar.get_attribute("value") == "45"
+    assert bar.get_attribute("aria-valuetext") == "45% (450/1000), 12.5 img/s, 44 seconds left, running"
+    assert output(page, len(cells) - 1).get_by_role("progressbar").count() == 5, "without a widget, too"
     board = page.locator(".oq-queue")
     board.get_by_text("gpu-1", exact=True).wait_for()
     for text in ("5 running", "3 pending", "1 completed", "1 failed", "1 cancelled"):

@@ -18,6 +18,7 @@ import oq_nb
 from oq_nb import live, model, transitions
 from oq_nb.errors import ConfigurationError, StorageUnavailableError
 from oq_nb.model import Progress, TaskStatus
+from oq_nb.watch import TaskState
 
 
 def until(condition, seconds: float = 10.0):
@@ -76,6 +77,17 @@ def test_it_follows_its_task(fake_queue, shown):
     assert "stopped at 45%" in text(widget)
     until(lambda: widget._button.description == "Retry")
     assert not widget._button.disabled
+
+
+def test_the_last_report_is_shown_though_nobody_has_seen_it_running(fake_queue, shown):
+    task = fake_queue.submit("a", max_retries=0)
+    widget = shown(task)
+    widget._watch.close()  # it looks no more
+    lease_id = claim(fake_queue, task.id, percent=45)
+    fail(fake_queue, task.id, lease_id)
+    widget._watch._state = TaskState(task.id, fake_queue.get(task.id)._held)
+    live.wake()
+    until(lambda: "stopped at 45%" in text(widget))
 
 
 def test_cancel_and_retry(fake_queue, shown):
