@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from oq_nb import attempt, model
+from oq_nb import calls, model
 from oq_nb.handlers import error_text, handler_of
 from oq_nb.text import printable, shorten
 
@@ -42,7 +42,7 @@ def test_the_traceback_begins_with_the_handler(is_async):
 
     loop = asyncio.new_event_loop()
     made = handler_of("parse", async_handler if is_async else handler)
-    _, error = attempt._call(made, "forty-two", SimpleNamespace(), loop)
+    error = calls.call(made, "forty-two", SimpleNamespace(), loop=loop).error
     loop.close()
     text = error_text(error)
     frames = [line for line in text.splitlines() if line.startswith("  File ")]
@@ -52,8 +52,8 @@ def test_the_traceback_begins_with_the_handler(is_async):
 
 def test_an_error_of_our_own_keeps_its_traceback():
     handler = handler_of("check", model.check_task_id)
-    _, error = attempt._call(handler, "no id", SimpleNamespace(), None)
-    assert "attempt.py" in error_text(error)
+    error = calls.call(handler, "no id", SimpleNamespace()).error
+    assert "calls.py" in error_text(error)
 
 
 def test_the_cause_is_kept():
