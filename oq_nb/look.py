@@ -5,7 +5,8 @@ There are three ways to see which of N tasks have changed, and the one that take
 * a conditional GET for each;
 * a LIST of the index (``ready/`` and ``leases/``), which does not grow with finished tasks, and a conditional GET for
   each task that runs. A pending task whose entry stands and is not newer than the task itself has not changed;
-* a LIST of ``tasks/``, which tells the ETag of 1,000 tasks at once, and a GET for each that has another one.
+* a LIST of ``tasks/``, which tells the ETag of 1,000 tasks at once, and a GET for each that has another one: about as
+  many as at the last look.
 
 A listing that turns out longer than its alternative is given up, and its length remembered. As index entries are hints
 and never the truth, each look also reads a few tasks that the index calls unchanged.
@@ -33,6 +34,7 @@ __all__ = ["Looker", "Overview", "is_alive"]
 
 _PAGE = 1000
 _READERS = 16
+_LIST_PRICE = 12.5  # of a LIST, in GETs, at AWS
 _SPOT_CHECKS = 4  # tasks read although the index calls them unchanged, per look
 _LIVE_LIMIT = 1000  # pending and running tasks of an overview that are read; the rest are counted
 _ENDED_LIMIT = 100  # ended tasks of an overview that are kept
@@ -105,6 +107,7 @@ class Looker:
         self._total: int | None = None
         self._list_tasks_at = 0.0
         self._spot = 0
+        self._changed = 1 << 30  # tasks that the last look found changed; not known yet
 
     # --- looking
 
@@ -162,14 +165,21 @@ class Looker:
     # --- tasks
 
     def _look_at(self, wanted: list[str]) -> None:
+        before = {task_id: self._etag(task_id) for task_id in wanted}
+        self._look_the_cheapest_way(wanted)
+        self._changed = sum(self._etag(task_id) != etag for task_id, etag in before.items())
+
+    def _look_the_cheapest_way(self, wanted: list[str]) -> None:
         if self._too_long_until is not None and time.monotonic() > self._too_long_until:
             self._index_pages, self._task_pages, self._too_long_until = 2, 1, None
         open_ids = [task_id for task_id in wanted if not self._has_ended(task_id)]
         certain = sum(not self._is_pending(task_id) for task_id in open_ids)
         by_index = self._index_pages + certain + _SPOT_CHECKS
-        by_tasks = self._task_pages + certain
-        if by_tasks <= by_index and by_tasks < len(open_ids):
-            listing = self._list_tasks(max(1, min(len(open_ids), by_index) - certain))
+        expected = min(certain, self._changed + 1)  # as many have changed as last time, and one more
+        by_tasks = self._task_pages + expected
+        dearer = (_LIST_PRICE - 1) * (self._task_pages - self._index_pages)  # of the two listings
+        if by_tasks + dearer <= by_index and by_tasks < len(open_ids):
+            listing = self._list_tasks(max(1, min(len(open_ids), by_index) - expected))
             if listing is not None:
                 self._read([task_id for task_id in open_ids if self._etag(task_id) != _etag(listing.get(task_id))])
                 return
