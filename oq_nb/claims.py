@@ -188,7 +188,12 @@ class Claims:
         ends = record.lease_expires_at
         if ends is not None and now < ends:
             left = -(now - ends).total_seconds()
-            self.look_again(entry, left + _LEASE_PAD_SECONDS + random.uniform(0, 0.5))
+            wait = left + _LEASE_PAD_SECONDS + random.uniform(0, 0.5)
+            if entry.key.startswith(model.READY) and entry.written_at is not None:
+                # Written just before its task is handed back or tried again, or about to be removed by its claimant.
+                age = (self._store.clock.earliest() - entry.written_at).total_seconds()
+                wait = min(wait, max(0.1, age / 2))
+            self.look_again(entry, wait)
             right_key = model.lease_key(record)
             if entry.key.startswith(model.LEASES) and entry.key < right_key:
                 self._store.index.enter(right_key)
