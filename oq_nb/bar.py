@@ -117,7 +117,7 @@ class tqdm(notebook_bar.tqdm, Generic[T]):
             _check_seconds(name, value, least)
         found = context if context is not None else current_context()
         self._context = getattr(found, "_context", found)  # a coroutine's context stands for the one it wraps
-        if not isinstance(self._context, TaskContext | None):
+        if self._context is not None and not hasattr(self._context, "report_progress"):
             raise ConfigurationError(f"context: the one that a handler is given is needed, or None, not {context!r}")
         find = self._queue_finder(queue) if self._context is None else None
         if task_type is not None:
