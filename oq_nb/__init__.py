@@ -29,7 +29,6 @@ from oq_nb.errors import (
     WaitTimeoutError,
 )
 from oq_nb.model import Progress, RetryPolicy, TaskRecord, TaskStatus, WorkerRecord
-from oq_nb.nested import enable_nested_asyncio
 from oq_nb.queue import Queue
 from oq_nb.task import Task
 from oq_nb.waiting import as_completed, wait
@@ -37,6 +36,7 @@ from oq_nb.worker import Worker
 
 if TYPE_CHECKING:
     from oq_nb.bar import tqdm, track, trange
+    from oq_nb.nested import enable_nested_asyncio
 
 __all__ = [
     "ConfigurationError",
@@ -78,7 +78,7 @@ __all__ = [
 
 __version__ = "0.1.0"
 
-_LAZY = {"tqdm": "oq_nb.bar", "track": "oq_nb.bar", "trange": "oq_nb.bar"}
+_LAZY = {"enable_nested_asyncio": "oq_nb.nested", "tqdm": "oq_nb.bar", "track": "oq_nb.bar", "trange": "oq_nb.bar"}
 
 
 def __getattr__(name: str) -> Any:

@@ -76,7 +76,18 @@ def loaded_by(statement: str) -> set[str]:
 
 def test_importing_the_package_loads_nothing_heavy():
     loaded = loaded_by("import oq_nb")
-    for heavy in ("boto3", "botocore", "tqdm", "IPython", "ipywidgets", "nest_asyncio", "typer", "rich", "starlette"):
+    for heavy in (
+        "asyncio",
+        "boto3",
+        "botocore",
+        "tqdm",
+        "IPython",
+        "ipywidgets",
+        "nest_asyncio",
+        "typer",
+        "rich",
+        "starlette",
+    ):
         assert heavy not in loaded, heavy
 
 
