@@ -61,7 +61,7 @@ _SIGNS = {"waiting": "○", "running": "▶", "good": "✓", "bad": "✗", "warn
 _MUTED = "opacity:.75"
 _WRAP = "overflow-wrap:anywhere"
 _CELL = "text-align:left;padding:.15em .8em .15em 0;vertical-align:top"
-_COLUMNS = {"Status": "9em", "Type": "11%", "Task": "6em", "Progress": "", "Remark": "20%", "Changed": "8em"}
+_COLUMNS = {"Status": "9em", "Type": "11%", "Task": "6em", "Progress": "", "Remark": "19%", "Changed": "8em"}
 _ERROR_CHARS = 10_000
 _OUTPUT_CHARS = 2_000
 
@@ -312,8 +312,9 @@ def tasks_html(
 ) -> str:
     """Return tasks as a table; ``caption`` is not escaped; ``link`` as for `task_row`."""
     rows = "".join(task_row(record, now, is_live=is_live, link=link) for record in records)
+    side = "text-align:left;box-sizing:border-box;padding:0 .8em 0 0"
     head = "".join(
-        f'<th scope="col" style="text-align:left;padding:0 .8em 0 0{f";width:{width}" if width else ""}">{name}</th>'
+        f'<th scope="col" style="{side}{f";width:{width}" if width else ""}">{name}</th>'
         for name, width in _COLUMNS.items()
     )
     body = rows or f'<tr><td colspan="6" style="text-align:left;{_MUTED}">none</td></tr>'

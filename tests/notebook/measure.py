@@ -1,20 +1,24 @@
 """Measure what a dashboard of 1,000 tasks of which 10 run costs a kernel and a page, side by side with none:
 
-    python tests/notebook/measure.py
+    python tests/notebook/measure.py [--quick]
 
 Needs a browser, and takes two minutes. The tasks run in this process, so that the kernel does nothing but watch.
+``--quick`` needs none: the processor time of a refresh, on a store in memory.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
+from statistics import median
 
 import psutil
-from lab import Lab, output, run_cell
+from lab import PATIENCE, Lab, output, run_cell
 from playwright.sync_api import sync_playwright
 
 HERE = Path(__file__).resolve().parent
@@ -23,7 +27,11 @@ sys.path[:0] = [str(HERE.parent), str(HERE.parent.parent)]
 from browsers import launch  # noqa: E402
 
 import oq_nb  # noqa: E402
-from oq_nb import local  # noqa: E402
+from oq_nb import local, model, transitions  # noqa: E402
+from oq_nb.look import Looker  # noqa: E402
+from oq_nb.queue import Queue  # noqa: E402
+from oq_nb.store import TaskStore  # noqa: E402
+from oq_nb.testing import FakeStore  # noqa: E402
 
 TASKS, RUNNING, SECONDS = 1000, 10, 20
 LOOP = """
@@ -42,8 +50,37 @@ CELLS = [
 ]
 
 
+def quick() -> None:
+    """Print the median processor time of a look and of a drawing after ten reports, and what is sent to a page."""
+    queue = Queue(TaskStore(FakeStore()))
+    tasks = queue.submit_many("count", range(TASKS))
+    leases = [model.new_id() for _ in range(RUNNING)]
+    for task, lease_id in zip(tasks, leases, strict=False):
+        held = queue.store.update(
+            task.id, partial(transitions.claim, worker_id="w", lease_id=lease_id, lease_seconds=300)
+        )
+        queue.store.index.enter(model.lease_key(held.record))
+    looker, board = Looker(queue.store), queue.widget(interval=600)
+    board._build()
+    looking, drawing = [], []
+    for percent in range(40):
+        said = model.Progress(percent=percent, updated_at=queue.store.clock.stamp())
+        for task, lease_id in zip(tasks, leases, strict=False):
+            queue.store.update(task.id, partial(transitions.report, lease_id=lease_id, progress=said))
+        began = time.thread_time()
+        looker.look(overview=True)
+        looking.append(time.thread_time() - began)
+        board._last = looker.overview
+        began = time.thread_time()
+        board._draw()
+        drawing.append(time.thread_time() - began)
+    sent = len(board._table.value) + len(board._head.value)
+    print(f"a look {median(looking) * 1000:.1f} ms, a drawing {median(drawing) * 1000:.1f} ms, {sent / 1000:.1f} kB")
+
+
 def main() -> None:
     """Run the cells, print the figures."""
+    logging.getLogger("oq_nb").setLevel(logging.ERROR)  # the tasks are not waited for in the end
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         os.environ["OQ_LOCAL_DIR"] = str(Path(folder) / "local")
         queue = oq_nb.connect()
@@ -63,6 +100,7 @@ def main() -> None:
         browser = launch(playwright)
         try:
             page = browser.new_page()
+            page.set_default_timeout(PATIENCE * 1000)
             received: list[int] = []
             page.on("websocket", lambda ws: ws.on("framereceived", lambda frame: received.append(len(frame))))
             lab.open(page)
@@ -92,7 +130,7 @@ def main() -> None:
             watch("without")
             run_cell(page, 1)
             run_cell(page, 2)
-            page.locator(".oq-queue").get_by_text(f"{TASKS - RUNNING} pending").wait_for(timeout=60000)
+            page.locator(".oq-queue").get_by_text(f"{TASKS - RUNNING} pending").wait_for()
             page.wait_for_timeout(5000)
             watch("with   ")
             run_cell(page, 3)
@@ -108,4 +146,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    quick() if "--quick" in sys.argv else main()
