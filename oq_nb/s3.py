@@ -25,7 +25,7 @@ from typing import Any, Protocol, TypeVar
 
 from oq_nb import s3_errors
 from oq_nb.clock import Clock
-from oq_nb.errors import ConfigurationError, OqError, StorageError
+from oq_nb.errors import ConfigurationError, ConflictError, OqError, StorageError, StorageUnavailableError
 
 __all__ = ["NOT_MODIFIED", "Entry", "NotModified", "ObjectStore", "PutResult", "S3Store", "StoredObject"]
 
@@ -272,7 +272,13 @@ class S3Store:
                 before_try()
             return self._call("put_object", Key=self.prefix + key, Body=body, ContentMD5=digest, **extra)
 
-        answer = self._run("PUT", key, send)
+        try:
+            answer = self._run("PUT", key, send)
+        except ConflictError as exc:
+            if extra or exc.key != key:
+                raise
+            # Nothing was asked that could be refused: another write was under way, three times.
+            raise StorageUnavailableError(f"PUT {key} was not served ({exc}): try later", key=key) from exc
         return PutResult(self._etag(answer, key), answer.get("VersionId"))
 
     def delete(self, key: str, *, version_id: str | None = None) -> None:
