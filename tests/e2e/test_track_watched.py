@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import uuid
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -92,14 +93,21 @@ def frames_of(path):
 
 def test_who_watches_sees_what_the_local_bar_shows(place, start, tmp_path):
     _, environment = place
-    process, task = start(50, 0.1)
+    total = 500
+    process, task = start(total, 0.1)
     watch = watching(environment, task)
-    lines = watch.communicate(timeout=60)[0].splitlines()
-    assert watch.returncode == 0
-    assert process.wait(20) == 0
-    assert lines[-1].endswith("track:steps completed")
+    seen = []
+    while len(seen) < 10:  # the loop is far longer than that takes
+        line = watch.stdout.readline()
+        assert line, "the watcher has ended"
+        if found := LINE.search(line):
+            seen.append(found)
+    process.send_signal(signal.SIGINT)
+    last = watch.stdout.read().splitlines()[-1]
+    assert (watch.wait(20), process.wait(20) != 0) == (1, True)
+    assert "track:steps cancelled" in last
+    watch.stdout.close()
     frames = frames_of(tmp_path / "frames")
-    seen = [found for line in lines if (found := LINE.search(line))]
     positions = [int(found["current"]) for found in seen]
     assert len(set(positions)) >= 8 and positions == sorted(positions)
     for found in seen:
@@ -109,11 +117,10 @@ def test_who_watches_sees_what_the_local_bar_shows(place, start, tmp_path):
         # The value is read between two drawings: it is one of those, or between them.
         near = [frame for n in (position - 1, position, position + 1) for frame in frames.get(n, [])]
         assert near, f"the bar never showed {position}"
-        assert int(found["percent"]) == position * 100 // 50
+        assert int(found["percent"]) == position * 100 // total
         rates, lefts = [frame[1] for frame in near], [frame[2] for frame in near]
         assert min(rates) * 0.99 <= float(found["rate"]) <= max(rates) * 1.01, (found[0], near)
         assert int(min(lefts)) <= int(found["left"]) <= int(max(lefts)), (found[0], near)
-    assert task.refresh().output["items"] == 50
 
 
 def test_a_killed_loop_is_said_to_be_dead_within_one_lease_and_never_runs_again(place, start):
@@ -123,14 +130,14 @@ def test_a_killed_loop_is_said_to_be_dead_within_one_lease_and_never_runs_again(
     watch = watching(environment, task)
     eventually(lambda: task.refresh().progress.current >= 5)
     process.kill()
-    killed_at = time.monotonic()
+    killed_at = queue.now()
     last = eventually(
         lambda: (seen := task.refresh().progress, time.sleep(0.5)) and seen == task.refresh().progress and seen
     )
     said = next(line for line in watch.stdout if "lease ran out" in line)
-    took = time.monotonic() - killed_at
     assert f"running, lease ran out, {last.percent}% ({last.current}/1000)" in said
-    assert took < lease + 5, took  # the store's clock has seconds; and this machine may be busy
+    # The watcher's clock is the store's, whose answers have whole seconds.
+    assert task.record.lease_expires_at <= killed_at + timedelta(seconds=lease + 2)
 
     status = subprocess.run([*OQ, "status", task.id], env=environment, capture_output=True, text=True, timeout=60)
     assert "Lease: ran out" in status.stdout and f"({last.current}/1000)" in status.stdout
