@@ -174,7 +174,7 @@ def run(
     tasks: int = 200,
     updates: int = 50,
     idle_seconds: int = 120,
-    settle_seconds: int = 60,
+    settle_seconds: int = 300,
     watched: int = 1000,
     peer: int = 1,
 ) -> list[Figure]:
@@ -196,4 +196,4 @@ def run(
 
 
 if __name__ == "__main__":
-    main(TITLE, run, tasks=200, updates=50, idle_seconds=120, settle_seconds=60, watched=1000)
+    main(TITLE, run, tasks=200, updates=50, idle_seconds=120, settle_seconds=300, watched=1000, peer=1)
