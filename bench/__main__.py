@@ -22,6 +22,7 @@ BENCHMARKS: dict[str, dict[str, int]] = {
     "throughput": {"tasks": 150, "rounds": 2},
     "latency": {"rounds": 3},
     "peers": {"tasks": 50, "rounds": 2},
+    "executors": {"rounds": 3, "cells": 60},
     "growth": {"smallest": 100, "steps": 2, "rounds": 5},
     "scale": {"most_workers": 100},
 }
