@@ -39,6 +39,11 @@ def install_browser(python: Path) -> None:
         print("no browser could be installed: the browser tests will be skipped", flush=True)
 
 
+def several() -> tuple[str, ...]:
+    """Return what makes the whole suite run in several processes: many tests wait for something most of their time."""
+    return ("-n", str((os.cpu_count() or 1) + 1), "--dist", "worksteal")
+
+
 def main(arguments: list[str]) -> int:
     if sys.version_info < (3, 10):  # noqa: UP036
         print("Python 3.10 or later is needed, this is", sys.version.split()[0])
@@ -53,7 +58,7 @@ def main(arguments: list[str]) -> int:
         return failed
     if "--lint" not in arguments:
         install_browser(python)
-        return run(python, "-m", "pytest", *arguments)
+        return run(python, "-m", "pytest", *(arguments or several()))
     checks = (("ruff", "check", "."), ("ruff", "format", "--check", "."), ("mypy",))
     return max(run(python, "-m", *check) for check in checks)
 
