@@ -1,13 +1,13 @@
-"""The index entries of one attempt, kept beside its handler instead of before and after it.
+"""The index entries of one attempt: written before its handler, removed beside it.
 
 After a claim the lease entry is written and the ready entries are removed; after the end the lease entry is removed.
-None of it decides who owns the task, so the handler need not wait for it: a `Keeper` thread does it meanwhile.
+Removing decides nothing, so that nobody need wait for it: a `Keeper` thread does it meanwhile. The lease entry is
+written at once, because others (upstream's monitor) find dead workers' tasks by lease entries only.
 
 Invariants:
 
 * At every moment an entry leads to the unfinished task: the ready entries stay until the lease entry is written. (A
   worker that meets the ready entry of a running task looks at it again when its lease is over.)
-* An attempt that ends before its lease entry was written does without one.
 * Where entries cannot be removed by version nothing is put off: a late plain delete would hit a newer entry.
 
 Imports nothing of the package but `errors`, `model`, `index` and `keeper`.
@@ -48,7 +48,7 @@ class Trail:
         self._keeper = keeper
         self._task_id = record.id
         self._lease_key = model.lease_key(record)
-        self._is_moved = False
+        self._left: list[IndexEntry] = []
         self._end: TaskRecord | None = None
         self._lock = threading.Lock()  # held while entries are changed
 
@@ -57,41 +57,37 @@ class Trail:
 
     def begin(self) -> None:
         """The task is claimed: a lease entry takes the place of its ready entries. Requests: 1 PUT, 1 DELETE."""
-        self._do()
+        try:
+            entry = self._index.enter(self._lease_key)
+        except StorageError as exc:
+            logger.debug("task %s keeps its ready entry as its lease entry: %s", self._task_id, exc)
+            return
+        with self._lock:
+            self._left, self.entries = self.entries, [entry]
+        self._remove()
 
     def end(self, record: TaskRecord) -> None:
         """The attempt has ended, ``record`` is what it left: remove its entries. Requests: 1 DELETE."""
-        self._end = record
-        self._do()
+        with self._lock:
+            self._end = record
+        self._remove()
 
-    def _do(self) -> None:
+    def _remove(self) -> None:
         if self._keeper is None or not self._index.removes_versions:
             self.tick()
         else:
             self._keeper.call(self)
 
     def tick(self) -> float | None:
-        """Do what is to be done by now."""
+        """Remove what is to be removed by now."""
         with self._lock:
-            if not self._is_moved and self._end is None:
-                self._is_moved = True
-                self._move()
+            left, self._left = self._left, []
             if self._end is not None:
-                for entry in self.entries:
-                    if not self._is_in_use_again(entry, self._end):
-                        self._index.leave(entry)
+                left += [entry for entry in self.entries if not self._is_in_use_again(entry, self._end)]
                 self.entries = []
+            for entry in left:
+                self._index.leave(entry)
         return None
-
-    def _move(self) -> None:
-        try:
-            entry = self._index.enter(self._lease_key)
-        except StorageError as exc:
-            logger.debug("task %s keeps its ready entry as its lease entry: %s", self._task_id, exc)
-            return
-        left, self.entries = self.entries, [entry]
-        for old in left:
-            self._index.leave(old)
 
     @staticmethod
     def _is_in_use_again(entry: IndexEntry, end: TaskRecord) -> bool:

@@ -24,6 +24,7 @@ PLANTED = {
     "OQ_PLANTED": "planted-setting-4711",
     "PLANTED_PASSWORD": "planted-password-4711",  # this one reaches the kernel
 }
+pytestmark = pytest.mark.xdist_group("books")  # by one process of a run: the notebooks are under way together
 AT_A_TIME = 3  # they wait more than they work
 
 _spec = importlib.util.spec_from_file_location("execute_notebooks", FOLDER / "execute.py")
@@ -47,13 +48,15 @@ def executed(tmp_path_factory, request):
             text=True,
         )
         processes.append(process)
-        return process.wait(), process.stdout.read(), folder / name
+        said, _ = process.communicate()  # closes the pipe, too
+        return process.returncode, said, folder / name
 
     with ThreadPoolExecutor(AT_A_TIME) as pool:
         yield {name: pool.submit(run, name) for name in wanted}
         pool.shutdown(wait=False, cancel_futures=True)
         for process in processes:
-            process.terminate()
+            if process.poll() is None:
+                process.terminate()
 
 
 def test_there_are_as_many_as_promised():

@@ -61,13 +61,13 @@ def _(patch: Patch) -> None:
 
 @mutation("ready entry deleted before the lease entry exists", "progress", "1: no entry leads to")
 def _(patch: Patch) -> None:
-    def move(self: Trail) -> None:
+    def begin(self: Trail) -> None:
         left, self.entries = self.entries, []
         for old in left:
             self._index.leave(old)
         self.entries = [self._index.enter(self._lease_key)]
 
-    patch.setattr(Trail, "_move", move)
+    patch.setattr(Trail, "begin", begin)
 
 
 @mutation("entries removed by name, whatever stands there by now", "retry", "1: no entry leads to")
