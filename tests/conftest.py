@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import threading
 import time
 from pathlib import Path
@@ -16,6 +18,11 @@ from oq_nb.store import TaskStore
 from oq_nb.testing import FakeStore
 
 __all__ = ["cases", "pytest_terminal_summary"]
+
+# Shells start what runs in the background with Ctrl-C ignored, and programs hand that on to those that they start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    with contextlib.suppress(ValueError):
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parent.parent
 

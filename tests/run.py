@@ -41,7 +41,7 @@ def install_browser(python: Path) -> None:
 
 def several() -> tuple[str, ...]:
     """Return what makes the whole suite run in several processes: many tests wait for something most of their time."""
-    return ("-n", str((os.cpu_count() or 1) + 1), "--dist", "loadgroup")
+    return ("-n", str((os.cpu_count() or 1) + 1), "--dist", "worksteal")
 
 
 def main(arguments: list[str]) -> int:

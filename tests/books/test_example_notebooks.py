@@ -24,7 +24,6 @@ PLANTED = {
     "OQ_PLANTED": "planted-setting-4711",
     "PLANTED_PASSWORD": "planted-password-4711",  # this one reaches the kernel
 }
-pytestmark = pytest.mark.xdist_group("books")  # by one process of a run: the notebooks are under way together
 AT_A_TIME = 3  # they wait more than they work
 
 _spec = importlib.util.spec_from_file_location("execute_notebooks", FOLDER / "execute.py")
