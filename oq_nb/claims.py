@@ -58,7 +58,7 @@ class Claims:
         handles: says whether the worker has a handler for a task type.
 
     Attributes:
-        keeper: its threads keep the entries of attempts; None: they are changed before a claim is returned.
+        keeper: its threads remove entries that are done with; None: they are removed at once.
     """
 
     def __init__(self, store: TaskStore, worker_id: str, handles: Callable[[str], bool]) -> None:
