@@ -147,6 +147,14 @@ class TaskStore:
         names = (entry.key.rsplit("/", 1)[1] for entry in found if entry.key.endswith(".json"))
         return [name.removesuffix(".json") for name in names]
 
+    def ids_beginning_with(self, beginning: str, limit: int) -> list[str]:
+        """Return the ids of tasks that begin so, in order, ``limit`` at most. Requests: 1 LIST."""
+        shard = self.shard_of(beginning)
+        is_whole = len(shard) == self._prefix_len
+        under = f"{model.TASKS}{shard}/{beginning}" if is_whole else f"{model.TASKS}{beginning}"
+        entries = islice(self.objects.entries(under, page_size=limit), limit)
+        return [entry.key.rsplit("/", 1)[1].removesuffix(".json") for entry in entries]
+
     def history(self, task_id: str, *, limit: int | None = None) -> list[TaskRecord]:
         """Return the versions of a task, oldest first.
 

@@ -12,7 +12,6 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -104,11 +103,7 @@ def find(queue: Queue, text: str) -> Task:
         raise ConfigurationError(f"ID: {text!r} is not a task id nor the beginning of one; oq list shows the ids")
     task_id = beginning
     if len(beginning) < 36:
-        shard = queue.store.shard_of(beginning)
-        is_whole = len(shard) == len(queue.store.shards[0])
-        under = f"tasks/{shard}/{beginning}" if is_whole else f"tasks/{beginning}"
-        entries = islice(queue.store.objects.entries(under, page_size=_SHOWN + 1), _SHOWN + 1)
-        ids = [entry.key.rsplit("/", 1)[1].removesuffix(".json") for entry in entries]
+        ids = queue.store.ids_beginning_with(beginning, _SHOWN + 1)
         if len(ids) > 1:
             more = ", …" if len(ids) > _SHOWN else ""
             raise ConfigurationError(f"ID: several tasks begin with {text}: {', '.join(ids[:_SHOWN])}{more}")

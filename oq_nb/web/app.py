@@ -19,7 +19,6 @@ from __future__ import annotations
 import hashlib
 import re
 from importlib import resources
-from itertools import islice
 from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
@@ -103,22 +102,16 @@ class _Routes:
         text = request.query_params.get("id", "").strip().lower()
         if not _BEGINNING.fullmatch(text):
             raise HTTPException(400, f"“{text}” is not a task's id, nor the beginning of one.")
-        found = [text] if len(text) == 36 else await self._looks.in_thread(lambda: self._ids_that_begin_with(text))
+        found = (
+            [text]
+            if len(text) == 36
+            else await self._looks.in_thread(lambda: self._queue.store.ids_beginning_with(text, _FOUND + 1))
+        )
         if len(found) == 1:
             return RedirectResponse(f"task/{found[0]}", 303)
         if not found:
             raise HTTPException(404, f"There is no task whose id begins with {text}.")
         return self._page(request, pages.several(text, found[:_FOUND], len(found) > _FOUND))
-
-    def _ids_that_begin_with(self, beginning: str) -> list[str]:
-        """Return the ids of tasks, one more than are shown at most. Requests: 1 LIST."""
-        store = self._queue.store
-        shard = store.shard_of(beginning)
-        under = (
-            f"{model.TASKS}{beginning}" if len(shard) < len(store.shards[0]) else f"{model.TASKS}{shard}/{beginning}"
-        )
-        entries = islice(store.objects.entries(under, page_size=_FOUND + 1), _FOUND + 1)
-        return [entry.key.rsplit("/", 1)[1].removesuffix(".json") for entry in entries]
 
     async def task(self, request: Request) -> Response:
         task_id = _task_id_of(request)
