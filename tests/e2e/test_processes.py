@@ -119,18 +119,21 @@ def test_a_lease_is_renewed_while_its_job_runs(seaweedfs, bucket, workers, tmp_p
 def test_without_renewal_a_long_job_is_taken_over(seaweedfs, bucket, workers, tmp_path):
     queue = connect_to(seaweedfs, bucket=bucket, prefix="")
     workers(seaweedfs, bucket, "--no-renew")
+    renewing = workers(seaweedfs, bucket)
+    eventually(lambda: len(queue.workers()) == 2)
+    renewing.send_signal(signal.SIGSTOP)  # until the other one has the task
     diary = tmp_path / "diary"
-    job = {"steps": 8, "seconds": 0.5, "diary": str(diary), "quiet": True}
-    task = queue.submit("steps", job, timeout_seconds=2, retry_policy=SOON)
+    job = {"steps": 12, "seconds": 0.5, "diary": str(diary), "quiet": True}
+    task = queue.submit("steps", job, timeout_seconds=3, retry_policy=SOON)
     eventually(lambda: task.refresh().status == "running")
     first = task.worker_id
-    workers(seaweedfs, bucket)  # this one renews
+    renewing.send_signal(signal.SIGCONT)
     assert task.result(timeout=60)["attempt"] == 2
     assert task.output["worker"] != first
     assert statuses(task) == ["pending 0", "running 1", "pending 1", "running 2", "completed 2"]
     eventually(lambda: "attempt 1 LeaseExpiredError" in diary_of(diary))
-    assert "attempt 1 step 8" not in diary_of(diary)
-    assert "attempt 2 step 8" in diary_of(diary)
+    assert "attempt 1 step 12" not in diary_of(diary)
+    assert "attempt 2 step 12" in diary_of(diary)
     log = tmp_path / "worker-1.log"
     eventually(lambda: f"the result of task {task.id} is thrown away" in log.read_text())
 

@@ -63,7 +63,7 @@ def test_they_read_a_loop_and_ask_it_to_stop(ours, theirs):
             if i == 5:
                 seen = theirs.get(bar.task.id).to_dict()
                 assert (seen["status"], seen["max_retries"], seen["task_type"]) == ("running", 0, "track:long")
-                theirs.request_cancellation(bar.task.id)
+                theirs.insist("request_cancellation", bar.task.id)
             time.sleep(0.005)
     assert bar._sink.wait(10)
     assert theirs.status(bar.task.id) == "cancelled"

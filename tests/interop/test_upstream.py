@@ -393,7 +393,7 @@ def test_they_ask_our_running_task_to_stop(ours, theirs):
     submitted = theirs.submit("long", None)
     with our_worker(ours, "long", handle):
         assert running.wait(30)
-        assert theirs.request_cancellation(submitted.id).cancel_requested
+        assert theirs.insist("request_cancellation", submitted.id).cancel_requested
         eventually(lambda: theirs.status(submitted.id) == "cancelled")
     versions = ours.get_history(submitted.id)
     asked = next(i for i, record in enumerate(versions) if record.cancel_requested)

@@ -127,6 +127,16 @@ w.start();
 SHORT_BUSY = "end = time.monotonic() + 3\nwhile time.monotonic() < end: sum(range(1000))\nprint('cell is over')"
 
 
+def unfold(page, summary, inside):
+    """Click until what is folded stays open: the widget is shown anew once the page is known to be there."""
+    for _ in range(30):
+        summary.click()
+        page.wait_for_timeout(2000)
+        if inside.is_visible():
+            return
+    pytest.fail("it does not stay unfolded")
+
+
 def test_buttons_and_a_reload(open_lab, connecting, queue):
     cells = [connecting + WORK, "task = q.submit('count', 1200)\ntask", "bad = q.submit('fail')\nbad", SHORT_BUSY]
     lab, page = open_lab(cells)
@@ -135,10 +145,8 @@ def test_buttons_and_a_reload(open_lab, connecting, queue):
     output(page, 3).get_by_text("cell is over", exact=True).wait_for()
     retry = page.get_by_role("button", name="Retry")
     retry.wait_for()  # what the page said while the kernel was busy has been read
-    output(page, 2).get_by_text(
-        "Last error: oq_nb.errors.PermanentError: no such file"
-    ).click()  # unfolded, it stays so
-    output(page, 2).get_by_text("raise oq_nb.PermanentError").wait_for()
+    error = output(page, 2).get_by_text("Last error: oq_nb.errors.PermanentError: no such file")
+    unfold(page, error, output(page, 2).get_by_text("raise oq_nb.PermanentError"))
     retry.click()
     page.get_by_text("pending again").wait_for()
     retry.wait_for()  # it has failed again
