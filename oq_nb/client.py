@@ -43,6 +43,7 @@ def connect(
     secret_key: str | None = None,
     create: bool = False,
     allow_unversioned: bool = False,
+    tag_finished: bool | None = None,
     connect_timeout_seconds: float = 3.0,
     read_timeout_seconds: float = 10.0,
     client_options: dict[str, Any] | None = None,
@@ -59,6 +60,8 @@ def connect(
         secret_key: see ``access_key``.
         create: create the bucket when it is missing.
         allow_unversioned: accept a bucket that cannot keep versions; there is no history then.
+        tag_finished: tag tasks that this process ends, so that a lifecycle rule can remove them; None:
+            ``OQ_TAG_FINISHED``, else not. Needs ``s3:PutObjectTagging``. See docs/retention.md.
         connect_timeout_seconds: bound on setting up a connection.
         read_timeout_seconds: bound on waiting for an answer.
         client_options: further arguments of ``boto3.client``, such as ``verify``.
@@ -74,6 +77,8 @@ def connect(
     secret_key = Secret(secret_key) if isinstance(secret_key, str) else secret_key
     client_options = client_options and hide(client_options)
     model.shards(shard_prefix_len)
+    if tag_finished is None:
+        tag_finished = _flag("OQ_TAG_FINISHED")
     objects, label = _open(
         bucket,
         endpoint=endpoint,
@@ -86,8 +91,19 @@ def connect(
         client_options=client_options,
     )
     _prepare_bucket(objects, create=create or bool(label), allow_unversioned=allow_unversioned)
-    _default_queue = Queue(TaskStore(objects, shard_prefix_len=shard_prefix_len), label=label)
+    store = TaskStore(objects, shard_prefix_len=shard_prefix_len, tag_finished=tag_finished)
+    _default_queue = Queue(store, label=label)
     return _default_queue
+
+
+def _flag(name: str) -> bool:
+    """Return whether a variable of the environment says yes; what is neither yes nor no is refused."""
+    text = os.environ.get(name, "").strip().lower()
+    if text in ("", "0", "no", "false", "off"):
+        return False
+    if text in ("1", "yes", "true", "on"):
+        return True
+    raise ConfigurationError(f"{name}: 1 or 0 is needed, not {text!r}")
 
 
 def open_store(bucket: str | None = None, **options: Any) -> S3Store:

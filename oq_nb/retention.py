@@ -1,11 +1,13 @@
-"""What old versions and finished tasks cost in a bucket, and how they go: a lifecycle rule, and `prune`.
+"""What old versions and finished tasks cost in a bucket, and how they go: lifecycle rules, and `prune`.
 
-The rule removes old *versions* after some days; the store does it by itself. It cannot know which tasks are finished:
-those are removed by `prune`.
+One rule removes old *versions* after some days, another *finished tasks*: the store does it by itself. A rule cannot
+look into a task, but at tags: it finds those that ended in a process of ``connect(tag_finished=True)``. `prune` finds
+all.
 
 Invariants:
 
-* `survey` only looks. `set_rule` and `remove_rule` touch one rule, found by its id: others' rules stay as they are.
+* `survey` only looks. Rules are found by their ids: others' rules stay as they are.
+* A task that is replayed is written anew, without the tag: a rule never removes what may still run.
 * `prune` removes only the versions that it has listed, a task's newest one last: a task that somebody replays
   meanwhile keeps its new version and runs.
 
@@ -15,7 +17,7 @@ Imports nothing of the package but `errors`, `model`, `s3` and `store`.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
@@ -25,7 +27,7 @@ from oq_nb import model
 from oq_nb.errors import ConfigurationError, StorageDeniedError, StorageError
 from oq_nb.model import TaskStatus
 from oq_nb.s3 import Entry, ObjectStore
-from oq_nb.store import TaskStore
+from oq_nb.store import FINISHED_TAG, TaskStore
 
 __all__ = [
     "FINISHED",
@@ -45,6 +47,7 @@ PRICE_PER_GB_MONTH = 0.023
 
 _GB = 1e9
 _WORKERS = 16
+_ORPHANED_FOR = timedelta(days=1)
 #: The statuses that a task can be pruned in.
 FINISHED = (TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.CANCELLED, TaskStatus.EXPIRED, TaskStatus.ARCHIVED)
 
@@ -53,6 +56,9 @@ class HasLifecycle(ObjectStore, Protocol):
     """An `ObjectStore` whose bucket has lifecycle rules."""
 
     prefix: str
+
+    def read_tags(self, key: str) -> dict[str, str]:
+        """Return the tags of an object. Requests: 1 GET."""
 
     def read_lifecycle(self) -> list[dict[str, Any]]:
         """Return the bucket's rules. Requests: 1 GET."""
@@ -142,17 +148,28 @@ def survey(store: TaskStore, *, read_limit: int = 1000) -> Survey:
     return made
 
 
-# --- the lifecycle rule
+# --- the lifecycle rules
+
+_OLD_VERSIONS, _FINISHED_TASKS = "oq-old-versions", "oq-finished-tasks"
 
 
-def rule_id(prefix: str) -> str:
-    """Return the id of the rule of a queue."""
-    return f"oq-old-versions:{prefix or '*'}"
+def rule_id(which: str, prefix: str) -> str:
+    """Return the id of a rule of a queue."""
+    return f"{which}:{prefix or '*'}"
 
 
 def read_rule(objects: HasLifecycle) -> dict[str, Any] | None:
-    """Return the queue's rule, or None. Requests: 1 GET."""
-    return next((rule for rule in _rules(objects) if rule.get("ID") == rule_id(objects.prefix)), None)
+    """Return the queue's rule for old versions, or None. Requests: 1 GET."""
+    return _find(objects, _OLD_VERSIONS)
+
+
+def read_finished_rule(objects: HasLifecycle) -> dict[str, Any] | None:
+    """Return the queue's rule for finished tasks, or None. Requests: 1 GET."""
+    return _find(objects, _FINISHED_TASKS)
+
+
+def _find(objects: HasLifecycle, which: str) -> dict[str, Any] | None:
+    return next((rule for rule in _rules(objects) if rule.get("ID") == rule_id(which, objects.prefix)), None)
 
 
 def set_rule(objects: HasLifecycle, *, days: int, keep: int | None = None) -> dict[str, Any]:
@@ -171,34 +188,95 @@ def set_rule(objects: HasLifecycle, *, days: int, keep: int | None = None) -> di
 
     Requests: 2 GET, 1 PUT.
     """
-    if not 1 <= days <= 36500:
-        raise ConfigurationError(f"days: a whole number from 1 to 36,500 is needed, not {days!r}")
+    _check_days(days)
     if keep is not None and not 1 <= keep <= 100:
         raise ConfigurationError(f"keep: a whole number from 1 to 100 is needed, not {keep!r}")
     expiration: dict[str, int] = {"NoncurrentDays": days}
     if keep is not None:
         expiration["NewerNoncurrentVersions"] = keep
     rule: dict[str, Any] = {
-        "ID": rule_id(objects.prefix),
+        "ID": rule_id(_OLD_VERSIONS, objects.prefix),
         "Status": "Enabled",
         "Filter": {"Prefix": objects.prefix},
         "NoncurrentVersionExpiration": expiration,
         "Expiration": {"ExpiredObjectDeleteMarker": True},
     }
+    return _replace(objects, _OLD_VERSIONS, rule)
+
+
+def set_finished_rule(objects: HasLifecycle, *, days: int) -> dict[str, Any]:
+    """Have the store remove finished tasks by itself: those that carry the tag of ``connect(tag_finished=True)``.
+
+    Their payloads, objects of their own above 64 KiB, are left to `prune`; their versions to the rule of `set_rule`.
+
+    Args:
+        objects: the bucket.
+        days: how long a task is kept after it has ended, from 1.
+
+    Returns:
+        The rule as the store has it.
+
+    Raises:
+        ConfigurationError: the store keeps no tags, or did not take the rule.
+
+    Requests: 3 GET, 2 PUT, 1 DELETE.
+    """
+    _check_days(days)
+    _rules(objects)
+    _prove_tags(objects)
+    ((tag, value),) = FINISHED_TAG.items()
+    rule: dict[str, Any] = {
+        "ID": rule_id(_FINISHED_TASKS, objects.prefix),
+        "Status": "Enabled",
+        "Filter": {"And": {"Prefix": objects.prefix + model.TASKS, "Tags": [{"Key": tag, "Value": value}]}},
+        "Expiration": {"Days": days},
+    }
+    return _replace(objects, _FINISHED_TASKS, rule)
+
+
+def _check_days(days: int) -> None:
+    if not 1 <= days <= 36500:
+        raise ConfigurationError(f"days: a whole number from 1 to 36,500 is needed, not {days!r}")
+
+
+def _prove_tags(objects: HasLifecycle) -> None:
+    key = f"oq-doctor-tags-{model.new_id()}"
+    try:
+        written = objects.put(key, b"", create=True, tags=FINISHED_TAG)
+        found = objects.read_tags(key)
+        objects.delete(key, version_id=written.version_id)
+    except StorageDeniedError:
+        raise
+    except StorageError as exc:
+        raise ConfigurationError(f"lifecycle: this store keeps no tags, prune removes finished tasks ({exc})") from exc
+    if found != FINISHED_TAG:
+        raise ConfigurationError("lifecycle: this store drops tags, prune removes finished tasks")
+
+
+def _replace(objects: HasLifecycle, which: str, rule: dict[str, Any]) -> dict[str, Any]:
+    """Write one rule beside the others, and see that the store has it as it was given."""
     others = [other for other in _rules(objects) if other.get("ID") != rule["ID"]]
     _write(objects, [*others, rule])
-    kept = read_rule(objects)
-    if kept is None or kept.get("NoncurrentVersionExpiration", {}).get("NoncurrentDays") != days:
-        raise ConfigurationError(
-            "lifecycle: the store answered that it took the rule, but does not show it: prune instead"
-        )
-    return kept
+    kept = _find(objects, which)
+    if kept is not None and all(_says(kept.get(part), rule[part]) for part in rule):
+        return kept
+    if kept is not None:
+        _write(objects, others)  # half a rule might remove more than it should
+    raise ConfigurationError("lifecycle: the store answered that it took the rule, but does not show it: prune instead")
+
+
+def _says(kept: Any, given: Any) -> bool:
+    """Return whether a part of a rule says all that was given; stores add to it."""
+    if isinstance(given, dict):
+        return isinstance(kept, dict) and all(_says(kept.get(name), value) for name, value in given.items())
+    return bool(kept == given)
 
 
 def remove_rule(objects: HasLifecycle) -> bool:
-    """Remove the queue's rule; return whether there was one. Requests: 1 GET, and 1 PUT or DELETE."""
+    """Remove the queue's rules; return whether there was one. Requests: 1 GET, and 1 PUT or DELETE."""
     rules = _rules(objects)
-    others = [rule for rule in rules if rule.get("ID") != rule_id(objects.prefix)]
+    ours = [rule_id(which, objects.prefix) for which in (_OLD_VERSIONS, _FINISHED_TASKS)]
+    others = [rule for rule in rules if rule.get("ID") not in ours]
     if len(others) < len(rules):
         _write(objects, others)
     return len(others) < len(rules)
@@ -231,7 +309,7 @@ def _write(objects: HasLifecycle, rules: list[dict[str, Any]]) -> None:
 
 @dataclass(frozen=True)
 class Pruned:
-    """A finished task that was removed, or would be."""
+    """A finished task that was removed, or would be; status ``removed``: payloads of one that was gone already."""
 
     task_id: str
     task_type: str
@@ -249,17 +327,19 @@ def prune(
     store: TaskStore,
     *,
     older_than: timedelta,
-    statuses: Iterable[TaskStatus] = FINISHED,
+    statuses: Iterable[TaskStatus] | None = None,
     dry_run: bool = False,
     limit: int | None = None,
     told: Callable[[Pruned], object] | None = None,
 ) -> list[Pruned]:
     """Remove finished tasks, with all their versions and payloads. It cannot be undone.
 
+    Unless ``statuses`` are named, payloads go too that a task left behind which is no more, as a lifecycle rule does.
+
     Args:
         store: the tasks.
         older_than: only those that ended at least so long ago.
-        statuses: only these, of the final ones.
+        statuses: only these, of the final ones; None for all.
         dry_run: only say what would be removed.
         limit: so many at most.
         told: called with each task.
@@ -268,17 +348,19 @@ def prune(
         ConfigurationError: a status that is not final.
         StorageError: the store did not answer; what was told of is removed.
 
-    Requests: 1 LIST per 1,000 tasks; for each task that is old enough 1 GET, 2 LIST and 1 DELETE a version.
+    Requests: 1 LIST per 1,000 tasks and per 1,000 payloads; for each task that is old enough 1 GET, 2 LIST and 1 DELETE
+    a version.
     """
-    wanted = frozenset(statuses)
+    wanted = frozenset(FINISHED if statuses is None else statuses)
     if not wanted <= frozenset(FINISHED):
         raise ConfigurationError("statuses: only tasks that have ended can be pruned: " + ", ".join(FINISHED))
     limit_at = store.clock.earliest() - older_than
-    ids = [
-        entry.key.rsplit("/", 1)[1].removesuffix(".json")
+    changed_at = {
+        entry.key.rsplit("/", 1)[1].removesuffix(".json"): entry.last_modified
         for entry in store.objects.entries(model.TASKS)
-        if entry.key.endswith(".json") and entry.last_modified <= limit_at
-    ]
+        if entry.key.endswith(".json")
+    }
+    ids = [task_id for task_id, at in changed_at.items() if at <= limit_at]
     removed: list[Pruned] = []
     for held in store.read_many(ids):
         record = held.record
@@ -295,7 +377,29 @@ def prune(
         removed.append(made)
         if told is not None:
             told(made)
+    if statuses is None:
+        before = min(limit_at, store.clock.earliest() - _ORPHANED_FOR)
+        for made in _orphans(store, set(changed_at), before):
+            if limit is not None and len(removed) >= limit:
+                break
+            if not dry_run:
+                _delete_all(store.objects, _versions(store.objects, f"{model.PAYLOADS}{made.task_id}/"))
+            removed.append(made)
+            if told is not None:
+                told(made)
     return removed
+
+
+def _orphans(store: TaskStore, known: set[str], before: datetime) -> Iterator[Pruned]:
+    """Yield what is left of tasks that are no more, unless it is young: payloads are written before their task."""
+    ages: dict[str, list[Entry]] = defaultdict(list)
+    for entry in store.objects.entries(model.PAYLOADS):
+        ages[entry.key.split("/")[1]].append(entry)
+    for task_id, entries in ages.items():
+        changed_at = max(entry.last_modified for entry in entries)
+        if task_id not in known and changed_at <= before and store.objects.get(store.key_of(task_id)) is None:
+            size = sum(entry.size for entry in entries)
+            yield Pruned(task_id, "", "removed", changed_at, len(entries), size)
 
 
 def _versions(objects: ObjectStore, prefix: str) -> list[Entry]:

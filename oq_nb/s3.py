@@ -18,10 +18,11 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol, TypeVar
+from urllib.parse import urlencode
 
 from oq_nb import s3_errors
 from oq_nb.clock import Clock
@@ -98,10 +99,12 @@ class ObjectStore(Protocol):
         if_match: str | None = None,
         create: bool = False,
         before_try: Callable[[], object] | None = None,
+        tags: Mapping[str, str] | None = None,
     ) -> PutResult:
         """Write the object: over anything, over one ETag only, or only where there is none. Requests: 1 PUT.
 
-        ``before_try`` is called before each time the request is sent.
+        ``before_try`` is called before each time the request is sent. ``tags`` are those of the new version; without
+        them it has none.
 
         Raises:
             ConflictError: the condition did not hold.
@@ -245,6 +248,7 @@ class S3Store:
         if_match: str | None = None,
         create: bool = False,
         before_try: Callable[[], object] | None = None,
+        tags: Mapping[str, str] | None = None,
     ) -> PutResult:
         """Write the object. Requests: 1 PUT.
 
@@ -254,6 +258,7 @@ class S3Store:
             if_match: only over the object with this ETag.
             create: only where there is no object.
             before_try: called before each time the request is sent.
+            tags: of the new version, such as lifecycle rules look for; needs ``s3:PutObjectTagging``.
 
         Raises:
             ConflictError: the condition did not hold; `ambiguous` when an earlier try had no answer.
@@ -266,11 +271,12 @@ class S3Store:
             extra["IfNoneMatch"] = "*"
         elif if_match is not None:
             extra["IfMatch"] = if_match
+        tagging = {"Tagging": urlencode(tags)} if tags else {}
 
         def send() -> Any:
             if before_try is not None:
                 before_try()
-            return self._call("put_object", Key=self.prefix + key, Body=body, ContentMD5=digest, **extra)
+            return self._call("put_object", Key=self.prefix + key, Body=body, ContentMD5=digest, **extra, **tagging)
 
         try:
             answer = self._run("PUT", key, send)
@@ -366,6 +372,13 @@ class S3Store:
         """Make the bucket keep versions. Requests: 1 PUT."""
         setting = {"Status": "Enabled"}
         self._run("PUT", "", lambda: self._call("put_bucket_versioning", VersioningConfiguration=setting))
+
+    def read_tags(self, key: str) -> dict[str, str]:
+        """Return the tags of an object. Requests: 1 GET."""
+        answer: dict[str, Any] = self._run(
+            "GET", key, lambda: self._call("get_object_tagging", Key=self.prefix + key), missing=dict
+        )
+        return {tag["Key"]: tag["Value"] for tag in answer.get("TagSet", ())}
 
     def read_lifecycle(self) -> list[dict[str, Any]]:
         """Return the bucket's lifecycle rules, as boto3 has them. Requests: 1 GET."""

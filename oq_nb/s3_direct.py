@@ -68,6 +68,7 @@ class DirectClient:
         headers = {"Content-MD5": given["ContentMD5"]}
         headers |= {"If-Match": given["IfMatch"]} if "IfMatch" in given else {}
         headers |= {"If-None-Match": given["IfNoneMatch"]} if "IfNoneMatch" in given else {}
+        headers |= {"x-amz-tagging": given["Tagging"]} if "Tagging" in given else {}
         return self._send("PUT", "put_object", given, headers=headers, body=given["Body"])
 
     def delete_object(self, **given: Any) -> dict[str, Any]:

@@ -25,12 +25,19 @@ from typing import Any, TypeVar
 
 from oq_nb import model
 from oq_nb.clock import Clock
-from oq_nb.errors import ConfigurationError, ConflictError, RecordError, StorageError, TaskNotFoundError
+from oq_nb.errors import (
+    ConfigurationError,
+    ConflictError,
+    RecordError,
+    StorageError,
+    StorageUnavailableError,
+    TaskNotFoundError,
+)
 from oq_nb.index import Index, IndexEntry
 from oq_nb.model import TaskRecord, TaskStatus, Timestamp
-from oq_nb.s3 import NotModified, ObjectStore
+from oq_nb.s3 import NotModified, ObjectStore, PutResult
 
-__all__ = ["PAYLOAD_LIMIT_BYTES", "Held", "Listener", "TaskStore", "Transition"]
+__all__ = ["FINISHED_TAG", "PAYLOAD_LIMIT_BYTES", "Held", "Listener", "TaskStore", "Transition"]
 
 logger = logging.getLogger("oq_nb.store")
 
@@ -45,6 +52,9 @@ Listener = Callable[[str, str, float], object]
 
 #: Inputs and outputs above this many bytes of JSON are kept in an object of their own.
 PAYLOAD_LIMIT_BYTES = 64 * 1024
+
+#: What a lifecycle rule tells finished tasks by (see `oq_nb.retention`). A replay writes a version without it.
+FINISHED_TAG = {"oq-finished": "true"}
 
 _CONFLICT_TRIES = 12
 _PAUSE_SECONDS = 60.0
@@ -68,15 +78,17 @@ class TaskStore:
     Args:
         objects: the store.
         shard_prefix_len: hexadecimal digits of a shard, 1 to 4.
+        tag_finished: tag tasks that have ended with `FINISHED_TAG`, for a lifecycle rule that removes them.
     """
 
-    def __init__(self, objects: ObjectStore, *, shard_prefix_len: int = 1) -> None:
+    def __init__(self, objects: ObjectStore, *, shard_prefix_len: int = 1, tag_finished: bool = False) -> None:
         with _preparing:
             model.prepare()
         self.objects = objects
         self.index = Index(objects)
         self.shards = model.shards(shard_prefix_len)
         self._prefix_len = shard_prefix_len
+        self._tag_finished = tag_finished
         #: Called for each event, in whichever thread it happens; must neither block nor raise.
         self.listeners: tuple[Listener, ...] = ()
 
@@ -259,9 +271,7 @@ class TaskStore:
     ) -> Held:
         body = record.to_bytes()
         try:
-            result = self.objects.put(
-                record.key, body, if_match=over.etag if over else None, create=over is None, before_try=keep_entry
-            )
+            result = self._send(record, body, over, keep_entry)
         except ConflictError as exc:
             if not exc.ambiguous and not doubted:
                 self.note("conflict", record.task_type)
@@ -274,6 +284,28 @@ class TaskStore:
         if keep_entry is not None:
             keep_entry()  # nothing, unless the process stood still while it sent the task
         return Held(record, result.etag, result.version_id)
+
+    def _send(
+        self, record: TaskRecord, body: bytes, over: Held | None, keep_entry: Callable[[], object] | None
+    ) -> PutResult:
+        """Write the object, with its tag when it has ended; a store or policy that refuses the tag gets it without."""
+        condition: dict[str, Any] = {"if_match": over.etag} if over is not None else {"create": True}
+        if self._tag_finished and record.status.is_terminal:
+            try:
+                return self.objects.put(record.key, body, **condition, before_try=keep_entry, tags=FINISHED_TAG)
+            except (ConflictError, StorageUnavailableError):
+                raise
+            except StorageError as exc:
+                refusal = exc
+            try:
+                result = self.objects.put(record.key, body, **condition, before_try=keep_entry)
+            except ConflictError as exc:
+                exc.ambiguous = True  # what was refused may have been another try than the one that was carried out
+                raise
+            self._tag_finished = False
+            logger.warning("finished tasks are not tagged from now on, so no lifecycle rule finds them: %s", refusal)
+            return result
+        return self.objects.put(record.key, body, **condition, before_try=keep_entry)
 
     def _find_own_write(self, key: str, bodies: set[bytes]) -> Held | None:
         """Return the task as it is now when one of ``bodies`` is, or was a moment ago, what stands under its key."""

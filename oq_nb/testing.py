@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import formatdate
@@ -94,8 +94,9 @@ class FakeStore:
         if_match: str | None = None,
         create: bool = False,
         before_try: Callable[[], object] | None = None,
+        tags: Mapping[str, str] | None = None,  # noqa: ARG002
     ) -> PutResult:
-        """Write the object."""
+        """Write the object; tags are not kept."""
         if before_try is not None:
             before_try()
         with self._request("PUT", key):

@@ -7,7 +7,7 @@ import os
 import re
 import sys
 from datetime import timedelta
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -129,13 +129,14 @@ def show(
     queue = place.connect()
     price = retention.PRICE_PER_GB_MONTH if price is None else price
     found = retention.survey(queue.store, read_limit=read)
-    trouble, rule = "", None
+    trouble, rule, finished_rule = "", None, None
     try:
         rule = retention.read_rule(queue.store.objects)  # type: ignore[arg-type]
+        finished_rule = retention.read_finished_rule(queue.store.objects)  # type: ignore[arg-type]
     except ConfigurationError as exc:
         trouble = str(exc)
     if as_json:
-        say_json(found.to_dict() | {"price_per_gb_month": price, "rule": rule})
+        say_json(found.to_dict() | {"price_per_gb_month": price, "rule": rule, "finished_rule": finished_rule})
         return 0
     _print_survey(found, price)
     if rule is not None:
@@ -143,7 +144,11 @@ def show(
         say(f"\nRule: old versions are removed after {days} days (oq retention unset ends this)")
     else:
         say("\nRule: " + (printable(trouble) or "none; oq retention set --days 30 removes old versions after 30 days"))
-    say("Finished tasks stay until oq retention prune --older-than 30d removes them.")
+    if finished_rule is not None:
+        days = finished_rule.get("Expiration", {}).get("Days")
+        say(f"Rule: tagged tasks are removed {days} days after they ended (those of connect(tag_finished=True))")
+    else:
+        say("Finished tasks stay until oq retention prune --older-than 30d removes them.")
     return 0
 
 
@@ -176,6 +181,10 @@ def _size(size_bytes: int) -> str:
 def set_rule(
     place: Place,
     days: Annotated[int, typer.Option("--days", metavar="DAYS", min=1, help="How long an old version is kept.")],
+    finished_days: Annotated[
+        int | None,
+        typer.Option("--finished-days", metavar="DAYS", min=1, help="How long a tagged task is kept after its end."),
+    ] = None,
     keep: Annotated[
         int | None,
         typer.Option("--keep", metavar="COUNT", min=1, max=100, help="Keep the newest so many of each even then."),
@@ -185,22 +194,34 @@ def set_rule(
     """Have the store remove old versions by itself.
 
     It does so by a lifecycle rule; the bucket's other rules stay. This shortens the history of tasks: what was replaced
-    more than so many days ago is gone. Tasks themselves stay.
+    more than so many days ago is gone. Tasks themselves stay, unless --finished-days makes a second rule for those that
+    have ended: it finds what was tagged at its end, by workers and clients with OQ_TAG_FINISHED=1 or
+    connect(tag_finished=True). With --json, a line for each rule.
     """
     from oq_nb import retention
 
-    rule = retention.set_rule(place.connect().store.objects, days=days, keep=keep)  # type: ignore[arg-type]
-    if as_json:
-        say_json(rule)
-    else:
-        say(f"old versions are removed {days} days after they were replaced (rule {printable(rule['ID'])})")
+    objects: Any = place.connect().store.objects
+    rule = retention.set_rule(objects, days=days, keep=keep)
+    said = f"old versions are removed {days} days after they were replaced"
+    _say_rule(rule, said, as_json=as_json)
+    if finished_days is not None:
+        rule = retention.set_finished_rule(objects, days=finished_days)
+        said = f"finished tasks with the tag are removed {finished_days} days after they ended"
+        _say_rule(rule, said, as_json=as_json)
     return 0
 
 
-def unset_rule(place: Place, as_json: JsonOption = False) -> int:
-    """Remove the rule that `oq retention set` made.
+def _say_rule(rule: dict[str, Any], said: str, *, as_json: bool) -> None:
+    if as_json:
+        say_json(rule)
+    else:
+        say(f"{said} (rule {printable(rule['ID'])})")
 
-    Old versions stay for ever again.
+
+def unset_rule(place: Place, as_json: JsonOption = False) -> int:
+    """Remove the rules that `oq retention set` made.
+
+    Old versions and finished tasks stay for ever again.
     """
     from oq_nb import retention
 
@@ -208,7 +229,7 @@ def unset_rule(place: Place, as_json: JsonOption = False) -> int:
     if as_json:
         say_json({"removed": removed})
     else:
-        say("the rule is removed" if removed else "there was no rule")
+        say("removed" if removed else "there was no rule")
     return 0
 
 
@@ -232,7 +253,8 @@ def prune(
 ) -> int:
     """Remove finished tasks with all that belongs to them.
 
-    Their versions, inputs and outputs go with them. This cannot be undone.
+    Their versions, inputs and outputs go with them; without --status also the inputs and outputs of tasks that a rule
+    has removed. This cannot be undone.
     """
     from oq_nb import retention
 
@@ -240,7 +262,7 @@ def prune(
     if match is None:
         raise ConfigurationError(f"--older-than: {older_than!r}: a number and s, m, h, d or w are needed, such as 30d")
     age = timedelta(seconds=int(match[1]) * _UNIT_SECONDS[match[2]])
-    statuses = retention.FINISHED if not status else tuple(_status(name) for name in status)
+    statuses = tuple(_status(name) for name in status) if status else None
     queue = place.connect()
     if not dry_run and not yes:
         if not sys.stdin.isatty():
@@ -256,10 +278,10 @@ def prune(
             say_json(pruned.to_dict())
         else:
             word = "would remove" if dry_run else "removed"
-            say(
-                f"{word} {pruned.task_id}  {printable(pruned.task_type)} {pruned.status}, "
-                f"{pruned.versions} versions, {_size(pruned.size_bytes)}"
-            )
+            what = f"{printable(pruned.task_type)} {pruned.status}, {pruned.versions} versions"
+            if not pruned.task_type:
+                what = f"payloads of a task that is gone, {pruned.versions} objects"
+            say(f"{word} {pruned.task_id}  {what}, {_size(pruned.size_bytes)}")
 
     removed = retention.prune(queue.store, older_than=age, statuses=statuses, dry_run=dry_run, told=tell)
     if not as_json:

@@ -213,7 +213,7 @@ class Racy(FakeStore):
     def read_versioning(self):
         return True
 
-    def put(self, key, body, *, if_match=None, create=False, before_try=None):
+    def put(self, key, body, *, if_match=None, create=False, before_try=None, tags=None):
         found = self.get(key)
         if (create and found is not None) or (if_match is not None and (found is None or found.etag != if_match)):
             raise ConflictError("it is another", key=key)

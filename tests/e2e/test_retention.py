@@ -13,14 +13,16 @@ from servers import connect_to
 
 from oq_nb import model, retention, transitions
 from oq_nb.cli import main
-from oq_nb.errors import ConfigurationError
+from oq_nb.errors import ConfigurationError, StorageDeniedError, StorageError, StorageUnavailableError
 from oq_nb.model import TaskStatus
 from oq_nb.queue import Queue
+from oq_nb.s3 import S3Store
 from oq_nb.store import TaskStore
 from oq_nb.testing import FakeStore, FakeTime
 
 NOW = timedelta(0)
 LARGE = "x" * 100_000
+OTHER = {"ID": "logs", "Status": "Enabled", "Filter": {"Prefix": "logs/"}, "Expiration": {"Days": 400}}
 
 
 @pytest.fixture(params=["seaweedfs", "moto_server"])
@@ -75,13 +77,7 @@ def test_a_survey_counts_what_the_store_lists(own_queue):
 
 def test_a_rule_is_set_changed_and_removed_beside_others(own_queue):
     objects = own_queue.store.objects
-    other = {
-        "ID": "logs",
-        "Status": "Enabled",
-        "Filter": {"Prefix": "logs/"},
-        "Expiration": {"Days": 400},
-    }
-    objects.write_lifecycle([other])
+    objects.write_lifecycle([OTHER])
     assert retention.read_rule(objects) is None
     retention.set_rule(objects, days=30)
     kept = retention.set_rule(objects, days=7)
@@ -114,6 +110,117 @@ def test_a_store_without_rules_says_what_to_do_instead(fake_store):
     fake_store.prefix = ""
     with pytest.raises(ConfigurationError, match="prune removes finished tasks"):
         retention.set_rule(fake_store, days=30)
+
+
+def test_a_rule_for_finished_tasks_is_beside_the_one_for_old_versions(own_queue):
+    objects = own_queue.store.objects
+    objects.write_lifecycle([OTHER])
+    retention.set_rule(objects, days=30)
+    retention.set_finished_rule(objects, days=90)
+    kept = retention.set_finished_rule(objects, days=60)
+    assert kept == retention.read_finished_rule(objects)
+    assert kept["Filter"]["And"]["Prefix"] == "mine/tasks/"
+    assert kept["Filter"]["And"]["Tags"] == [{"Key": "oq-finished", "Value": "true"}]
+    assert kept["Expiration"]["Days"] == 60
+    assert len(objects.read_lifecycle()) == 3
+    assert [line.key for line in objects.versions("oq-doctor")] == []  # what it tried tags with is gone
+    assert retention.remove_rule(objects) is True
+    assert [rule["ID"] for rule in objects.read_lifecycle()] == ["logs"]
+
+
+@pytest.mark.parametrize("direct", [True, False], ids=["direct", "boto3"])
+def test_only_tasks_that_have_ended_carry_the_tag(own_queue, direct):
+    given = own_queue.store.objects
+    credentials = given._client._request_signer._credentials
+    objects = S3Store(
+        given.bucket,
+        prefix="mine/",
+        endpoint=given.endpoint,
+        region="us-east-1",
+        access_key=credentials.access_key,
+        secret_key=credentials.secret_key,
+        direct=direct,
+    )
+    tagging = Queue(TaskStore(objects, tag_finished=True))
+    task = tagging.submit("t", retry_policy=None)
+    seen = [objects.read_tags(task.record.key)]
+    finish(task)
+    seen.append(objects.read_tags(task.record.key))
+    tagging.replay(task.id)
+    seen.append(objects.read_tags(task.record.key))
+    tagging.cancel(task.id)
+    seen.append(objects.read_tags(task.record.key))
+    assert seen == [{}, {"oq-finished": "true"}, {}, {"oq-finished": "true"}]
+    untagged = finish(own_queue.submit("t"))
+    assert objects.read_tags(untagged.record.key) == {}
+    objects.close()
+
+
+class NoTags(FakeStore):
+    """Refuses tags, as some stores and policies do."""
+
+    def put(self, key, body, *, tags=None, **condition):
+        if tags:
+            raise self.refusal
+        return super().put(key, body, **condition)
+
+
+@pytest.mark.parametrize("refusal", [StorageDeniedError("AccessDenied"), StorageError("501 NotImplemented")], ids=str)
+def test_where_tags_are_refused_tasks_end_without(refusal, caplog):
+    store = NoTags()
+    store.refusal = refusal
+    queue = Queue(TaskStore(store, tag_finished=True))
+    first, second = finish(queue.submit("t")), finish(queue.submit("t"))
+    assert first.status == second.status == "completed"
+    assert [record.message for record in caplog.records] == [
+        f"finished tasks are not tagged from now on, so no lifecycle rule finds them: {refusal}"
+    ]
+
+
+def test_a_store_that_is_away_is_not_taken_for_one_without_tags():
+    store = NoTags()
+    store.refusal = StorageUnavailableError("503")
+    queue = Queue(TaskStore(store, tag_finished=True))
+    task = queue.submit("t")
+    with pytest.raises(StorageUnavailableError):
+        finish(task)
+    assert task.refresh().status == "running"
+
+
+def test_a_store_that_drops_tags_gets_no_rule(fake_store):
+    fake_store.prefix, rules = "", []
+    fake_store.read_lifecycle, fake_store.write_lifecycle = lambda: rules, rules.extend
+    fake_store.read_tags = lambda key: {}
+    with pytest.raises(ConfigurationError, match="drops tags, prune removes finished tasks"):
+        retention.set_finished_rule(fake_store, days=30)
+    assert rules == [] and list(fake_store.entries("")) == []
+
+
+def test_half_a_rule_is_taken_back(fake_store):
+    fake_store.prefix, rules = "", []
+
+    def write(given):
+        rules[:] = [rule | {"Filter": {"Prefix": ""}} for rule in given]  # without the tag: all tasks
+
+    fake_store.read_lifecycle, fake_store.write_lifecycle = lambda: rules, write
+    fake_store.read_tags = lambda key: {"oq-finished": "true"}
+    with pytest.raises(ConfigurationError, match="does not show it"):
+        retention.set_finished_rule(fake_store, days=30)
+    assert rules == []
+
+
+@pytest.mark.parametrize(("value", "tags"), [("1", True), ("true", True), ("0", False), ("", False)])
+def test_the_environment_can_ask_for_tags(seaweedfs, monkeypatch, value, tags):
+    monkeypatch.setenv("OQ_TAG_FINISHED", value)
+    queue = connect_to(seaweedfs)
+    task = finish(queue.submit("t"))
+    assert bool(queue.store.objects.read_tags(task.record.key)) is tags
+
+
+def test_an_environment_that_is_not_understood_is_refused(seaweedfs, monkeypatch):
+    monkeypatch.setenv("OQ_TAG_FINISHED", "perhaps")
+    with pytest.raises(ConfigurationError, match="OQ_TAG_FINISHED: 1 or 0"):
+        connect_to(seaweedfs)
 
 
 # --- prune
@@ -152,7 +259,25 @@ def test_only_what_ended_long_enough_ago_is_pruned():
     assert queue.get(old.id) is None and queue.get(young.id) is not None and queue.get(waiting.id) is not None
 
 
-@pytest.mark.parametrize("moment", range(1, 12))
+def test_payloads_of_tasks_that_a_rule_removed_are_pruned_too():
+    time = FakeTime()
+    queue = Queue(TaskStore(FakeStore(time)))
+    gone, waiting = finish(queue.submit("t", LARGE), output=LARGE), queue.submit("t", LARGE)
+    for line in list(queue.store.objects.versions(gone.record.key)):
+        queue.store.objects.delete(line.key, version_id=line.version_id)
+    time.advance(3600)
+    assert retention.prune(queue.store, older_than=NOW) == []  # perhaps it is being submitted
+    time.advance(86400)
+    assert retention.prune(queue.store, older_than=NOW, statuses=[TaskStatus.COMPLETED]) == []
+    (would,) = retention.prune(queue.store, older_than=NOW, dry_run=True)
+    assert (would.task_id, would.status, would.versions) == (gone.id, "removed", 2)
+    assert len(list(queue.store.objects.entries(f"payloads/{gone.id}/"))) == 2
+    assert retention.prune(queue.store, older_than=NOW) == [would]
+    assert list(queue.store.objects.versions(f"payloads/{gone.id}/")) == []
+    assert waiting.refresh().input == LARGE
+
+
+@pytest.mark.parametrize("moment", range(1, 14))
 def test_a_task_that_is_replayed_meanwhile_is_never_lost(moment):
     """Somebody replays the task before the so-manieth request of the pruning: it is pending then, or quite gone."""
     time = FakeTime()
@@ -221,7 +346,11 @@ def test_the_command_shows_costs_sets_the_rule_and_prunes(oq, own_queue):
     shown = json.loads(oq("--json")[1])
     assert shown["rule"]["NoncurrentVersionExpiration"]["NoncurrentDays"] == 30
     assert shown["tasks"]["completed"]["count"] == 1
-    assert oq("unset")[:2] == (0, "the rule is removed\n")
+    code, out, _ = oq("set", "--days", "30", "--finished-days", "90")
+    assert (code, len(out.splitlines())) == (0, 2) and "finished tasks with the tag are removed 90 days after" in out
+    assert "Rule: tagged tasks are removed 90 days after they ended" in oq()[1]
+    assert json.loads(oq("--json")[1])["finished_rule"]["Expiration"]["Days"] == 90
+    assert oq("unset")[:2] == (0, "removed\n")
     assert oq("unset")[:2] == (0, "there was no rule\n")
     code, out, err = oq("prune", "--older-than", "0s", "--dry-run")
     assert code == 0
