@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from oq_nb import live, markup, view
 from oq_nb.errors import OqError
 from oq_nb.model import TaskRecord, TaskStatus
-from oq_nb.text import printable, shorten
+from oq_nb.text import counted, printable, shorten
 from oq_nb.watch import Overview, OverviewWatch, check_interval
 from oq_nb.widget import Action
 
@@ -345,7 +345,7 @@ def queue_text(name: str, overview: Overview) -> str:
     counts = ", ".join(f"{count:,} {status}" for status, count in overview.counts.items() if count)
     if overview.seen_at is None:
         return printable(name)
-    return f"{printable(name)}\n  {counts or 'no tasks'}; {len(overview.workers)} workers"
+    return f"{printable(name)}\n  {counts or 'no tasks'}; {counted(len(overview.workers), 'worker')}"
 
 
 def queue_bundle(queue: Queue) -> dict[str, str]:

@@ -41,7 +41,8 @@ def end_of_loop(lease_id: str, ending: Ending, reported: Reported) -> Transition
 
     def change(record: TaskRecord, now: Timestamp) -> TaskRecord:
         if isinstance(error, (KeyboardInterrupt, TaskCancelledError)):
-            return transitions.finish_cancelled(record, now, lease_id=lease_id, reason=type(error).__name__)
+            reason = None if record.cancel_requested else type(error).__name__
+            return transitions.finish_cancelled(record, now, lease_id=lease_id, reason=reason)
         if error is not None and not isinstance(error, GeneratorExit):
             return transitions.fail(record, now, lease_id=lease_id, error=error_text(error))
         if place is not None:

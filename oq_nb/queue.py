@@ -467,7 +467,7 @@ class Queue:
 
         def change(record: TaskRecord, now: Timestamp) -> TaskRecord:
             if record.status is TaskStatus.RUNNING:
-                return transitions.request_cancellation(record, now, by=by)
+                return transitions.request_cancellation(record, now, reason=reason, by=by)
             return transitions.cancel(record, now, reason=reason, by=by)
 
         return self._update(task_id, change)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import unicodedata
 from typing import Any
 
-__all__ = ["Secret", "hide", "printable", "shorten"]
+__all__ = ["Secret", "counted", "hide", "printable", "shorten"]
 
 _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
 
@@ -33,6 +33,11 @@ def printable(text: str, *, keep_newlines: bool = False) -> str:
         return text
     keep = "\n\t" if keep_newlines else ""
     return "".join(_visible(char, keep) for char in text)
+
+
+def counted(number: int, name: str) -> str:
+    """Return a number of things in words."""
+    return f"{number:,} {name}{'' if number == 1 else 's'}"
 
 
 def shorten(text: str, limit: int) -> str:

@@ -336,6 +336,8 @@ class LoopTask:
                 ending, reported, deadline = self._ending
                 change = end_of_loop(self._lease.lease_id, ending, reported)
                 self._lease.finish(change, give_up=lambda: time.monotonic() >= deadline)
+                if self._task is not None:
+                    self._task._held = self._lease._held
         except OqError as exc:
             self._warn(f"the end of the loop could not be written: {exc}")
         finally:

@@ -21,6 +21,7 @@ __all__ = [
     "has_run_out",
     "progress_line",
     "progress_parts",
+    "says_why_to_stop",
     "situation",
     "stalled_seconds",
     "status_lines",
@@ -117,6 +118,7 @@ def situation(
     has_worker: bool | None = None,
     is_gone: bool = False,
     trouble: str | None = None,
+    is_lasting: bool = False,
     seen_at: datetime | None = None,
 ) -> Situation:
     """Return where a task stands.
@@ -127,6 +129,7 @@ def situation(
         has_worker: whether a live worker has a handler for it; None when that is not known.
         is_gone: it is no longer in the bucket.
         trouble: why it cannot be looked at.
+        is_lasting: it is not the store that is away: access is denied, or the object is not a task.
         seen_at: when it was last looked at.
     """
     if is_gone:
@@ -135,7 +138,8 @@ def situation(
     if trouble is None:
         return made
     since = f" This is its last known state, from {ago(seen_at, now)}." if seen_at is not None else ""
-    note = f"The store cannot be reached and is tried again.{since} ({printable(shorten(trouble, 300))})"
+    what = "It cannot be read." if is_lasting else "The store cannot be reached and is tried again."
+    note = f"{what}{since} ({printable(shorten(trouble, 300))})"
     return Situation(made.word, "warning" if record is None else made.tone, (note, *made.notes))
 
 
@@ -197,7 +201,15 @@ def _running(record: TaskRecord, now: datetime) -> Situation:
         notes.append(f"It has not reported for {duration(silent)}; its worker still holds the lease.")
     if record.cancel_requested:
         notes.append("It has been asked to stop, which its handler sees with its next report.")
+        if says_why_to_stop(record):
+            notes.append(f"Reason: {first_line(str(record.last_error))}")
     return Situation(word, tone, tuple(notes))
+
+
+def says_why_to_stop(record: TaskRecord) -> bool:
+    """Return whether the last error of a running task is why it was asked to stop, not what an earlier attempt met."""
+    is_asked = record.status is TaskStatus.RUNNING and record.cancel_requested
+    return is_asked and bool(record.last_error) and not record.retry_count
 
 
 def _type(record: TaskRecord) -> str:
@@ -232,7 +244,9 @@ def status_lines(record: TaskRecord, now: datetime) -> list[str]:
             lines.append("Cancellation: requested")
     if record.attempt > 1:
         lines.append(f"Attempt: {record.attempt}")
-    if record.last_error:
+    if says_why_to_stop(record):
+        lines.append(f"Reason: {first_line(str(record.last_error))}")
+    elif record.last_error:
         first, *rest = printable(record.last_error, keep_newlines=True).strip().splitlines() or [""]
         lines += [f"Error: {first}", *(f"  {line}" for line in rest)]
     return lines

@@ -270,6 +270,7 @@ class TaskWidget(live.LiveDisplay):
             has_worker=state.has_worker,
             is_gone=state.is_gone,
             trouble=state.trouble,
+            is_lasting=state.is_lasting,
             seen_at=state.seen_at,
         )
 

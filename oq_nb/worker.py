@@ -534,7 +534,8 @@ class Worker:
                 gives_up=lambda: self._stopping,
             )
         except LeaseExpiredError as exc:
-            logger.warning("the result of task %s is thrown away: %s", record.id, exc)
+            why = str(exc).removeprefix(f"task {record.id}: ")
+            logger.warning("the result of task %s is thrown away: %s", record.id, why)
             return
         finally:
             with self._changed:

@@ -16,7 +16,7 @@ from urllib.parse import urlencode
 
 from oq_nb import markup, view
 from oq_nb.model import TaskStatus
-from oq_nb.text import printable, shorten
+from oq_nb.text import counted, printable, shorten
 from oq_nb.watch import Overview, is_alive
 
 __all__ = [
@@ -25,7 +25,6 @@ __all__ = [
     "STATUSES",
     "Content",
     "Wish",
-    "counted",
     "document",
     "overview",
     "problem",
@@ -154,11 +153,6 @@ def _worker_note(seen: Overview, now: datetime) -> str:
         f'<p class="note">⚠ No worker is alive, and {counted(waiting, "task")} '
         f"{'waits' if waiting == 1 else 'wait'}: <code>oq worker MODULE</code> starts one.</p>"
     )
-
-
-def counted(number: int, name: str) -> str:
-    """Return a number of things in words."""
-    return f"{number:,} {name}{'' if number == 1 else 's'}"
 
 
 def _filters(seen: Overview, wish: Wish) -> str:

@@ -14,10 +14,10 @@ from typing import Any
 
 from oq_nb import markup, view
 from oq_nb.model import Progress, TaskRecord, TaskStatus
-from oq_nb.text import printable, shorten
+from oq_nb.text import counted, printable, shorten
 from oq_nb.watch import TaskState
 from oq_nb.web.history import Versions
-from oq_nb.web.pages import Content, counted
+from oq_nb.web.pages import Content
 
 __all__ = ["TaskPage", "task"]
 
