@@ -80,7 +80,7 @@ def one_bar_for_a_group(kernel):
     code = "done, not_done = oq_nb.wait(tasks, 150)"
     kernel.run(code)
     since = kernel.messages[start:]
-    (shown,) = [m for m in since if m["msg_type"] == "display_data"]  # what an earlier cell shows may be updated as well
+    (shown,) = [m for m in since if m["msg_type"] == "display_data"]  # earlier ones may be updated beside it
     assert VIEW in shown["content"]["data"]
     ours = shown["content"]["transient"]
     last = [m for m in since if m["msg_type"] == "update_display_data" and m["content"]["transient"] == ours][-1]
