@@ -36,17 +36,19 @@ def ours(server: LocalStore, endpoint: str, tasks: int, concurrency: int) -> flo
         return tasks / (time.perf_counter() - began)
 
 
-def in_processes(server: LocalStore, tasks: int, processes: int) -> float:
+def in_processes(server: LocalStore, endpoint: str, tasks: int, processes: int, concurrency: int) -> float:
     """Return tasks per second of several workers, each a process of its own, from the first end to the last."""
     queue = queue_at(server)
     environment = {
         **os.environ,
         "BENCH_PREFIX": queue.store.objects.prefix,  # type: ignore[attr-defined]
-        "BENCH_ENDPOINT": server.endpoint,
+        "BENCH_ENDPOINT": endpoint,
         "BENCH_KEYS": f"{server.access_key}:{server.secret_key}",
     }
     workers = [
-        subprocess.Popen([sys.executable, "-m", "bench.worker_side"], env=environment, stdin=subprocess.PIPE)
+        subprocess.Popen(
+            [sys.executable, "-m", "bench.worker_side", str(concurrency)], env=environment, stdin=subprocess.PIPE
+        )
         for _ in range(processes)
     ]
     try:
@@ -120,9 +122,13 @@ async def _upstream() -> None:
 
 
 def run(
-    tasks: int = 300, rounds: int = 3, concurrency: int = 16, delay_ms: int = 25, processes: int = 2
+    tasks: int = 300, rounds: int = 3, concurrency: int = 16, delay_ms: int = 25, processes: int = 4
 ) -> list[Figure]:
-    """Measure, directly and through a proxy that adds ``delay_ms``; then with several worker processes."""
+    """Measure, directly and through a proxy that adds ``delay_ms``; then with several worker processes.
+
+    The processes of 4 threads wait for the delayed answers most of the time: they show how workers add up, until
+    processor and store are used up; the processes of ``concurrency`` threads use them up at once.
+    """
     figures: list[Figure] = []
     with seaweedfs() as server, Proxy(server.endpoint, delay_ms / 1000) as proxy:
         for name, endpoint, theirs in (
@@ -143,15 +149,27 @@ def run(
                 mine = Figure(mine.name, mine.value, mine.unit, mine.spread, "buquet", mine.value / peer.value)
                 figures.append(peer)
             figures.append(mine)
-        numbers = sorted({1, 2, processes})
-        values = interleaved(
-            {str(number): lambda number=number: in_processes(server, tasks, number) for number in numbers}, rounds
-        )
-        one = statistics.median(values["1"])
-        for number in numbers:
-            made = values[str(number)]
-            ratio = statistics.median(made) / one if number > 1 else None
-            figures.append(Figure.of(f"oq_nb, {number} processes", made, "tasks/s", against="one process", ratio=ratio))
+        figures += _added_up(server, proxy.endpoint, tasks, 4, sorted({1, 2, processes}), rounds, f", +{delay_ms} ms")
+        figures += _added_up(server, server.endpoint, tasks, concurrency, [1, 2], rounds, ", direct")
+    return figures
+
+
+def _added_up(
+    server: LocalStore, endpoint: str, tasks: int, concurrency: int, numbers: list[int], rounds: int, how: str
+) -> list[Figure]:
+    """Measure so many worker processes beside one."""
+    cases = {
+        str(number): lambda number=number: in_processes(server, endpoint, tasks, number, concurrency)
+        for number in numbers
+    }
+    values = interleaved(cases, rounds)
+    one = statistics.median(values["1"])
+    figures = []
+    for number in numbers:
+        made = values[str(number)]
+        ratio = statistics.median(made) / one if number > 1 else None
+        name = f"oq_nb, {number} process{'es' if number > 1 else ''} of {concurrency} threads{how}"
+        figures.append(Figure.of(name, made, "tasks/s", against="one process", ratio=ratio))
     return figures
 
 
@@ -159,4 +177,4 @@ if __name__ == "__main__":
     if sys.argv[1:] == ["--upstream"]:
         asyncio.run(_upstream())
     else:
-        main(TITLE, run, tasks=300, rounds=3, concurrency=16, delay_ms=25, processes=2)
+        main(TITLE, run, tasks=300, rounds=3, concurrency=16, delay_ms=25, processes=4)
