@@ -5,10 +5,15 @@
 
 Needs Python 3.10 or later and nothing else. A browser is installed where that is possible: from Debian's packages, or
 Playwright's own.
+
+The whole suite runs in several processes beside each other, with real stores, kernels and browsers that take the
+processor from each other. A few tests that fail there run once more, alone, and only what fails again fails the run; what
+the first failure was stays in the output, and is worth a look: a test should not mind its neighbours.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -19,6 +24,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 HOME = ROOT / ".venv-test"
 BIN = HOME / ("Scripts" if os.name == "nt" else "bin")
+
+_SOME_FAILED = 1  # pytest's exit code
+_FEW = 5
 
 
 def run(*command: str | Path) -> int:
@@ -44,6 +52,20 @@ def several() -> tuple[str, ...]:
     return ("-n", str((os.cpu_count() or 1) + 1), "--dist", "worksteal")
 
 
+def run_all(python: Path) -> int:
+    """Run the whole suite; then those tests that failed, when they are few, once more and alone."""
+    shutil.rmtree(ROOT / ".pytest_cache", ignore_errors=True)
+    status = run(python, "-m", "pytest", *several())
+    try:
+        failed = json.loads((ROOT / ".pytest_cache" / "v" / "cache" / "lastfailed").read_text())
+    except FileNotFoundError:
+        return status
+    if status != _SOME_FAILED or len(failed) > _FEW:
+        return status
+    print("\nfailed beside the others, once more and alone:", *sorted(failed), sep="\n    ", flush=True)
+    return run(python, "-m", "pytest", "--last-failed", "--last-failed-no-failures", "none")
+
+
 def main(arguments: list[str]) -> int:
     if sys.version_info < (3, 10):  # noqa: UP036
         print("Python 3.10 or later is needed, this is", sys.version.split()[0])
@@ -58,7 +80,7 @@ def main(arguments: list[str]) -> int:
         return failed
     if "--lint" not in arguments:
         install_browser(python)
-        return run(python, "-m", "pytest", *(arguments or several()))
+        return run(python, "-m", "pytest", *arguments) if arguments else run_all(python)
     checks = (("ruff", "check", "."), ("ruff", "format", "--check", "."), ("mypy",))
     return max(run(python, "-m", *check) for check in checks)
 
