@@ -7,8 +7,8 @@ Needs Python 3.10 or later and nothing else. A browser is installed where that i
 Playwright's own.
 
 The whole suite runs in several processes beside each other, with real stores, kernels and browsers that take the
-processor from each other. A few tests that fail there run once more, alone, and only what fails again fails the run; what
-the first failure was stays in the output, and is worth a look: a test should not mind its neighbours.
+processor from each other. A few tests that fail there run once more, alone, and only what fails again fails the run;
+what the first failure was stays in the output, and is worth a look: a test should not mind its neighbours.
 """
 
 from __future__ import annotations
