@@ -192,7 +192,7 @@ def more_html(record: TaskRecord) -> str:
 
 def error_html(record: TaskRecord) -> str:
     """Return a task's last error, folded; nothing when it has none or says it elsewhere."""
-    if not record.last_error or record.status is TaskStatus.CANCELLED or view.says_why_to_stop(record):
+    if not record.last_error or record.status is TaskStatus.CANCELLED:
         return ""
     lines = record.last_error.strip().splitlines() or [""]
     summary = next((line for line in reversed(lines) if line and not line.startswith((" ", "\t"))), lines[0])

@@ -458,6 +458,8 @@ class Queue:
     def cancel(self, task_id: str, reason: str | None = None, *, by: str | None = None) -> Task:
         """Cancel a pending task at once; ask a running one to stop, which its handler sees with its next report.
 
+        The reason is kept with a pending task. A running one belongs to its worker: nothing but who asked is written.
+
         Raises:
             TransitionError: it has ended already.
             TaskNotFoundError: there is no such task.
@@ -467,7 +469,7 @@ class Queue:
 
         def change(record: TaskRecord, now: Timestamp) -> TaskRecord:
             if record.status is TaskStatus.RUNNING:
-                return transitions.request_cancellation(record, now, reason=reason, by=by)
+                return transitions.request_cancellation(record, now, by=by)
             return transitions.cancel(record, now, reason=reason, by=by)
 
         return self._update(task_id, change)

@@ -212,17 +212,10 @@ def cancel(record: TaskRecord, now: Timestamp, *, reason: str | None, by: str | 
     )
 
 
-def request_cancellation(
-    record: TaskRecord, now: Timestamp, *, reason: str | None = None, by: str | None = None
-) -> TaskRecord:
-    """Ask a running task to stop; asking again changes nothing but the time, and what is said with it."""
+def request_cancellation(record: TaskRecord, now: Timestamp, *, by: str | None = None) -> TaskRecord:
+    """Ask a running task to stop; asking again changes nothing but the time."""
     _need(record, "asked to stop", TaskStatus.RUNNING)
-    return record.evolve(
-        cancel_requested=True,
-        cancelled_by=by or record.cancelled_by,
-        last_error=reason if reason is not None else record.last_error,
-        updated_at=now,
-    )
+    return record.evolve(cancel_requested=True, cancelled_by=by or record.cancelled_by, updated_at=now)
 
 
 def expire(record: TaskRecord, now: Timestamp) -> TaskRecord:

@@ -21,7 +21,6 @@ __all__ = [
     "has_run_out",
     "progress_line",
     "progress_parts",
-    "says_why_to_stop",
     "situation",
     "stalled_seconds",
     "status_lines",
@@ -201,15 +200,7 @@ def _running(record: TaskRecord, now: datetime) -> Situation:
         notes.append(f"It has not reported for {duration(silent)}; its worker still holds the lease.")
     if record.cancel_requested:
         notes.append("It has been asked to stop, which its handler sees with its next report.")
-        if says_why_to_stop(record):
-            notes.append(f"Reason: {first_line(str(record.last_error))}")
     return Situation(word, tone, tuple(notes))
-
-
-def says_why_to_stop(record: TaskRecord) -> bool:
-    """Return whether the last error of a running task is why it was asked to stop, not what an earlier attempt met."""
-    is_asked = record.status is TaskStatus.RUNNING and record.cancel_requested
-    return is_asked and bool(record.last_error) and not record.retry_count
 
 
 def _type(record: TaskRecord) -> str:
@@ -244,9 +235,7 @@ def status_lines(record: TaskRecord, now: datetime) -> list[str]:
             lines.append("Cancellation: requested")
     if record.attempt > 1:
         lines.append(f"Attempt: {record.attempt}")
-    if says_why_to_stop(record):
-        lines.append(f"Reason: {first_line(str(record.last_error))}")
-    elif record.last_error:
+    if record.last_error:
         first, *rest = printable(record.last_error, keep_newlines=True).strip().splitlines() or [""]
         lines += [f"Error: {first}", *(f"  {line}" for line in rest)]
     return lines

@@ -262,6 +262,7 @@ class Spy:
         version = "Version" if arguments.get("VersionId") else ""
         action = {
             "get_object": f"s3:GetObject{version}",
+            "get_object_tagging": "s3:GetObjectTagging",
             "put_object": "s3:PutObject",
             "delete_object": f"s3:DeleteObject{version}",
             "list_objects_v2": "s3:ListBucket",
@@ -274,7 +275,10 @@ class Spy:
         }[operation]
         key = arguments.get("Key", "")
         folder = key.removeprefix(self._prefix).partition("/")[0]
-        self.seen.add((action, "oq-doctor-*" if folder.startswith("oq-doctor-") else folder))
+        folder = "oq-doctor-*" if folder.startswith("oq-doctor-") else folder
+        self.seen.add((action, folder))
+        if "Tagging" in arguments:
+            self.seen.add(("s3:PutObjectTagging", folder))
         return self._call(operation, **arguments)
 
 
@@ -375,6 +379,7 @@ def test_the_documented_statements_are_what_retention_needs(seaweedfs):
     spy = Spy(queue)
     retention.survey(queue.store)
     retention.set_rule(queue.store.objects, days=30)
+    retention.set_finished_rule(queue.store.objects, days=30)
     retention.remove_rule(queue.store.objects)
     (pruned,) = retention.prune(queue.store, older_than=timedelta(hours=-1))
     assert pruned.task_id == task.id

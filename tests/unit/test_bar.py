@@ -857,10 +857,11 @@ def test_a_remote_cancellation_stops_the_loop(own):
         for i in bar:
             time.sleep(0.002)
             if i == 20:
-                own.cancel(bar.task.id, "no need any more")
+                own.cancel(bar.task.id, by="ann")
     assert bar._sink.wait(10)
     assert bar.task.status is TaskStatus.CANCELLED  # as it ended, not as it began
-    assert finished(bar).last_error == "no need any more"
+    done = finished(bar)
+    assert (done.record.cancelled_by, done.last_error) == ("ann", None)
 
 
 def test_nobody_claims_or_reruns_a_loop_whose_process_died(own, fake_store):

@@ -81,7 +81,6 @@ def progress(**fields) -> Progress:
         (made(lease_expires_at=ago(10)), {}, "lease ran out", "warning", "ran out 10 seconds ago"),
         (made(lease_expires_at=ago(10), max_retries=0), {}, "lease ran out", "warning", "no retry left"),
         (made(cancel_requested=True), {}, "running", "running", "asked to stop"),
-        (made(cancel_requested=True, last_error="no need"), {}, "running", "running", "Reason: no need"),
         (made(), {"trouble": "AccessDenied", "is_lasting": True}, "running", "running", "It cannot be read."),
         (made("completed"), {}, "completed", "good", None),
         (made("failed", retry_count=3), {}, "failed", "bad", "3 of 3 retries"),
