@@ -192,8 +192,8 @@ def spawn(root: Path, kind: Kind, command: list[str]) -> int:
     # What would configure the server behind our back stays out; weed also reads ~/.seaweedfs.
     environment = {n: v for n, v in os.environ.items() if not n.startswith(("AWS_", "WEED_", "S3_", "MOTO_"))}
     if kind == "seaweedfs":
-        # It takes some 200 to 400 MiB by itself, more with a bucket of 100,000 tasks. Kept below what it needs, with 256
-        # MiB, it collects garbage all the time: three times the processor time for a request (measured).
+        # It takes 200 to 400 MiB, more with a bucket of 100,000 tasks. Kept below what it needs (256 MiB) it collects
+        # garbage all the time: three times the processor time for a request, measured.
         environment |= {"HOME": str(root), "GOMEMLIMIT": "1GiB"}
     log = log_path(root)
     with contextlib.suppress(FileNotFoundError):
