@@ -118,7 +118,13 @@ def run_cell(page: Any, number: int) -> None:
 
 
 def save(page: Any) -> None:
-    page.evaluate("() => jupyterapp.commands.execute('docmanager:save')")
+    """Save the notebook as it is once nothing changes it any more: what is not saved holds up a reload."""
+    for _ in range(30):
+        page.evaluate("() => jupyterapp.commands.execute('docmanager:save')")
+        page.wait_for_timeout(1000)
+        if not page.evaluate("() => jupyterapp.shell.currentWidget.context.model.dirty"):
+            return
+    raise AssertionError("the notebook does not stay saved")
 
 
 def restart_kernel(page: Any) -> None:
