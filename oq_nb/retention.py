@@ -36,8 +36,10 @@ __all__ = [
     "Pruned",
     "Survey",
     "prune",
+    "read_finished_rule",
     "read_rule",
     "remove_rule",
+    "set_finished_rule",
     "set_rule",
     "survey",
 ]
@@ -160,16 +162,16 @@ def rule_id(which: str, prefix: str) -> str:
 
 def read_rule(objects: HasLifecycle) -> dict[str, Any] | None:
     """Return the queue's rule for old versions, or None. Requests: 1 GET."""
-    return _find(objects, _OLD_VERSIONS)
+    return _find(_rules(objects), rule_id(_OLD_VERSIONS, objects.prefix))
 
 
 def read_finished_rule(objects: HasLifecycle) -> dict[str, Any] | None:
     """Return the queue's rule for finished tasks, or None. Requests: 1 GET."""
-    return _find(objects, _FINISHED_TASKS)
+    return _find(_rules(objects), rule_id(_FINISHED_TASKS, objects.prefix))
 
 
-def _find(objects: HasLifecycle, which: str) -> dict[str, Any] | None:
-    return next((rule for rule in _rules(objects) if rule.get("ID") == rule_id(which, objects.prefix)), None)
+def _find(rules: list[dict[str, Any]], wanted: str) -> dict[str, Any] | None:
+    return next((rule for rule in rules if rule.get("ID") == wanted), None)
 
 
 def set_rule(objects: HasLifecycle, *, days: int, keep: int | None = None) -> dict[str, Any]:
@@ -201,7 +203,7 @@ def set_rule(objects: HasLifecycle, *, days: int, keep: int | None = None) -> di
         "NoncurrentVersionExpiration": expiration,
         "Expiration": {"ExpiredObjectDeleteMarker": True},
     }
-    return _replace(objects, _OLD_VERSIONS, rule)
+    return _replace(objects, _rules(objects), rule)
 
 
 def set_finished_rule(objects: HasLifecycle, *, days: int) -> dict[str, Any]:
@@ -222,7 +224,7 @@ def set_finished_rule(objects: HasLifecycle, *, days: int) -> dict[str, Any]:
     Requests: 3 GET, 2 PUT, 1 DELETE.
     """
     _check_days(days)
-    _rules(objects)
+    rules = _rules(objects)
     _prove_tags(objects)
     ((tag, value),) = FINISHED_TAG.items()
     rule: dict[str, Any] = {
@@ -231,7 +233,7 @@ def set_finished_rule(objects: HasLifecycle, *, days: int) -> dict[str, Any]:
         "Filter": {"And": {"Prefix": objects.prefix + model.TASKS, "Tags": [{"Key": tag, "Value": value}]}},
         "Expiration": {"Days": days},
     }
-    return _replace(objects, _FINISHED_TASKS, rule)
+    return _replace(objects, rules, rule)
 
 
 def _check_days(days: int) -> None:
@@ -253,11 +255,11 @@ def _prove_tags(objects: HasLifecycle) -> None:
         raise ConfigurationError("lifecycle: this store drops tags, prune removes finished tasks")
 
 
-def _replace(objects: HasLifecycle, which: str, rule: dict[str, Any]) -> dict[str, Any]:
+def _replace(objects: HasLifecycle, rules: list[dict[str, Any]], rule: dict[str, Any]) -> dict[str, Any]:
     """Write one rule beside the others, and see that the store has it as it was given."""
-    others = [other for other in _rules(objects) if other.get("ID") != rule["ID"]]
+    others = [other for other in rules if other.get("ID") != rule["ID"]]
     _write(objects, [*others, rule])
-    kept = _find(objects, which)
+    kept = _find(_rules(objects), rule["ID"])
     if kept is not None and all(_says(kept.get(part), rule[part]) for part in rule):
         return kept
     if kept is not None:
@@ -362,6 +364,12 @@ def prune(
     }
     ids = [task_id for task_id, at in changed_at.items() if at <= limit_at]
     removed: list[Pruned] = []
+
+    def note(made: Pruned) -> None:
+        removed.append(made)
+        if told is not None:
+            told(made)
+
     for held in store.read_many(ids):
         record = held.record
         if limit is not None and len(removed) >= limit:
@@ -373,10 +381,7 @@ def prune(
         if not dry_run and not _remove(store.objects, record.key, lines, payloads, held.etag):
             continue
         size = sum(line.size for line in (*lines, *payloads))
-        made = Pruned(record.id, record.task_type, record.status.value, record.updated_at, len(lines), size)
-        removed.append(made)
-        if told is not None:
-            told(made)
+        note(Pruned(record.id, record.task_type, record.status.value, record.updated_at, len(lines), size))
     if statuses is None:
         before = min(limit_at, store.clock.earliest() - _ORPHANED_FOR)
         for made in _orphans(store, set(changed_at), before):
@@ -384,22 +389,25 @@ def prune(
                 break
             if not dry_run:
                 _delete_all(store.objects, _versions(store.objects, f"{model.PAYLOADS}{made.task_id}/"))
-            removed.append(made)
-            if told is not None:
-                told(made)
+            note(made)
     return removed
 
 
 def _orphans(store: TaskStore, known: set[str], before: datetime) -> Iterator[Pruned]:
     """Yield what is left of tasks that are no more, unless it is young: payloads are written before their task."""
-    ages: dict[str, list[Entry]] = defaultdict(list)
+    payloads: dict[str, list[Entry]] = defaultdict(list)
     for entry in store.objects.entries(model.PAYLOADS):
-        ages[entry.key.split("/")[1]].append(entry)
-    for task_id, entries in ages.items():
+        payloads[entry.key.split("/")[1]].append(entry)
+    for name, entries in payloads.items():
         changed_at = max(entry.last_modified for entry in entries)
-        if task_id not in known and changed_at <= before and store.objects.get(store.key_of(task_id)) is None:
-            size = sum(entry.size for entry in entries)
-            yield Pruned(task_id, "", "removed", changed_at, len(entries), size)
+        if name in known or changed_at > before:
+            continue
+        try:
+            task_id = model.check_task_id(name)
+        except ConfigurationError:  # not of a task: not ours to remove
+            continue
+        if store.objects.get(store.key_of(task_id)) is None:
+            yield Pruned(task_id, "", "removed", changed_at, len(entries), sum(entry.size for entry in entries))
 
 
 def _versions(objects: ObjectStore, prefix: str) -> list[Entry]:

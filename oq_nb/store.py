@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -289,23 +290,30 @@ class TaskStore:
         self, record: TaskRecord, body: bytes, over: Held | None, keep_entry: Callable[[], object] | None
     ) -> PutResult:
         """Write the object, with its tag when it has ended; a store or policy that refuses the tag gets it without."""
-        condition: dict[str, Any] = {"if_match": over.etag} if over is not None else {"create": True}
-        if self._tag_finished and record.status.is_terminal:
-            try:
-                return self.objects.put(record.key, body, **condition, before_try=keep_entry, tags=FINISHED_TAG)
-            except (ConflictError, StorageUnavailableError):
-                raise
-            except StorageError as exc:
-                refusal = exc
-            try:
-                result = self.objects.put(record.key, body, **condition, before_try=keep_entry)
-            except ConflictError as exc:
-                exc.ambiguous = True  # what was refused may have been another try than the one that was carried out
-                raise
-            self._tag_finished = False
-            logger.warning("finished tasks are not tagged from now on, so no lifecycle rule finds them: %s", refusal)
-            return result
-        return self.objects.put(record.key, body, **condition, before_try=keep_entry)
+        put = partial(
+            self.objects.put,
+            record.key,
+            body,
+            if_match=over.etag if over else None,
+            create=over is None,
+            before_try=keep_entry,
+        )
+        if not (self._tag_finished and record.status.is_terminal):
+            return put()
+        try:
+            return put(tags=FINISHED_TAG)
+        except (ConflictError, StorageUnavailableError):
+            raise
+        except StorageError as exc:
+            refusal = exc
+        try:
+            result = put()
+        except ConflictError as exc:
+            exc.ambiguous = True  # what was refused may have been another try than the one that was carried out
+            raise
+        self._tag_finished = False
+        logger.warning("finished tasks are not tagged from now on, so no lifecycle rule finds them: %s", refusal)
+        return result
 
     def _find_own_write(self, key: str, bodies: set[bytes]) -> Held | None:
         """Return the task as it is now when one of ``bodies`` is, or was a moment ago, what stands under its key."""

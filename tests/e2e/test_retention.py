@@ -265,6 +265,8 @@ def test_payloads_of_tasks_that_a_rule_removed_are_pruned_too():
     gone, waiting = finish(queue.submit("t", LARGE), output=LARGE), queue.submit("t", LARGE)
     for line in list(queue.store.objects.versions(gone.record.key)):
         queue.store.objects.delete(line.key, version_id=line.version_id)
+    for strange in ("payloads/notes.txt", "payloads/mine/notes.txt"):
+        queue.store.objects.put(strange, b"not of a task")
     time.advance(3600)
     assert retention.prune(queue.store, older_than=NOW) == []  # perhaps it is being submitted
     time.advance(86400)
@@ -275,6 +277,7 @@ def test_payloads_of_tasks_that_a_rule_removed_are_pruned_too():
     assert retention.prune(queue.store, older_than=NOW) == [would]
     assert list(queue.store.objects.versions(f"payloads/{gone.id}/")) == []
     assert waiting.refresh().input == LARGE
+    assert queue.store.objects.get("payloads/mine/notes.txt") is not None
 
 
 @pytest.mark.parametrize("moment", range(1, 14))

@@ -77,13 +77,18 @@ def one_bar_for_a_group(kernel):
     kernel.run(WORKER)
     kernel.run("tasks = [*q.submit_many('count', [2, 3, 4]), q.submit('fail', max_retries=0)]")
     start = len(kernel.messages)
+    earlier = {m["content"]["transient"]["display_id"] for m in kernel.of("display_data")}
     code = "done, not_done = oq_nb.wait(tasks, 150)"
     kernel.run(code)
-    since = kernel.messages[start:]
-    (shown,) = [m for m in since if m["msg_type"] == "display_data"]  # earlier ones may be updated beside it
+    since = [m for m in kernel.messages[start:] if m["msg_type"] in ("display_data", "update_display_data")]
+    here = [
+        m for m in since if m["content"]["transient"]["display_id"] not in earlier
+    ]  # those may be updated beside it
+    shown, *updates = here
+    assert shown["msg_type"] == "display_data"
     assert VIEW in shown["content"]["data"]
-    ours = shown["content"]["transient"]
-    last = [m for m in since if m["msg_type"] == "update_display_data" and m["content"]["transient"] == ours][-1]
+    last = updates[-1]
+    assert {m["content"]["transient"]["display_id"] for m in here} == {shown["content"]["transient"]["display_id"]}
     assert VIEW not in last["content"]["data"]
     assert last["content"]["data"]["text/plain"].startswith("4 of 4 tasks, 1 failed")
     assert 'value="100"' in last["content"]["data"]["text/html"]
