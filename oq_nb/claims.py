@@ -59,6 +59,7 @@ class Claims:
 
     Attributes:
         keeper: its threads remove entries that are done with; None: they are removed at once.
+        lease_entry_delay_seconds: how much later than the claim a lease entry is written, where there is a keeper.
     """
 
     def __init__(self, store: TaskStore, worker_id: str, handles: Callable[[str], bool]) -> None:
@@ -66,6 +67,7 @@ class Claims:
         self._worker_id = worker_id
         self._handles = handles
         self.keeper: Keeper | None = None
+        self.lease_entry_delay_seconds = 0.0
         self._lock = threading.Lock()
         self._not_before: dict[str, float] = {}  # entry's name → monotonic time of the next look
         self._foreign: set[str] = set()  # names of entries of tasks without a handler here
@@ -241,5 +243,6 @@ class Claims:
         self._store.note("claimed", held.record.task_type)
         entries = {old.name: old for old in ready}.values()
         trail = Trail(self._store.index, held.record, entries, self.keeper)
-        trail.begin()
+        delay = self.lease_entry_delay_seconds
+        trail.begin(self._store.clock.monotonic() + delay if delay else None)
         return Claim(held, trail)

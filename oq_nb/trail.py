@@ -7,7 +7,8 @@ written at once, because others (upstream's monitor) find dead workers' tasks by
 Invariants:
 
 * At every moment an entry leads to the unfinished task: the ready entries stay until the lease entry is written. (A
-  worker that meets the ready entry of a running task looks at it again when its lease is over.)
+  worker that meets the ready entry of a running task looks at it again when its lease is over.) Where only workers of
+  ours look, the lease entry may therefore come later; an attempt that is over by then needs none.
 * Where entries cannot be removed by version nothing is put off: a late plain delete would hit a newer entry.
 
 Imports nothing of the package but `errors`, `model`, `index` and `keeper`.
@@ -45,9 +46,10 @@ class Trail:
     ) -> None:
         self.entries = list(ready)
         self._index = index
-        self._keeper = keeper
+        self._keeper = keeper if index.removes_versions else None
         self._task_id = record.id
         self._lease_key = model.lease_key(record)
+        self._has_lease_entry = False
         self._left: list[IndexEntry] = []
         self._end: TaskRecord | None = None
         self._lock = threading.Lock()  # held while entries are changed
@@ -55,39 +57,51 @@ class Trail:
     def __repr__(self) -> str:
         return f"<Trail of task {self._task_id}>"
 
-    def begin(self) -> None:
-        """The task is claimed: a lease entry takes the place of its ready entries. Requests: 1 PUT, 1 DELETE."""
+    def begin(self, at: float | None = None) -> None:
+        """The task is claimed: a lease entry takes the place of its ready entries. Requests: 1 PUT, 1 DELETE.
+
+        Args:
+            at: monotonic time to do so, where there is a keeper; None: now.
+        """
+        if at is None or self._keeper is None:
+            with self._lock:
+                self._take_place()
+        self._have_called(at)
+
+    def end(self, record: TaskRecord) -> None:
+        """The attempt has ended, ``record`` is what it left: remove its entries. Requests: 1 DELETE."""
+        self._end = record  # without the lock: nobody waits for an entry
+        self._have_called()
+
+    def _have_called(self, at: float | None = None) -> None:
+        if self._keeper is None:
+            self.tick()
+        else:
+            self._keeper.call(self, at)
+
+    def tick(self) -> float | None:
+        """Change what is to be changed by now."""
+        with self._lock:
+            end = self._end
+            if end is None and not self._has_lease_entry:
+                self._take_place()
+            left, self._left = self._left, []
+            if end is not None:
+                left += [entry for entry in self.entries if not self._is_in_use_again(entry, end)]
+                self.entries = []
+            for entry in left:
+                self._index.leave(entry)
+        return None
+
+    def _take_place(self) -> None:
+        """Write the lease entry; the caller holds the lock."""
+        self._has_lease_entry = True
         try:
             entry = self._index.enter(self._lease_key)
         except StorageError as exc:
             logger.debug("task %s keeps its ready entry as its lease entry: %s", self._task_id, exc)
             return
-        with self._lock:
-            self._left, self.entries = self.entries, [entry]
-        self._remove()
-
-    def end(self, record: TaskRecord) -> None:
-        """The attempt has ended, ``record`` is what it left: remove its entries. Requests: 1 DELETE."""
-        with self._lock:
-            self._end = record
-        self._remove()
-
-    def _remove(self) -> None:
-        if self._keeper is None or not self._index.removes_versions:
-            self.tick()
-        else:
-            self._keeper.call(self)
-
-    def tick(self) -> float | None:
-        """Remove what is to be removed by now."""
-        with self._lock:
-            left, self._left = self._left, []
-            if self._end is not None:
-                left += [entry for entry in self.entries if not self._is_in_use_again(entry, self._end)]
-                self.entries = []
-            for entry in left:
-                self._index.leave(entry)
-        return None
+        self._left, self.entries = self.entries, [entry]
 
     @staticmethod
     def _is_in_use_again(entry: IndexEntry, end: TaskRecord) -> bool:

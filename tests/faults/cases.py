@@ -20,17 +20,17 @@ class Case:
 
     scenario: str
     faults: tuple[tuple[int, str], ...] = ()
-    trails_beside: bool = True
+    entries: str = "beside"
 
     def __str__(self) -> str:
-        how = "" if self.trails_beside else ", entries before and after the handler"
-        return f"{self.scenario}{how}: " + (", then ".join(f"{f!r} at #{n}" for n, f in self.faults) or "no fault")
+        struck = ", then ".join(f"{fault!r} at #{number}" for number, fault in self.faults)
+        return f"{self.scenario}, entries {self.entries}: {struck or 'no fault'}"
 
 
 def run(case: Case) -> World:
     """Run a case to its end; `World.violations` says what does not hold."""
     faults: dict[int, Fault] = {number: FAULTS[name] for number, name in case.faults}
-    world = World(faults, trails_beside=case.trails_beside)
+    world = World(faults, entries=case.entries)
     with running(world):
         SCENARIOS[case.scenario](world)
         world.scenario_requests = len(world.requests)
@@ -44,20 +44,20 @@ def summary(world: World) -> list[tuple[str, int, object]]:
     return [(r.status.value, r.attempt, r.retry_count) for r in world.final_records()]
 
 
-def each_single(scenario: str, *, trails_beside: bool = True) -> Iterator[tuple[str, list[str]]]:
+def each_single(scenario: str, *, entries: str = "beside") -> Iterator[tuple[str, list[str]]]:
     """Run a scenario with each fault at each of its requests, those of the fresh workers too.
 
     Yields:
         For each case the name of its fault, and what did not hold.
     """
-    calm = run(Case(scenario, trails_beside=trails_beside))
+    calm = run(Case(scenario, entries=entries))
     yield "no fault", [f"{Case(scenario)}: {what}" for what in calm.violations + calm.errors]
     expected = summary(calm)
     for number in range(len(calm.requests)):
         for name in FAULTS:
             if not happens(name, scenario, calm.requests[number]):
                 continue
-            case = Case(scenario, ((number, name),), trails_beside)
+            case = Case(scenario, ((number, name),), entries)
             world = run(case)
             told = list(world.violations)
             if world.faults:
@@ -69,11 +69,11 @@ def each_single(scenario: str, *, trails_beside: bool = True) -> Iterator[tuple[
             yield name, [f"{case} ({calm.requests[number]}): {what}" for what in told]
 
 
-def run_all_single(scenario: str, *, trails_beside: bool = True) -> tuple[Counter[str], list[str]]:
+def run_all_single(scenario: str, *, entries: str = "beside") -> tuple[Counter[str], list[str]]:
     """Run all of `each_single`; return the number of cases for each fault, and what did not hold."""
     counts: Counter[str] = Counter()
     found: list[str] = []
-    for name, told in each_single(scenario, trails_beside=trails_beside):
+    for name, told in each_single(scenario, entries=entries):
         counts[name] += 1
         found += told
     return counts, found
@@ -98,7 +98,7 @@ PAIRED = (
 
 
 def run_all_pairs(
-    scenario: str, faults: tuple[str, ...] = PAIRED, *, reach: int = 1000
+    scenario: str, faults: tuple[str, ...] = PAIRED, *, reach: int = 1000, entries: str = "beside"
 ) -> tuple[Counter[str], list[str]]:
     """Run a scenario with each pair of faults at each pair of requests, the second one up to ``reach`` later.
 
@@ -107,16 +107,16 @@ def run_all_pairs(
     Returns:
         The number of cases by the first fault, and what did not hold.
     """
-    calm = run(Case(scenario))
+    calm = run(Case(scenario, entries=entries))
     counts: Counter[str] = Counter()
     found: list[str] = []
     for first in range(calm.scenario_requests):
         for name in faults:
-            alone = run(Case(scenario, ((first, name),)))
+            alone = run(Case(scenario, ((first, name),), entries))
             end = min(len(alone.requests) - TIDY_REQUESTS, first + 1 + reach)
             for second in range(first + 1, end):
                 for other in faults:
-                    case = Case(scenario, ((first, name), (second, other)))
+                    case = Case(scenario, ((first, name), (second, other)), entries)
                     world = run(case)
                     if is_known_gap(world, case):
                         counts[

@@ -42,6 +42,7 @@ from oq_nb.worker import Worker
 
 LEASE_SECONDS = 30
 TRAIL_SECONDS = 1.0  # after a claim its lease entry is written, where that is done beside the handler
+LATE_SECONDS = 5.0  # the same where short tasks go without
 ENDPOINT = "http://simulated.invalid"
 
 
@@ -263,8 +264,10 @@ class Process:
 
             self._worker = Worker(self.queue, worker_id=self.name, concurrency=1)
             self._worker._keeper = self.keeper  # type: ignore[assignment]
-            if self.world.trails_beside:
+            if self.world.entries != "around":
                 self._worker._claims.keeper = self.trails  # type: ignore[assignment]
+            if self.world.entries == "late":
+                self._worker._claims.lease_entry_delay_seconds = LATE_SECONDS
             register_handlers(self._worker, self)
         return self._worker
 
@@ -316,12 +319,12 @@ class World:
     Args:
         faults: by request number; each strikes once.
         seed: of the library's own randomness.
-        trails_beside: workers keep the index entries of an attempt beside its handler, as they do where entries are
-            removed by version; else before and after it.
+        entries: when workers change the index entries of an attempt: "beside" its handler, as they do where entries are
+            removed by version; "around" it; or its lease entry "late", which short tasks go without.
     """
 
-    def __init__(self, faults: dict[int, Fault] | None = None, *, seed: int = 0, trails_beside: bool = True) -> None:
-        self.trails_beside = trails_beside
+    def __init__(self, faults: dict[int, Fault] | None = None, *, seed: int = 0, entries: str = "beside") -> None:
+        self.entries = entries
         self.time = FakeTime()
         self.bucket = FakeStore(self.time)
         self.faults = dict(faults or {})

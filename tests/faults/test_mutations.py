@@ -61,7 +61,7 @@ def _(patch: Patch) -> None:
 
 @mutation("ready entry deleted before the lease entry exists", "progress", "1: no entry leads to")
 def _(patch: Patch) -> None:
-    def begin(self: Trail) -> None:
+    def begin(self: Trail, at: float | None = None) -> None:
         left, self.entries = self.entries, []
         for old in left:
             self._index.leave(old)

@@ -13,6 +13,7 @@ from faults.scenarios import SCENARIOS
 
 IS_LONG = os.environ.get("OQ_FAULTS") == "all"
 SHORT = {"submit": 6, "claim and complete": 2, "idempotent submit": 1, "tracked loop": 2}
+LATE = {"claim and complete": 2, "retry": 1}  # with lease entries that come late
 
 
 @pytest.mark.timeout(3600 if IS_LONG else 900)
@@ -22,3 +23,12 @@ def test_any_two_requests_may_fail(scenario, cases):
     cases("pairs of faults", counts)
     assert not found, "\n".join(found[:20])
     assert sum(counts.values()) >= 500
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("scenario", LATE)
+def test_any_two_requests_may_fail_where_short_tasks_have_no_lease_entry(scenario, cases):
+    counts, found = run_all_pairs(scenario, reach=LATE[scenario], entries="late")
+    cases("pairs of faults, late lease entries", counts)
+    assert not found, "\n".join(found[:20])
+    assert sum(counts.values()) >= 300

@@ -11,13 +11,13 @@ from faults.simulation import LEASE_SECONDS, World, running
 from oq_nb.clock import Clock
 
 
-@pytest.mark.parametrize("trails_beside", [True, False], ids=["entries beside the handler", "entries around it"])
+@pytest.mark.parametrize("entries", ["beside", "around", "late"])
 @pytest.mark.parametrize("scenario", SCENARIOS)
-def test_any_request_may_fail(scenario, trails_beside, cases):
-    counts, found = run_all_single(scenario, trails_beside=trails_beside)
+def test_any_request_may_fail(scenario, entries, cases):
+    counts, found = run_all_single(scenario, entries=entries)
     cases("single faults", counts)
     assert not found, "\n".join(found[:20])
-    calm = run(Case(scenario, trails_beside=trails_beside))
+    calm = run(Case(scenario, entries=entries))
     expected = sum(happens(name, scenario, request) for name in FAULTS for request in calm.requests)
     assert sum(counts.values()) - counts["no fault"] == expected >= 150
 

@@ -15,11 +15,12 @@ from oq_nb import transitions
 from oq_nb.errors import (
     ConfigurationError,
     LeaseExpiredError,
+    RetryableError,
     StorageUnavailableError,
     TaskCancelledError,
     TaskFailedError,
 )
-from oq_nb.model import RetryPolicy, TaskStatus, new_id
+from oq_nb.model import RetryPolicy, TaskStatus, new_id, ready_key
 
 SOON = RetryPolicy(initial_interval_ms=10, max_interval_ms=20, multiplier=1.0, jitter_percent=0.0)
 
@@ -603,6 +604,8 @@ def test_work_in_the_same_process_is_seen_at_once(fake_queue):
         ({"shards": ["g"]}, "shards"),
         ({"progress_throttle_seconds": -1}, "progress_throttle_seconds"),
         ({"max_poll_seconds": float("nan")}, "max_poll_seconds"),
+        ({"lease_entry_delay_seconds": 61}, "lease_entry_delay_seconds"),
+        ({"lease_entry_delay_seconds": True}, "lease_entry_delay_seconds"),
     ],
     ids=str,
 )
@@ -628,3 +631,48 @@ def test_a_dead_workers_task_is_recovered_from_its_ready_entry(worker, fake_queu
     with worker:
         assert task.result(30) == 2
     assert task.record.retry_count == 1
+
+
+def _entries(queue):
+    return {prefix: [entry.task_id for entry in queue.store.index.scan(prefix)] for prefix in ("ready/", "leases/")}
+
+
+def test_a_lease_entry_may_come_later_and_takes_the_ready_entrys_place_then(fake_queue):
+    goes_on = threading.Event()
+    worker = oq_nb.Worker(fake_queue, lease_entry_delay_seconds=0.5)
+    worker.task("a")(lambda value: goes_on.wait(20))
+    task = fake_queue.submit("a")
+    with worker:
+        until(lambda: task.refresh().status == "running")
+        assert _entries(fake_queue) == {"ready/": [task.id], "leases/": []}
+        until(lambda: _entries(fake_queue) == {"ready/": [], "leases/": [task.id]})
+        goes_on.set()
+        assert task.result(20) is True
+    assert _entries(fake_queue) == {"ready/": [], "leases/": []}
+
+
+def test_a_task_that_is_tried_again_keeps_one_ready_entry_where_lease_entries_come_late(fake_queue):
+    def fails(value):
+        raise RetryableError("not yet")
+
+    worker = oq_nb.Worker(fake_queue, lease_entry_delay_seconds=60)
+    worker.task("a")(fails)
+    task = fake_queue.submit("a", retry_policy=RetryPolicy(initial_interval_ms=3_600_000, max_interval_ms=3_600_000))
+    with worker:
+        until(lambda: task.refresh().record.retry_count == 1)
+    (entry,) = fake_queue.store.index.scan("ready/")
+    assert entry.key == ready_key(task.record)
+    assert fake_queue.store.index.scan("leases/") == []
+
+
+def test_a_worker_that_stops_hands_back_what_has_no_lease_entry_yet(fake_queue):
+    goes_on = threading.Event()
+    worker = oq_nb.Worker(fake_queue, lease_entry_delay_seconds=60)
+    worker.task("a")(lambda value: goes_on.wait(20))
+    task = fake_queue.submit("a")
+    worker.start()
+    until(lambda: task.refresh().status == "running")
+    worker.stop(0)
+    goes_on.set()
+    assert task.refresh().status == "pending"
+    assert _entries(fake_queue) == {"ready/": [task.id], "leases/": []}
