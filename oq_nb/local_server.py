@@ -192,9 +192,10 @@ def spawn(root: Path, kind: Kind, command: list[str]) -> int:
     # What would configure the server behind our back stays out; weed also reads ~/.seaweedfs.
     environment = {n: v for n, v in os.environ.items() if not n.startswith(("AWS_", "WEED_", "S3_", "MOTO_"))}
     if kind == "seaweedfs":
-        # It takes 200 to 400 MiB, more with a bucket of 100,000 tasks. Kept below what it needs (256 MiB) it collects
-        # garbage all the time: three times the processor time for a request, measured.
-        environment |= {"HOME": str(root), "GOMEMLIMIT": "1GiB"}
+        # It needs 250 MiB, up to 750 with a bucket of 100,000 tasks (its database's caches). Half of that on top before
+        # it collects garbage takes no more processor time than as much again, its default. Kept below what it needs it
+        # would collect all the time, three times the processor time for a request: the limit is for what is not known.
+        environment |= {"HOME": str(root), "GOGC": "50", "GOMEMLIMIT": "2GiB"}
     log = log_path(root)
     with contextlib.suppress(FileNotFoundError):
         log.replace(log.with_suffix(".log.old"))
