@@ -23,7 +23,7 @@ BENCHMARKS: dict[str, dict[str, int]] = {
     "latency": {"rounds": 3},
     "peers": {"tasks": 50, "rounds": 2},
     "executors": {"rounds": 3, "cells": 60},
-    "growth": {"smallest": 100, "steps": 2, "rounds": 5},
+    "growth": {"smallest": 100, "steps": 2, "rounds": 5, "settle_seconds": 30},
     "scale": {"most_workers": 100},
 }
 

@@ -54,6 +54,7 @@ class QueueWidget(live.LiveDisplay):
         self._watch: OverviewWatch | None = None
         self._last = Overview()
         self._action = Action(queue)
+        self._has_ended = False  # the selected task, when it was last drawn
         self._detail = _Detail(queue)
         # Wishes of the user, set by callbacks in any thread, read by the thread that draws.
         self._type = ""
@@ -211,6 +212,9 @@ class QueueWidget(live.LiveDisplay):
         if not self._selected or record is None:
             self._button.layout.display = "none"
             return
+        if record.status.is_terminal and not self._has_ended:
+            self._action.said = ""  # what was asked for is over
+        self._has_ended = record.status.is_terminal
         self._button.layout.display = None
         is_good = record.status is TaskStatus.COMPLETED
         self._button.description = "Run again" if is_good else "Retry" if record.status.is_terminal else "Cancel"

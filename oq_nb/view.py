@@ -213,8 +213,14 @@ def first_line(text: str, limit: int = 200) -> str:
     return printable(shorten(lines[0], limit)) if lines else ""
 
 
-def status_lines(record: TaskRecord, now: datetime) -> list[str]:
-    """Return the lines of ``oq status``: the task, its state, its progress."""
+def status_lines(record: TaskRecord, now: datetime, *, has_worker: bool | None = None) -> list[str]:
+    """Return the lines of ``oq status``: the task, its state, its progress.
+
+    Args:
+        record: the task.
+        now: the store's time.
+        has_worker: whether a live worker has a handler for it; None when that is not known.
+    """
     lines = [f"Task: {record.id}", f"Type: {printable(record.task_type)}", f"Status: {record.status}"]
     progress = record.progress
     if progress is not None:
@@ -226,6 +232,8 @@ def status_lines(record: TaskRecord, now: datetime) -> list[str]:
         lines.append(f"Updated: {ago(progress.updated_at, now)}")
     if record.status is TaskStatus.PENDING and record.available_at > now:
         lines.append(f"Available: {ago(record.available_at, now)}")
+    if record.status is TaskStatus.PENDING and has_worker is False:
+        lines.append("Worker: none has a handler for this type")
     if record.status is TaskStatus.RUNNING and record.lease_expires_at is not None:
         if record.lease_expires_at <= now:
             lines.append(

@@ -64,7 +64,7 @@ def status(
     elif as_json:
         say_json(task.record.to_dict())
     else:
-        say("\n".join(view.status_lines(task.record, task.queue.now())))
+        say("\n".join(watching.StatusLines(task).now()))
     return exit_code(task.record)
 
 

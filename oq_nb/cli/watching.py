@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import time
 from datetime import datetime, timedelta
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from oq_nb.queue import Queue
     from oq_nb.task import Task
 
-__all__ = ["change_line", "tail", "watch"]
+__all__ = ["StatusLines", "change_line", "tail", "watch"]
 
 _MESSAGE_CHARS = 200
 _LONGEST_SECONDS = 5.0
@@ -28,6 +29,31 @@ def change_line(record: TaskRecord, now: datetime) -> str:
     """Return a task in one line, with when it last changed and its whole id."""
     said = view.task_line(record, now).replace(f" {record.id[:8]} ", " ", 1)
     return f"{record.updated_at:%Y-%m-%dT%H:%M:%SZ}  {record.id}  {said}"
+
+
+class StatusLines:
+    """The lines of ``oq status``; for a pending task they say whether there is a worker for it.
+
+    Args:
+        task: which.
+
+    Requests: while it is pending 1 LIST and 1 GET for each heartbeat, every five seconds at most.
+    """
+
+    def __init__(self, task: Task) -> None:
+        from oq_nb.look import Looker
+
+        self._task = task
+        self._looker = Looker(task.queue.store)
+
+    def now(self) -> list[str]:
+        """Return the lines of the task as last seen."""
+        record, has_worker = self._task.record, None
+        if record.status.value == "pending":
+            with contextlib.suppress(StorageError):  # the register may be closed to whoever looks
+                self._looker.look(workers=True)
+                has_worker = self._looker.has_worker_for(record)
+        return view.status_lines(record, self._task.queue.now(), has_worker=has_worker)
 
 
 def watch(task: Task, interval: float, *, as_json: bool) -> None:
@@ -75,8 +101,10 @@ def _redraw(task: Task, interval: float) -> None:
     from rich.live import Live
     from rich.text import Text
 
+    status = StatusLines(task)
+
     def drawn(warning: str = "") -> Text:
-        lines = view.status_lines(task.record, task.queue.now()) + ([warning] if warning else [])
+        lines = status.now() + ([warning] if warning else [])
         room = max(2, shutil.get_terminal_size().lines - 1)
         return Text("\n".join(lines[:room]), no_wrap=True, overflow="ellipsis")
 

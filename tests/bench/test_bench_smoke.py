@@ -22,12 +22,15 @@ def test_what_is_said_of_requests_is_counted():
     }
     assert figures["submit, a task"].value == 2
     assert 5 <= figures["claim to end, a task"].value <= 9
+    assert 4 <= figures["claim to end, a task, lease entries later"].value <= 6
     assert figures["progress update"].value == 1
     assert "GET" in figures["watching 1 running, a refresh"].note
 
 
 def test_growth_is_measured_in_filled_buckets():
-    assert "a worker's poll (ready/ and leases/), 20" in names(growth.run(smallest=2, steps=2, rounds=1, waiting=1))
+    told = names(growth.run(smallest=2, steps=2, rounds=1, waiting=1, settle_seconds=0))
+    assert "a worker's poll, right after, 20" in told
+    assert "a worker's poll, 0 s later, 20" in told
 
 
 def test_transport_and_latency_run():

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
+import oq_nb
 from oq_nb import model, transitions
 from oq_nb.cli import main
 from oq_nb.errors import StorageUnavailableError
@@ -70,6 +71,22 @@ def test_status_is_the_text_of_the_feature_document(oq, fake_queue):
         "Message: Processing file 450 of 1000",
         "Updated: 30 seconds ago",
     ]
+
+
+def test_a_pending_task_says_that_no_worker_has_its_type(oq, fake_queue):
+    task = fake_queue.submit("lonely")
+    none = "Worker: none has a handler for this type"
+    assert oq("status", task.id)[1].splitlines()[2:] == ["Status: pending", none]
+    worker = oq_nb.Worker(fake_queue)
+    worker.task("other")(lambda value: value)
+    with worker:
+        assert none in oq("status", task.id)[1]
+    later = fake_queue.submit("lonely", schedule_at=fake_queue.now().replace(year=2100))
+    worker.task("lonely")(lambda value: value)
+    with worker:
+        assert none not in oq("status", later.id)[1]
+        task.result(10)
+    assert none not in oq("status", task.id)[1]
 
 
 def test_a_message_alone_is_shown_alone(oq, fake_queue):

@@ -353,6 +353,11 @@ def test_one_in_detail(board, fake_queue):
     assert board._tasks.value == task.id
     board._button.click()
     until(lambda: "Asked to stop" in board._said.value)
+    fake_queue.store.update(
+        task.id, lambda r, now: transitions.finish_cancelled(r, now, lease_id=lease_id, reason=None)
+    )
+    until(lambda: board._button.description == "Retry")
+    until(lambda: "Asked to stop" not in board._said.value)
     board._tasks.value = ""
     until(lambda: board._detail_box.value == "")
     assert board._button.layout.display == "none"
