@@ -46,7 +46,7 @@ class Trail:
     ) -> None:
         self.entries = list(ready)
         self._index = index
-        self._keeper = keeper if index.removes_versions else None
+        self._keeper = keeper
         self._task_id = record.id
         self._lease_key = model.lease_key(record)
         self._has_lease_entry = False
@@ -63,7 +63,7 @@ class Trail:
         Args:
             at: monotonic time to do so, where there is a keeper; None: now.
         """
-        if at is None or self._keeper is None:
+        if at is None or self._helper is None:
             with self._lock:
                 self._take_place()
         self._have_called(at)
@@ -73,11 +73,21 @@ class Trail:
         self._end = record  # without the lock: nobody waits for an entry
         self._have_called()
 
+    def abandon(self) -> None:
+        """The lease is lost: what the entries lead to is another worker's business."""
+        if self._end is None and self._keeper is not None:
+            self._keeper.forget(self)
+
+    @property
+    def _helper(self) -> Keeper | None:
+        """The keeper, while entries can be removed by version."""
+        return self._keeper if self._index.removes_versions else None
+
     def _have_called(self, at: float | None = None) -> None:
-        if self._keeper is None:
+        if (helper := self._helper) is None:
             self.tick()
         else:
-            self._keeper.call(self, at)
+            helper.call(self, at)
 
     def tick(self) -> float | None:
         """Change what is to be changed by now."""

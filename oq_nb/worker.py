@@ -546,6 +546,7 @@ class Worker:
         except LeaseExpiredError as exc:
             why = str(exc).removeprefix(f"task {record.id}: ")
             logger.warning("the result of task %s is thrown away: %s", record.id, why)
+            claim.trail.abandon()
             return
         finally:
             with self._changed:

@@ -676,3 +676,17 @@ def test_a_worker_that_stops_hands_back_what_has_no_lease_entry_yet(fake_queue):
     goes_on.set()
     assert task.refresh().status == "pending"
     assert _entries(fake_queue) == {"ready/": [task.id], "leases/": []}
+
+
+def test_a_lost_lease_leaves_no_entry_to_be_written_and_does_not_hold_up_the_end(fake_queue):
+    goes_on = threading.Event()
+    worker = oq_nb.Worker(fake_queue, lease_entry_delay_seconds=60)
+    worker.task("a")(lambda value: goes_on.wait(20))
+    task = fake_queue.submit("a", timeout_seconds=300)
+    with worker:
+        until(lambda: task.refresh().status == "running")
+        lease_id = task.record.lease_id
+        fake_queue.store.update(task.id, lambda r, now: transitions.release(r, now, lease_id=lease_id))
+        goes_on.set()
+        until(lambda: not worker.current_tasks)
+        assert worker._trails.finish(1.0)
