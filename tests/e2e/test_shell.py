@@ -11,10 +11,8 @@ import subprocess
 import sys
 import threading
 import time
-import uuid
 
 import pytest
-from servers import connect_to
 
 pexpect = pytest.importorskip("pexpect", reason="pexpect types into a terminal; it is not installed here")
 
@@ -42,23 +40,6 @@ def make_other(queue):
     made.task("made")(lambda job: job)
     return made
 """
-
-
-@pytest.fixture
-def place(seaweedfs):
-    """A bucket of the test's own, and the environment that leads to it."""
-    bucket = f"oq-cli-{uuid.uuid4().hex[:12]}"
-    queue = connect_to(seaweedfs, bucket=bucket, prefix="")
-    environment = {
-        **os.environ,
-        "S3_BUCKET": bucket,
-        "S3_ENDPOINT": seaweedfs.endpoint,
-        "AWS_ACCESS_KEY_ID": seaweedfs.access_key,
-        "AWS_SECRET_ACCESS_KEY": seaweedfs.secret_key,
-        "TERM": "xterm-256color",
-        "PYTHONDONTWRITEBYTECODE": "1",
-    }
-    return queue, environment
 
 
 @pytest.fixture

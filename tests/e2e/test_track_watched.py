@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import subprocess
 import sys
 import time
-import uuid
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from servers import connect_to
 
 import oq_nb
 from bench.proxy import Proxy
@@ -32,21 +29,6 @@ def eventually(condition, seconds=60.0):
         assert time.monotonic() < deadline, "it did not come about in time"
         time.sleep(0.05)
     return value
-
-
-@pytest.fixture
-def place(seaweedfs):
-    """A bucket of the test's own, and the environment that leads to it."""
-    bucket = f"oq-track-{uuid.uuid4().hex[:12]}"
-    queue = connect_to(seaweedfs, bucket=bucket, prefix="")
-    environment = {
-        **os.environ,
-        "S3_BUCKET": bucket,
-        "S3_ENDPOINT": seaweedfs.endpoint,
-        "AWS_ACCESS_KEY_ID": seaweedfs.access_key,
-        "AWS_SECRET_ACCESS_KEY": seaweedfs.secret_key,
-    }
-    return queue, environment
 
 
 @pytest.fixture
