@@ -1,12 +1,14 @@
 """How long a cell takes in a kernel whose worker runs five CPU-bound handlers: in processes, in threads, and none.
 
-In a real kernel, on SeaweedFS, with five live bars shown; that all of them move is checked in each round.
+In a real kernel, on SeaweedFS, with five live bars shown; that all of them move is checked in each round. What five
+busy processes that have nothing to do with the kernel cost its cells on the same machine is measured beside it.
 """
 
 from __future__ import annotations
 
 import os
 import statistics
+import subprocess
 import sys
 import time
 import uuid
@@ -24,6 +26,7 @@ TITLE = "Latency of a kernel's cell (95th percentile) while five CPU-bound handl
 SETUP = """
 import time
 import oq_nb
+from IPython.display import display
 
 queue = oq_nb.connect(create=True)
 workers = {}
@@ -39,7 +42,7 @@ def begin(executor, count, seconds):
     worker.start()
     tasks = queue.submit_many("spin", [seconds] * count)
     for task in tasks:
-        task.widget()
+        display(task.widget())
     while not all(task.refresh().progress for task in tasks):
         time.sleep(0.1)
     return tasks
@@ -93,6 +96,22 @@ class Kernel:
         return found
 
 
+#: A busy process, as low in priority as a handler's.
+_STRANGER = "import os\nos.nice(10)\nwhile True: sum(i * i for i in range(2_000))"
+
+
+def latency_beside_strangers(kernel: Kernel, processes: int, cells: int) -> float:
+    """Return a cell's latency while so many busy processes run that are not the kernel's."""
+    strangers = [subprocess.Popen([sys.executable, "-c", _STRANGER]) for _ in range(processes)]
+    try:
+        time.sleep(1)
+        return kernel.latency(cells)
+    finally:
+        for stranger in strangers:
+            stranger.kill()
+            stranger.wait()
+
+
 @contextmanager
 def kernel_on(server: LocalStore) -> Iterator[Kernel]:
     """A kernel whose ``connect()`` finds the server."""
@@ -125,6 +144,7 @@ def run(rounds: int = 5, cells: int = 150, handlers: int = 5) -> list[Figure]:
         values = interleaved(
             {
                 "idle": lambda: kernel.latency(cells),
+                "strangers": lambda: latency_beside_strangers(kernel, handlers, cells),
                 "processes": lambda: kernel.latency_beside("processes", handlers, cells),
                 "threads": lambda: kernel.latency_beside("threads", handlers, cells),
             },
@@ -133,11 +153,13 @@ def run(rounds: int = 5, cells: int = 150, handlers: int = 5) -> list[Figure]:
     milliseconds = {name: [value * 1000 for value in times] for name, times in values.items()}
     idle = statistics.median(milliseconds["idle"])
     figures = [Figure.of("kernel that runs nothing", milliseconds["idle"], "ms")]
-    for name in ("processes", "threads"):
+    for name, what in (
+        ("strangers", f"{handlers} busy processes of another program"),
+        ("processes", f"{handlers} handlers in processes"),
+        ("threads", f"{handlers} handlers in threads"),
+    ):
         ratio = statistics.median(milliseconds[name]) / idle
-        figures.append(
-            Figure.of(f"{handlers} handlers in {name}", milliseconds[name], "ms", against="idle", ratio=ratio)
-        )
+        figures.append(Figure.of(what, milliseconds[name], "ms", against="idle", ratio=ratio))
     return figures
 
 

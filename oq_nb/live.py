@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import atexit
 import contextvars
+import itertools
 import logging
 import queue
 import threading
@@ -95,6 +96,7 @@ class _Remains:
         self.display_ids: list[str] = []
         self.html = ""
         self.text = ""
+        self.said: tuple[str, str, bool] | None = None  # HTML, text and whether with a widget, as the outputs have it
         self.is_static = False
         self.is_missed = False  # became plain while no cell ran: said again with the next
         #: Added when it is put away before it was over.
@@ -111,6 +113,7 @@ class _Remains:
             bundle = {_MIME: _view(with_model), **bundle}
         for display_id in self.display_ids:
             _publish(bundle, display_id=display_id, update=True)
+        self.said = (self.html, self.text, with_model is not None)
         self.is_static = with_model is None
         self.is_missed = self.is_static and not _cell.is_running
 
@@ -162,7 +165,8 @@ class _Cell:
 
     def _begin(self, *_: object) -> None:
         self.context, self.is_running = contextvars.copy_context(), True
-        wake()
+        if _ticker.has_missed:
+            wake()
 
     def _end(self, *_: object) -> None:
         self.is_running = False
@@ -183,6 +187,15 @@ class _Ticker:
         self._remains: list[_Remains] = []
         self.thread: threading.Thread | None = None
         self._is_leaving = False
+        self._numbers = itertools.count(1)
+        self._news = 0  # number of what the bell was last rung for
+        self._drawn = 0  # and of what is drawn; of two that ring at once the lower one may stay, but none comes twice
+
+    @property
+    def has_missed(self) -> bool:
+        """Whether something became plain between two cells."""
+        with self._lock:
+            return any(remains.is_missed for remains in self._remains)
 
     def add(self, display: LiveDisplay, remains: _Remains) -> None:
         with self._lock:
@@ -196,12 +209,14 @@ class _Ticker:
 
     def set(self) -> None:
         """Draw soon: what a watch calls when it has news."""
+        self._news = next(self._numbers)
         self._bell.put(None)
 
     def bury(self, remains: _Remains) -> None:
         """Have the models of a display closed that is no more."""
         if not self._is_leaving:
             self._bell.put(remains)
+            self._news = next(self._numbers)  # after it: that is done when it is taken from the bell
 
     def say_goodbye(self) -> None:
         """Make everything plain HTML before the kernel goes; a page that is still connected saves that.
@@ -217,9 +232,9 @@ class _Ticker:
                 return
 
     def settle(self, timeout: float) -> None:
-        """Have everything drawn that is known now, and wait until it has been."""
+        """Have everything drawn that is known now, and wait until it has been; mostly it has."""
         thread, is_drawn = self.thread, threading.Event()
-        if thread is None or thread is threading.current_thread():
+        if thread is None or thread is threading.current_thread() or self._drawn == self._news:
             return
         self._bell.put(is_drawn)
         deadline = time.monotonic() + timeout
@@ -231,7 +246,9 @@ class _Ticker:
         while True:
             if self._is_leaving:
                 return
+            news = self._news
             is_busy = self._draw_all()
+            self._drawn = news
             for event in waiting:
                 event.set()
             rung = self._listen(_TICK_SECONDS if is_busy else None, time.monotonic() + _SHORTEST_SECONDS)
@@ -369,7 +386,8 @@ class LiveDisplay:
             keeps_widget: the widget is still shown, only what is saved with the notebook changes.
         """
         self._remains.html, self._remains.text = self._static()
-        self._remains.publish(with_model=self._root if keeps_widget else None)
+        if self._remains.said != (self._remains.html, self._remains.text, keeps_widget):  # what is replaced flickers
+            self._remains.publish(with_model=self._root if keeps_widget else None)
 
     def _finish(self) -> None:
         """Have the outputs say the last state in plain HTML, and refresh them no more."""
@@ -427,6 +445,7 @@ class LiveDisplay:
         bundle = {_MIME: _view(root), "text/html": html, "text/plain": text}
         _publish(bundle, display_id=display_id)
         self._remains.display_ids.append(display_id)
+        self._remains.said = (html, text, True)
         self._remains.is_static = self._is_over
         if self._is_over:  # since a moment ago
             self._remains.publish()

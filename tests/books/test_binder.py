@@ -12,8 +12,8 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import nbformat
-from conftest import ROOT
 
+ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "binder"
 # What comes with these: JupyterLab is in Binder's image, the rest is required by oq_nb itself.
 OURS = {"oq_nb", "handlers", "tqdm", "ipywidgets", "jupyter_client", "IPython"}
