@@ -371,3 +371,35 @@ def test_a_thousand_rows_are_not_sent(fake_queue):
     assert len(board._table.value) < 30_000
     assert len(board._tasks.options) < 50
     board.close()
+
+
+def test_a_cell_waits_for_a_drawing_only_when_there_is_news(shown, fake_queue, monkeypatch):
+    widget = shown(fake_queue.submit("quiet"))
+    widget._watch.close()  # nothing tells of news from now on
+    live.settle()
+    drawn = []
+    monkeypatch.setattr(widget, "_draw", lambda: drawn.append(1))
+    monkeypatch.setattr(live, "_TICK_SECONDS", 3600.0)
+    until(lambda: live._ticker._drawn == live._ticker._news)
+    drawn.clear()
+    for _ in range(20):
+        live.settle()
+    assert len(drawn) <= 1  # the thread's own tick, once
+    live.wake()
+    live.settle()
+    assert drawn
+    before = len(drawn)
+    live.wake()
+    live.settle()
+    assert len(drawn) > before
+
+
+def test_what_is_shown_is_replaced_only_when_it_differs(shown, fake_queue, monkeypatch):
+    widget = shown(fake_queue.submit("quiet"))
+    widget._remains.display_ids.append("oq-x")
+    said = []
+    monkeypatch.setattr(live, "_publish", lambda bundle, **how: said.append(how))
+    monkeypatch.setattr(widget, "_static", lambda: ("<b>now</b>", "now"))
+    for keeps_widget in (True, True, False, False, True):
+        widget._save(keeps_widget=keeps_widget)
+    assert len(said) == 3
