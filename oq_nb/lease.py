@@ -48,6 +48,7 @@ class Lease:
         renews: renew the lease at a third of its length; else it is the longest run.
         on_lost: called once, from whichever thread noticed, when the lease is lost.
         on_ended: called with the task as the attempt has left it.
+        on_written: called with the task whenever it was written; must neither block nor raise.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Lease:
         renews: bool = True,
         on_lost: Callable[[], None] | None = None,
         on_ended: Callable[[TaskRecord], None] | None = None,
+        on_written: Callable[[Held], None] | None = None,
     ) -> None:
         if held.record.lease_id is None:
             raise ValueError("the task has no lease")
@@ -69,6 +71,7 @@ class Lease:
         self.lease_seconds = lease_seconds
         self.on_lost = on_lost
         self.on_ended = on_ended
+        self.on_written = on_written
         self._store = store
         self._keeper = keeper
         self._entries = list(entries)
@@ -331,6 +334,8 @@ class Lease:
                     bodies.append(changed.to_bytes())
                 raise
             self._held = made
+            if self.on_written is not None:
+                self.on_written(made)
             return made
         raise ConflictError(f"task {self.task_id} is being changed by others all the time", key=self._held.record.key)
 

@@ -243,17 +243,29 @@ class Watcher:
 
     def note(self, held: Held) -> None:
         """Take in a task that was just read or written by somebody else, and look again soon at who watches it."""
+        self.take(held)
         now = time.monotonic()
+        for watch in self._living():
+            if isinstance(watch, OverviewWatch):
+                watch._changed_at = watch._due = now
+        self._wake()
+
+    def take(self, held: Held) -> None:
+        """Take in a task that this process has just written; who watches it need not read it for an interval."""
         for watch in self._living():
             if isinstance(watch, TaskWatch) and watch.state.task_id == held.record.id:
                 known = watch.state.held
                 if known is None or held.record.supersedes(known.record):
-                    watch._state = replace(watch.state, held=held, is_gone=False)
+                    watch._state = replace(
+                        watch.state,
+                        held=held,
+                        is_gone=False,
+                        trouble=None,
+                        is_lasting=False,
+                        seen_at=self._store.clock.now(),
+                    )
                     watch._tell()
-                watch._due = now + watch.interval
-            elif isinstance(watch, OverviewWatch):
-                watch._changed_at = watch._due = now
-        self._wake()
+                watch._due = time.monotonic() + watch.interval
 
     def wake(self) -> None:
         """Look at everything that is watched now."""

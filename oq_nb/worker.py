@@ -517,7 +517,9 @@ class Worker:
             lease_seconds=record.lease_seconds,
             renews=self.renew_leases,
             on_ended=claim.trail.end,
+            on_written=self.queue.watcher.take,
         )
+        self.queue.watcher.take(claim.held)
         context = TaskContext(lease, throttle_seconds=self.progress_throttle_seconds)
         handler, retry_on = self._handlers[record.task_type], self._retry_on
 

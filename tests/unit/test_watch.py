@@ -9,6 +9,7 @@ from datetime import timedelta
 
 import pytest
 
+import oq_nb
 from oq_nb import model, transitions
 from oq_nb.errors import ConfigurationError, StorageDeniedError, StorageUnavailableError
 from oq_nb.look import Looker
@@ -383,3 +384,25 @@ def test_the_same_on_a_real_store(queue):
     complete(queue, ids[0], lease_id)
     looker.look(ids, overview=True)
     assert looker.overview.counts == {"running": 0, "pending": 39, "completed": 1}
+
+
+def test_a_worker_of_the_same_process_tells_who_watches(fake_queue):
+    task = fake_queue.submit("job")
+    goes_on = threading.Event()
+    worker = oq_nb.Worker(fake_queue)
+
+    @worker.task("job")
+    def job(value, context):
+        for percent in (10, 20):
+            context.report_progress(percent=percent)
+        goes_on.wait(20)
+        return "done"
+
+    with fake_queue.watcher.watch(task, interval=3600) as watch:
+        until(lambda: fake_queue.watcher.is_running)
+        with worker:
+            until(lambda: watch.state.record.progress is not None and watch.state.record.progress.percent == 20)
+            assert watch.state.record.status is TaskStatus.RUNNING
+            goes_on.set()
+            until(lambda: watch.state.record.status is TaskStatus.COMPLETED)
+        assert watch.state.held.etag == fake_queue.get(task.id)._held.etag
