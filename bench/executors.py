@@ -18,7 +18,7 @@ from typing import Any
 
 from jupyter_client import BlockingKernelClient, KernelManager
 
-from bench.measure import Figure, interleaved, main, seaweedfs
+from bench.measure import Figure, compared, interleaved, main, seaweedfs
 from oq_nb.local import LocalStore
 
 TITLE = "Latency of a kernel's cell (95th percentile) while five CPU-bound handlers run, against an idle kernel's"
@@ -151,15 +151,14 @@ def run(rounds: int = 5, cells: int = 150, handlers: int = 5) -> list[Figure]:
             rounds,
         )
     milliseconds = {name: [value * 1000 for value in times] for name, times in values.items()}
-    idle = statistics.median(milliseconds["idle"])
     figures = [Figure.of("kernel that runs nothing", milliseconds["idle"], "ms")]
     for name, what in (
         ("strangers", f"{handlers} busy processes of another program"),
         ("processes", f"{handlers} handlers in processes"),
         ("threads", f"{handlers} handlers in threads"),
     ):
-        ratio = statistics.median(milliseconds[name]) / idle
-        figures.append(Figure.of(what, milliseconds[name], "ms", against="idle", ratio=ratio))
+        beside = compared(milliseconds[name], milliseconds["idle"])
+        figures.append(Figure.of(what, milliseconds[name], "ms", against="idle", **beside))
     return figures
 
 

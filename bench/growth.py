@@ -11,7 +11,6 @@ empty, and lists through it until then.
 from __future__ import annotations
 
 import os
-import statistics
 import subprocess
 import sys
 import time
@@ -20,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import oq_nb
-from bench.measure import Figure, interleaved, main, queue_at, seaweedfs
+from bench.measure import Figure, compared, interleaved, main, queue_at, seaweedfs
 from oq_nb import model, transitions
 from oq_nb.local import LocalStore
 from oq_nb.look import Looker
@@ -128,16 +127,15 @@ def run(
                 str(size): lambda queue=queue, call=call: _timed(lambda: call(queue)) for size, queue in queues.items()
             }  # type: ignore[misc]
             values = interleaved(cases, rounds if "first look" not in name else max(3, rounds // 5))
-            base = statistics.median(values[str(sizes[0])])
             for size in sizes:
                 made = values[str(size)]
                 objects = queues[size].store.objects
                 objects.requests.clear()
                 call(queues[size])
                 note = " ".join(f"{n} {kind}" for kind, n in objects.requests.items())
-                ratio = statistics.median(made) / base if size != sizes[0] else None
-                against = f"{sizes[0]:,}"
-                figures.append(Figure.of(f"{name}, {size:,}", made, "ms", against=against, ratio=ratio, note=note))
+                first = values[str(sizes[0])]
+                beside = {"against": f"{sizes[0]:,}", **compared(made, first)} if size != sizes[0] else {}
+                figures.append(Figure.of(f"{name}, {size:,}", made, "ms", note=note, **beside))
     return figures
 
 

@@ -6,7 +6,7 @@ import statistics
 import time
 
 import oq_nb
-from bench.measure import Figure, main, queue_at, seaweedfs
+from bench.measure import Figure, compared, main, queue_at, seaweedfs
 from bench.proxy import Proxy
 from bench.throughput import ours
 
@@ -43,10 +43,9 @@ def run(tasks: int = 100, waits: int = 7, rounds: int = 3, longest_ms: int = 500
                 slow[delay].append(_one_by_one(queue_at(server, proxy.endpoint), waits) * 1000)
                 rates[delay].append(ours(server, proxy.endpoint, tasks, 16))
     figures = [Figure.of(f"submission to result, +{delay} ms", made, "ms") for delay, made in slow.items()]
-    base = statistics.median(rates[0])
     for delay, made in rates.items():
-        ratio = statistics.median(made) / base if delay else None
-        figures.append(Figure.of(f"16 at a time, +{delay} ms", made, "tasks/s", against="that at +0 ms", ratio=ratio))
+        beside = {"against": "that at +0 ms", **compared(made, rates[0])} if delay else {}
+        figures.append(Figure.of(f"16 at a time, +{delay} ms", made, "tasks/s", **beside))
     return figures
 
 

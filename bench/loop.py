@@ -131,8 +131,10 @@ def _compare(name: str, rows: list[tuple[Cost, Cost, Cost]]) -> list[Figure]:
     share = (mine_cpu - bare_cpu) / (theirs_cpu - bare_cpu)
     note = f"processor: {mine_cpu - bare_cpu:.0f} of {theirs_cpu - bare_cpu:.0f} ns, {share:.2f}"
     ratio = (mine - bare) / (theirs - bare)
+    each = [(ours.wall - none.wall) / (tqdms.wall - none.wall) for none, tqdms, ours in rows]
+    spread = max(abs(one - ratio) for one in each) / abs(ratio) if ratio else 0.0
     return [
-        Figure(name, mine - bare, "ns", against="tqdm", ratio=ratio, note=note),
+        Figure(name, mine - bare, "ns", against="tqdm", ratio=ratio, ratio_spread=spread, note=note),
         Figure(f"{name}: tqdm", theirs - bare, "ns"),
     ]
 

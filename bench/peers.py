@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import oq_nb
-from bench.measure import Figure, main, queue_at, seaweedfs
+from bench.measure import Figure, compared, main, queue_at, seaweedfs
 from oq_nb.local import LocalStore
 
 __all__ = ["TITLE", "run"]
@@ -139,11 +139,11 @@ def run(tasks: int = 200, rounds: int = 3) -> list[Figure]:
         ("tasks", "submitted and completed", "tasks/s"),
         ("latency_ms", "one task, submission to result", "ms"),
     ):
-        mine = statistics.median(values[key] for values in found["oq_nb"])
+        mine = [row[key] for row in found["oq_nb"]]
         for name, rows in found.items():
             made = [row[key] for row in rows]
-            ratio = None if name == "oq_nb" else mine / statistics.median(made)
-            figures.append(Figure.of(f"{what}: {name}", made, unit, against="oq_nb over this", ratio=ratio))
+            beside = {"against": "oq_nb over this", **compared(mine, made)} if name != "oq_nb" else {}
+            figures.append(Figure.of(f"{what}: {name}", made, unit, **beside))
     return figures
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import statistics
 import subprocess
 import sys
 from collections.abc import Callable
 
-from bench.measure import Figure, interleaved, main
+from bench.measure import Figure, compared, interleaved, main
 
 __all__ = ["TITLE", "run"]
 
@@ -86,8 +85,8 @@ def run(rounds: int = 9, number: int = 200) -> list[Figure]:
     figures = []
     for name, made in values.items():
         other = against.get(name, "")
-        ratio = statistics.median(made) / statistics.median(values[other]) if other else None
-        figures.append(Figure.of(name, made, "ms", against=other, ratio=ratio))
+        beside = {"against": other, **compared(made, values[other])} if other else {}
+        figures.append(Figure.of(name, made, "ms", **beside))
     figures.append(Figure.of("memory of a running task", [_run(_MEMORY, "task", str(number)) for _ in range(3)], "KiB"))
     figures.append(
         Figure.of(

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-import statistics
 import subprocess
 import sys
 import time
 import uuid
-from dataclasses import replace
 from datetime import timedelta
 
 import oq_nb
-from bench.measure import Figure, interleaved, main, queue_at, seaweedfs
+from bench.measure import Figure, compared, interleaved, main, queue_at, seaweedfs
 from bench.proxy import Proxy
 from oq_nb.local import LocalStore
 
@@ -151,9 +149,9 @@ def run(
             if peer is not None:
                 figures.append(peer)
             for how in ("", ", lease entries later"):
-                mine = Figure.of(f"oq_nb, concurrency {concurrency}, {name}{how}", values[how], "tasks/s")
-                ratio = mine.value / peer.value if peer is not None else None
-                figures.append(replace(mine, against="buquet" if peer is not None else "", ratio=ratio))
+                beside = {"against": "buquet", **compared(values[how], values["buquet"])} if peer is not None else {}
+                title = f"oq_nb, concurrency {concurrency}, {name}{how}"
+                figures.append(Figure.of(title, values[how], "tasks/s", **beside))
         figures += _added_up(server, proxy.endpoint, tasks, 4, sorted({1, 2, processes}), rounds, f", +{delay_ms} ms")
         figures += _added_up(server, server.endpoint, tasks, concurrency, [1, 2], rounds, ", direct")
     return figures
@@ -168,13 +166,12 @@ def _added_up(
         for number in numbers
     }
     values = interleaved(cases, rounds)
-    one = statistics.median(values["1"])
     figures = []
     for number in numbers:
         made = values[str(number)]
-        ratio = statistics.median(made) / one if number > 1 else None
+        beside = {"against": "one process", **compared(made, values["1"])} if number > 1 else {}
         name = f"oq_nb, {number} process{'es' if number > 1 else ''} of {concurrency} threads{how}"
-        figures.append(Figure.of(name, made, "tasks/s", against="one process", ratio=ratio))
+        figures.append(Figure.of(name, made, "tasks/s", **beside))
     return figures
 
 

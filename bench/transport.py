@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable
 from typing import Any
 
-from bench.measure import Figure, interleaved, main, queue_at, seaweedfs
+from bench.measure import Figure, compared, interleaved, main, queue_at, seaweedfs
 
 __all__ = ["TITLE", "run"]
 
@@ -62,8 +61,8 @@ def run(requests: int = 100, rounds: int = 7, keys: int = 1000) -> list[Figure]:
     figures = []
     for name, made in values.items():
         other_name = name.replace(", oq_nb", ", boto3").replace(", obstore", ", boto3")
-        ratio = statistics.median(made) / statistics.median(values[other_name]) if other_name != name else None
-        figures.append(Figure.of(name, made, "µs", against="boto3", ratio=ratio))
+        beside = {"against": "boto3", **compared(made, values[other_name])} if other_name != name else {}
+        figures.append(Figure.of(name, made, "µs", **beside))
     return figures
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from bench import growth, latency, requests, scale, transport
 from bench.__main__ import BENCHMARKS, run
-from bench.measure import Figure, Report, interleaved
+from bench.measure import Figure, Report, compared, interleaved
 
 
 def names(figures) -> str:
@@ -56,6 +56,10 @@ def test_rounds_are_interleaved_and_figures_kept(tmp_path, capsys):
     kept = json.loads((tmp_path / "b.json").read_text())
     assert kept["benchmarks"]["x"]["figures"][0]["spread"] == 1.0
     assert "2 × a" in capsys.readouterr().out
+
+
+def test_a_ratio_says_how_far_the_rounds_are_from_it():
+    assert compared([2.0, 3.0, 4.0], [1.0, 1.5, 1.6]) == {"ratio": 2.0, "ratio_spread": 0.25}
 
 
 def test_the_one_command(tmp_path):
