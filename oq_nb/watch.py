@@ -51,6 +51,7 @@ logger = logging.getLogger("oq_nb.watch")
 
 _TOGETHER_SECONDS = 0.02  # after a new watch: others are likely to follow
 _TROUBLE_SECONDS = (1.0, 30.0)
+_OWN_INTERVALS = 2.5  # so long a task that this process writes is not read: its next report mostly comes before
 
 
 class Signal(Protocol):
@@ -243,15 +244,15 @@ class Watcher:
 
     def note(self, held: Held) -> None:
         """Take in a task that was just read or written by somebody else, and look again soon at who watches it."""
-        self.take(held)
+        self.take(held, intervals=1.0)
         now = time.monotonic()
         for watch in self._living():
             if isinstance(watch, OverviewWatch):
                 watch._changed_at = watch._due = now
         self._wake()
 
-    def take(self, held: Held) -> None:
-        """Take in a task that this process has just written; who watches it need not read it for an interval."""
+    def take(self, held: Held, *, intervals: float = _OWN_INTERVALS) -> None:
+        """Take in a task that this process has just written; who watches it need not read it for some intervals."""
         for watch in self._living():
             if isinstance(watch, TaskWatch) and watch.state.task_id == held.record.id:
                 known = watch.state.held
@@ -265,7 +266,7 @@ class Watcher:
                         seen_at=self._store.clock.now(),
                     )
                     watch._tell()
-                watch._due = time.monotonic() + watch.interval
+                watch._due = time.monotonic() + intervals * watch.interval
 
     def wake(self) -> None:
         """Look at everything that is watched now."""
