@@ -157,8 +157,8 @@ def run(rounds: int = 5, cells: int = 150, handlers: int = 5) -> list[Figure]:
         ("processes", f"{handlers} handlers in processes"),
         ("threads", f"{handlers} handlers in threads"),
     ):
-        beside = compared(milliseconds[name], milliseconds["idle"])
-        figures.append(Figure.of(what, milliseconds[name], "ms", against="idle", **beside))
+        beside = compared(milliseconds[name], milliseconds["idle"], "idle")
+        figures.append(Figure.of(what, milliseconds[name], "ms", **beside))
     return figures
 
 

@@ -134,7 +134,7 @@ def run(
                 call(queues[size])
                 note = " ".join(f"{n} {kind}" for kind, n in objects.requests.items())
                 first = values[str(sizes[0])]
-                beside = {"against": f"{sizes[0]:,}", **compared(made, first)} if size != sizes[0] else {}
+                beside = compared(made, first, f"{sizes[0]:,}") if size != sizes[0] else {}
                 figures.append(Figure.of(f"{name}, {size:,}", made, "ms", note=note, **beside))
     return figures
 

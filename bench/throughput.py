@@ -149,7 +149,7 @@ def run(
             if peer is not None:
                 figures.append(peer)
             for how in ("", ", lease entries later"):
-                beside = {"against": "buquet", **compared(values[how], values["buquet"])} if peer is not None else {}
+                beside = compared(values[how], values["buquet"], "buquet") if peer is not None else {}
                 title = f"oq_nb, concurrency {concurrency}, {name}{how}"
                 figures.append(Figure.of(title, values[how], "tasks/s", **beside))
         figures += _added_up(server, proxy.endpoint, tasks, 4, sorted({1, 2, processes}), rounds, f", +{delay_ms} ms")
@@ -169,7 +169,7 @@ def _added_up(
     figures = []
     for number in numbers:
         made = values[str(number)]
-        beside = {"against": "one process", **compared(made, values["1"])} if number > 1 else {}
+        beside = compared(made, values["1"], "one process") if number > 1 else {}
         name = f"oq_nb, {number} process{'es' if number > 1 else ''} of {concurrency} threads{how}"
         figures.append(Figure.of(name, made, "tasks/s", **beside))
     return figures

@@ -61,7 +61,7 @@ def run(requests: int = 100, rounds: int = 7, keys: int = 1000) -> list[Figure]:
     figures = []
     for name, made in values.items():
         other_name = name.replace(", oq_nb", ", boto3").replace(", obstore", ", boto3")
-        beside = {"against": "boto3", **compared(made, values[other_name])} if other_name != name else {}
+        beside = compared(made, values[other_name], "boto3") if other_name != name else {}
         figures.append(Figure.of(name, made, "µs", **beside))
     return figures
 

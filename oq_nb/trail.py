@@ -75,8 +75,8 @@ class Trail:
 
     def abandon(self) -> None:
         """The lease is lost: what the entries lead to is another worker's business."""
-        if self._end is None and self._keeper is not None:
-            self._keeper.forget(self)
+        if not self._has_lease_entry and self._end is None and self._keeper is not None:
+            self._keeper.forget(self)  # it would write one; what is only to be removed still is
 
     @property
     def _helper(self) -> Keeper | None:

@@ -257,14 +257,7 @@ class Watcher:
             if isinstance(watch, TaskWatch) and watch.state.task_id == held.record.id:
                 known = watch.state.held
                 if known is None or held.record.supersedes(known.record):
-                    watch._state = replace(
-                        watch.state,
-                        held=held,
-                        is_gone=False,
-                        trouble=None,
-                        is_lasting=False,
-                        seen_at=self._store.clock.now(),
-                    )
+                    watch._state = _seen(watch.state, held, self._store.clock.now())
                     watch._tell()
                 watch._due = time.monotonic() + intervals * watch.interval
 
@@ -461,7 +454,12 @@ def _next_state(state: TaskState, looker: Looker, now: datetime, wants_workers: 
     if found is None:
         return replace(state, is_gone=True, trouble=None, is_lasting=False, seen_at=now)
     has_worker = looker.has_worker_for(found.record) if wants_workers else None
-    return replace(state, held=found, is_gone=False, trouble=None, is_lasting=False, seen_at=now, has_worker=has_worker)
+    return replace(_seen(state, found, now), has_worker=has_worker)
+
+
+def _seen(state: TaskState, held: Held, now: datetime) -> TaskState:
+    """Return the state of a task that was just seen in the store, so that there is no trouble with it."""
+    return replace(state, held=held, is_gone=False, trouble=None, is_lasting=False, seen_at=now)
 
 
 def _is_pending(state: TaskState) -> bool:

@@ -114,14 +114,16 @@ class Worker:
             raise ConfigurationError(f"queue: what connect() returns is needed, not {type(queue).__name__}")
         if isinstance(concurrency, bool) or not isinstance(concurrency, int) or not 1 <= concurrency <= 1000:
             raise ConfigurationError(f"concurrency: a whole number from 1 to 1000 is needed, not {concurrency!r}")
-        for name, value, most in (
-            ("progress_throttle_seconds", progress_throttle_seconds, 1e9),
-            ("max_poll_seconds", max_poll_seconds, 1e9),
-            ("lease_entry_delay_seconds", lease_entry_delay_seconds, _MAX_DELAY_SECONDS),
+        for name, value in (
+            ("progress_throttle_seconds", progress_throttle_seconds),
+            ("max_poll_seconds", max_poll_seconds),
+            ("lease_entry_delay_seconds", lease_entry_delay_seconds),
         ):
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= most:
-                bounds = "from 0" if most == 1e9 else f"from 0 to {most:g}"
-                raise ConfigurationError(f"{name}: a number of seconds {bounds} is needed, not {value!r}")
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1e9:
+                raise ConfigurationError(f"{name}: a number of seconds from 0 is needed, not {value!r}")
+        if lease_entry_delay_seconds > _MAX_DELAY_SECONDS:
+            most = f"{_MAX_DELAY_SECONDS:g} s at most"
+            raise ConfigurationError(f"lease_entry_delay_seconds: {most}, not {lease_entry_delay_seconds!r}")
         self.queue = queue
         self.worker_id = _worker_id(worker_id)
         self.shards = _own_shards(shards, queue.all_shards())

@@ -46,14 +46,15 @@ class StatusLines:
         self._task = task
         self._looker = Looker(task.queue.store)
 
-    def now(self) -> list[str]:
-        """Return the lines of the task as last seen."""
-        record, has_worker = self._task.record, None
-        if record.status.value == "pending":
+    def now(self, warning: str = "") -> list[str]:
+        """Return the lines of the task as last seen, and the warning; there is one when the store does not answer."""
+        record = self._task.record
+        if record.status.value == "pending" and not warning:
             with contextlib.suppress(StorageError):  # the register may be closed to whoever looks
                 self._looker.look(workers=True)
-                has_worker = self._looker.has_worker_for(record)
-        return view.status_lines(record, self._task.queue.now(), has_worker=has_worker)
+        has_worker = self._looker.has_worker_for(record)
+        lines = view.status_lines(record, self._task.queue.now(), has_worker=has_worker)
+        return [*lines, warning] if warning else lines
 
 
 def watch(task: Task, interval: float, *, as_json: bool) -> None:
@@ -104,9 +105,8 @@ def _redraw(task: Task, interval: float) -> None:
     status = StatusLines(task)
 
     def drawn(warning: str = "") -> Text:
-        lines = status.now() + ([warning] if warning else [])
         room = max(2, shutil.get_terminal_size().lines - 1)
-        return Text("\n".join(lines[:room]), no_wrap=True, overflow="ellipsis")
+        return Text("\n".join(status.now(warning)[:room]), no_wrap=True, overflow="ellipsis")
 
     # Not as a context manager: a Ctrl-C in the middle of its beginning would leave the cursor hidden.
     live = Live(drawn(), auto_refresh=False, console=Console(highlight=False), transient=True)
@@ -124,7 +124,7 @@ def _redraw(task: Task, interval: float) -> None:
             live.update(drawn(warning), refresh=True)
     finally:
         live.stop()
-    say("\n".join(view.status_lines(task.record, task.queue.now())))
+    say("\n".join(status.now()))
 
 
 def tail(queue: Queue, interval: float, *, task_type: str | None, as_json: bool) -> None:

@@ -59,7 +59,7 @@ def test_rounds_are_interleaved_and_figures_kept(tmp_path, capsys):
 
 
 def test_a_ratio_says_how_far_the_rounds_are_from_it():
-    assert compared([2.0, 3.0, 4.0], [1.0, 1.5, 1.6]) == {"ratio": 2.0, "ratio_spread": 0.25}
+    assert compared([2.0, 3.0, 4.0], [1.0, 1.5, 1.6], "b") == {"against": "b", "ratio": 2.0, "ratio_spread": 0.25}
 
 
 def test_the_one_command(tmp_path):

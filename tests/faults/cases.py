@@ -51,7 +51,7 @@ def each_single(scenario: str, *, entries: str = "beside") -> Iterator[tuple[str
         For each case the name of its fault, and what did not hold.
     """
     calm = run(Case(scenario, entries=entries))
-    yield "no fault", [f"{Case(scenario)}: {what}" for what in calm.violations + calm.errors]
+    yield "no fault", [f"{Case(scenario, entries=entries)}: {what}" for what in calm.violations + calm.errors]
     expected = summary(calm)
     for number in range(len(calm.requests)):
         for name in FAULTS:
