@@ -9,7 +9,7 @@ Invariants:
 * What a killed process was running counts as a retry; what it had not begun does not.
 * A call is attended to until its code has ended, its lease is lost, or the worker stops.
 
-Imports of the package: `errors`, `calls`, `channels`, `context`, `handlers`, `lease`, `model`, `remote`.
+Imports of the package: `errors`, `calls`, `channels`, `child`, `context`, `handlers`, `lease`, `model`, `remote`.
 """
 
 from __future__ import annotations
@@ -28,12 +28,13 @@ from typing import Any
 from oq_nb import calls
 from oq_nb.calls import Outcome, Verdict
 from oq_nb.channels import GONE, Box, DaskPost, Letter, LocalPost, Message, Post
+from oq_nb.child import be_a_child
 from oq_nb.context import TaskContext
 from oq_nb.errors import ConfigurationError, LeaseExpiredError, RetryableError
 from oq_nb.handlers import Handler
 from oq_nb.lease import Lease
 from oq_nb.model import Progress, Timestamp
-from oq_nb.remote import Parcel, be_a_child, pickled, run_parcel, unpack
+from oq_nb.remote import Parcel, pickled, run_parcel, unpack
 
 __all__ = ["Elsewhere", "elsewhere"]
 
@@ -452,7 +453,7 @@ def _maker_of_processes() -> Callable[[], Any]:
         raise ConfigurationError(
             f'executor: "processes" needs a package that is not installed ({exc}): pip install "oq-nb[processes]"'
         ) from exc
-    return lambda: loky.ProcessPoolExecutor(max_workers=1, initializer=be_a_child)
+    return lambda: loky.ProcessPoolExecutor(max_workers=1, initializer=be_a_child, initargs=(os.getpid(),))
 
 
 class _CannotSendError(ConfigurationError):

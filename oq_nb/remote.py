@@ -36,14 +36,13 @@ from oq_nb.context import TaskContext
 from oq_nb.errors import ConfigurationError, LeaseExpiredError, StorageError
 from oq_nb.model import Progress, TaskRecord, Timestamp
 
-__all__ = ["Parcel", "RemoteLease", "be_a_child", "pack", "pickled", "run_parcel", "unpack"]
+__all__ = ["Parcel", "RemoteLease", "pack", "pickled", "run_parcel", "unpack"]
 
 _BEGIN_SECONDS = 60.0
 _REPORT_WAIT_SECONDS = 6.0
 _EXTEND_WAIT_SECONDS = 30.0
 _FLUSH_SECONDS = 2.0
 _MAX_ERROR_BYTES = 1 << 20
-_NICENESS = 10
 
 
 @dataclass(frozen=True)
@@ -94,17 +93,6 @@ def _run(parcel: Parcel, lease: RemoteLease) -> Outcome:
         return failure(exc)
     context = TaskContext(lease, throttle_seconds=parcel.throttle_seconds)
     return call(handler, parcel.task_input, context, retry_on=retry_on)
-
-
-def be_a_child() -> None:
-    """Make this a process of a worker's own.
-
-    What is typed at the worker's terminal is not meant for it; and it gives way to the worker, which may be a
-    notebook's kernel: where all processors are busy, a cell does not have to wait for handlers.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(os, "nice"):
-        os.nice(_NICENESS)
 
 
 @contextlib.contextmanager

@@ -283,6 +283,31 @@ def test_stopping_gives_time_then_hands_back_and_ends_the_processes(fake_queue, 
     worker.stop(0)
 
 
+@pytest.mark.skipif(os.name != "posix", reason="niceness is POSIX's")
+def test_processes_give_way_to_everything_else(fake_queue):
+    worker = worker_on(fake_queue)
+
+    @worker.task("priority")
+    def priority(value, context):
+        autogroup, has_autogroups = (
+            Path("/proc/self/autogroup"),
+            Path("/proc/sys/kernel/sched_autogroup_enabled"),
+        )
+        if not autogroup.exists() or has_autogroups.read_text().strip() != "1":
+            return {"nice": os.nice(0), "autogroup": None}
+        deadline = time.monotonic() + 10
+        while not autogroup.read_text().endswith("nice 10\n") and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return {"nice": os.nice(0), "autogroup": autogroup.read_text(), "sid": os.getsid(0) == os.getpid()}
+
+    with worker:
+        found = fake_queue.submit("priority").result(60)
+    assert found["nice"] == os.nice(0) + 10
+    if found["autogroup"] is not None:
+        assert found["autogroup"].endswith("nice 10\n")
+        assert found["sid"], "the priority of the kernel's own session is left alone"
+
+
 def test_processes_end_with_a_worker_that_is_killed(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
@@ -300,21 +325,23 @@ def test_processes_end_with_a_worker_that_is_killed(tmp_path):
 
                 @worker.task("spin")
                 def spin(value, context):
-                    context.report_progress(message=str(os.getpid()))
-                    while True:
+                    context.report_progress(message=str(os.getpid()), throttle_seconds=0)
+                    while not value:
                         sum(range(1000))
+                    return str(os.getpid())
 
                 worker.start()
-                task = queue.submit("spin")
-                while task.refresh().progress is None:
+                is_idle = sys.argv[1] == "kill while idle"
+                task = queue.submit("spin", is_idle)
+                while not is_idle and task.refresh().progress is None:
                     time.sleep(0.05)
-                print(task.progress.message, flush=True)
-                if sys.argv[1] == "kill":
+                print(task.result(60) if is_idle else task.progress.message, flush=True)
+                if "kill" in sys.argv[1]:
                     os.kill(os.getpid(), 9)
             """
         )
     )
-    for how in ("kill", "end"):  # killed, and at its own end with a task that still runs
+    for how in ("kill", "kill while idle", "end"):  # the last: at its own end with a task that still runs
         began = time.monotonic()
         done = subprocess.run(
             [sys.executable, str(script), how], stdout=subprocess.PIPE, text=True, timeout=60, check=False
