@@ -1,6 +1,6 @@
 """All benchmarks, or those that are named: a table for each, and a JSON file.
 
-``python -m bench --quick`` takes a few minutes; without ``--quick`` hours: a bucket is filled with 100,000 tasks.
+``python -m bench --quick`` takes half an hour; without ``--quick`` hours: a bucket is filled with 100,000 tasks.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from bench.measure import Figure, Report
 #: Module → its arguments in the quick form; in the full one its own defaults.
 BENCHMARKS: dict[str, dict[str, int]] = {
     "start": {"rounds": 5},
-    "loop": {"items": 1_000_000, "rounds": 3},
-    "transport": {"rounds": 3},
+    "loop": {"items": 1_000_000, "rounds": 5},
+    "transport": {"rounds": 5},
     "requests": {"tasks": 100, "updates": 20, "idle_seconds": 40, "settle_seconds": 60, "watched": 100},
-    "throughput": {"tasks": 150, "rounds": 2},
-    "latency": {"rounds": 3},
-    "peers": {"tasks": 50, "rounds": 2},
-    "executors": {"rounds": 3, "cells": 60},
+    "throughput": {"tasks": 100},
+    "latency": {"tasks": 50, "waits": 5},
+    "peers": {"tasks": 50},
+    "executors": {"cells": 100},
     "growth": {"smallest": 100, "steps": 2, "rounds": 5, "settle_seconds": 30},
     "scale": {"most_workers": 100},
 }
@@ -48,7 +48,7 @@ def main() -> int:
     """Be the command line."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)}; all when none is given")
-    parser.add_argument("--quick", action="store_true", help="a few minutes instead of hours")
+    parser.add_argument("--quick", action="store_true", help="half an hour instead of hours")
     parser.add_argument("--json", metavar="FILE", default="bench.json", help="default %(default)s")
     arguments = parser.parse_args()
     unknown = [name for name in arguments.names if name not in BENCHMARKS]

@@ -31,7 +31,7 @@ def _one_by_one(queue: oq_nb.Queue, tasks: int) -> float:
     return statistics.median(waits)
 
 
-def run(tasks: int = 100, waits: int = 7, rounds: int = 3, longest_ms: int = 500) -> list[Figure]:
+def run(tasks: int = 100, waits: int = 7, rounds: int = 5, longest_ms: int = 500) -> list[Figure]:
     """Measure at each delay in turns."""
     delays = [delay for delay in _DELAYS_MS if delay <= longest_ms]
     slow: dict[int, list[float]] = {delay: [] for delay in delays}
@@ -50,4 +50,4 @@ def run(tasks: int = 100, waits: int = 7, rounds: int = 3, longest_ms: int = 500
 
 
 if __name__ == "__main__":
-    main(TITLE, run, tasks=100, waits=7, rounds=3)
+    main(TITLE, run, tasks=100, waits=7, rounds=5)

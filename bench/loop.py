@@ -1,6 +1,6 @@
 """What a bar costs per item over the bare loop: tqdm, rich, ours; with the store up, slow, and gone.
 
-Rounds measure the bare loop, tqdm and ours one after the other; the best of each counts, as in `timeit`. Ours are
+Rounds measure the bare loop, tqdm and ours one after the other; what a round's bare loop took is taken off. Ours are
 measured as they are most of their life: from when their task is there (or tried for, when the store is gone), and
 written to ten times as often as by default. Beside the time that passes stands the processor time of the loop's own
 thread, which a busy machine does not change.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import logging
+import statistics
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -19,7 +20,7 @@ from typing import Any
 import tqdm.std
 
 import oq_nb
-from bench.measure import Figure, main, queue_at, seaweedfs, spread
+from bench.measure import Figure, compared, main, queue_at, seaweedfs
 from bench.proxy import Proxy
 
 TITLE = "Loop: nanoseconds per item over the bare loop"
@@ -118,23 +119,21 @@ def run(items: int = 3_000_000, rounds: int = 7, delay_ms: int = 500, seconds: i
                 rows.append((bare, theirs, mine))
             figures += _compare(f"update(1), {state}", rows)
         proxy.set(answers=True, delay_seconds=0.0)
-    bare = min(_cost(range(items), items).wall for _ in range(3))
-    figures.append(Figure.of("rich.track, range", [_rich(items).wall - bare for _ in range(3)], "ns"))
+    rich = [_rich(items).wall - _cost(range(items), items).wall for _ in range(rounds)]
+    figures.append(Figure.of("rich.track, range", rich, "ns"))
     figures.append(_memory(data))
     return figures
 
 
 def _compare(name: str, rows: list[tuple[Cost, Cost, Cost]]) -> list[Figure]:
-    columns = list(zip(*rows, strict=True))
-    bare, theirs, mine = (min(cost.wall for cost in column) for column in columns)
-    bare_cpu, theirs_cpu, mine_cpu = (min(cost.cpu for cost in column) for column in columns)
-    share = (mine_cpu - bare_cpu) / (theirs_cpu - bare_cpu)
-    note = f"processor: {mine_cpu - bare_cpu:.0f} of {theirs_cpu - bare_cpu:.0f} ns, {share:.2f}"
-    ratio = (mine - bare) / (theirs - bare)
-    each = [(ours.wall - none.wall) / (tqdms.wall - none.wall) for none, tqdms, ours in rows]
+    mine = [ours.wall - bare.wall for bare, _, ours in rows]
+    theirs = [tqdms.wall - bare.wall for bare, tqdms, _ in rows]
+    mine_cpu = statistics.median(ours.cpu - bare.cpu for bare, _, ours in rows)
+    theirs_cpu = statistics.median(tqdms.cpu - bare.cpu for bare, tqdms, _ in rows)
+    note = f"processor: {mine_cpu:.0f} of {theirs_cpu:.0f} ns, {mine_cpu / theirs_cpu:.2f}"
     return [
-        Figure(name, mine - bare, "ns", against="tqdm", ratio=ratio, ratio_spread=spread(each, ratio), note=note),
-        Figure(f"{name}: tqdm", theirs - bare, "ns"),
+        Figure.of(name, mine, "ns", note=note, **compared(mine, theirs, "tqdm")),
+        Figure.of(f"{name}: tqdm", theirs, "ns"),
     ]
 
 

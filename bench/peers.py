@@ -117,7 +117,7 @@ def _peer(name: str, tasks: int, redis: str) -> dict[str, float]:
     return found
 
 
-def run(tasks: int = 200, rounds: int = 3) -> list[Figure]:
+def run(tasks: int = 200, rounds: int = 5) -> list[Figure]:
     """Measure in turns."""
     found: dict[str, list[dict[str, float]]] = {}
     with seaweedfs() as server, _redis() as redis:
@@ -148,4 +148,4 @@ def run(tasks: int = 200, rounds: int = 3) -> list[Figure]:
 
 
 if __name__ == "__main__":
-    main(TITLE, run, tasks=200, rounds=3)
+    main(TITLE, run, tasks=200, rounds=5)

@@ -87,10 +87,10 @@ def run(rounds: int = 9, number: int = 200) -> list[Figure]:
         other = against.get(name, "")
         beside = compared(made, values[other], other) if other else {}
         figures.append(Figure.of(name, made, "ms", **beside))
-    figures.append(Figure.of("memory of a running task", [_run(_MEMORY, "task", str(number)) for _ in range(3)], "KiB"))
+    figures.append(Figure.of("memory of a running task", [_run(_MEMORY, "task", str(number)) for _ in range(5)], "KiB"))
     figures.append(
         Figure.of(
-            "memory of a widget, outside a kernel", [_run(_MEMORY, "widget", str(number)) for _ in range(3)], "KiB"
+            "memory of a widget, outside a kernel", [_run(_MEMORY, "widget", str(number)) for _ in range(5)], "KiB"
         )
     )
     return figures

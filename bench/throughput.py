@@ -121,7 +121,7 @@ async def _upstream() -> None:
 
 
 def run(
-    tasks: int = 300, rounds: int = 3, concurrency: int = 16, delay_ms: int = 25, processes: int = 4
+    tasks: int = 300, rounds: int = 5, concurrency: int = 16, delay_ms: int = 25, processes: int = 4
 ) -> list[Figure]:
     """Measure, directly and through a proxy that adds ``delay_ms``; then with several worker processes.
 
@@ -179,4 +179,4 @@ if __name__ == "__main__":
     if sys.argv[1:] == ["--upstream"]:
         asyncio.run(_upstream())
     else:
-        main(TITLE, run, tasks=300, rounds=3, concurrency=16, delay_ms=25, processes=4)
+        main(TITLE, run, tasks=300, rounds=5, concurrency=16, delay_ms=25, processes=4)

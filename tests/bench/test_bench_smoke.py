@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import statistics
 
 import pytest
 
-from bench import growth, latency, requests, scale, transport
+from bench import compare, growth, latency, requests, scale, transport
 from bench.__main__ import BENCHMARKS, run
-from bench.measure import Figure, Report, compared, interleaved
+from bench.measure import Figure, Report, compared, interleaved, spread
 
 
 def names(figures) -> str:
@@ -52,14 +53,38 @@ def test_rounds_are_interleaved_and_figures_kept(tmp_path, capsys):
     values = interleaved({"a": lambda: order.append("a") or 1.0, "b": lambda: order.append("b") or 2.0}, 2)
     assert order == ["a", "b", "a", "b"]
     report = Report(str(tmp_path / "b.json"), "quick")
-    report.add("x", "Title", [Figure.of("f", [*values["b"], 4.0], "s", against="a", ratio=2.0)], 1.0)
+    report.add("x", "Title", [Figure.of("f", [*values["b"], 5.0], "s", against="a", ratio=2.0)], 1.0)
     kept = json.loads((tmp_path / "b.json").read_text())
-    assert kept["benchmarks"]["x"]["figures"][0]["spread"] == 1.0
+    assert kept["benchmarks"]["x"]["figures"][0]["spread"] == pytest.approx(4.303 * 3**0.5 / 3**0.5 / 2.0)
     assert "2 × a" in capsys.readouterr().out
 
 
 def test_a_ratio_says_how_far_the_rounds_are_from_it():
-    assert compared([2.0, 3.0, 4.0], [1.0, 1.5, 1.6], "b") == {"against": "b", "ratio": 2.0, "ratio_spread": 0.25}
+    found = compared([2.0, 3.0, 4.0], [1.0, 1.5, 1.6], "b")
+    assert (found["against"], found["ratio"]) == ("b", 2.0)
+    assert found["ratio_spread"] == pytest.approx(4.303 * statistics.stdev([2.0, 2.0, 2.5]) / 3**0.5 / 2.0)
+    assert spread([5.0], 5.0) == 0.0
+
+
+def test_two_runs_are_compared(tmp_path, capsys):
+    def run_of(name, ratios, count):
+        report = Report(str(tmp_path / name), "quick")
+        near = compared(ratios, [1.0, 1.0, 1.0], "b")
+        report.add("x", "Title", [Figure.of("f", ratios, "s", **near), Figure("count", count, "requests")], 1.0)
+        return str(tmp_path / name)
+
+    one, near = run_of("one", [2.0, 2.1, 2.2], 3), run_of("near", [2.2, 2.3, 2.1], 3)
+    far = run_of("far", [3.0, 3.1, 3.2], 4)
+    capsys.readouterr()
+    assert compare.main([one, near]) == 0
+    assert "1 of 1 ratios agree within their spreads" in capsys.readouterr().out
+    assert compare.main([one, far]) == 1
+    told = capsys.readouterr().out
+    assert "0 of 1 ratios agree" in told
+    assert "x: f: 2.1 and 3.1 (±12%, ±8%)" in told
+    assert "x: count: 3 and 4" in told
+    with pytest.raises(SystemExit):
+        compare.main([one, str(tmp_path / "missing")])
 
 
 def test_the_one_command(tmp_path):
