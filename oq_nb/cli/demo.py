@@ -59,7 +59,7 @@ def demo(
     if as_json:
         say_json(task.record.to_dict())
         return exit_code(task.record)
-    return _tell_result(task)
+    return _tell_result(task, place)
 
 
 def _bar(task: Task) -> None:
@@ -99,7 +99,7 @@ def _lines(task: Task) -> None:
             note("  ".join(view.progress_parts(progress)))
 
 
-def _tell_result(task: Task) -> int:
+def _tell_result(task: Task, place: Place) -> int:
     if task.status.value != "completed":
         say("\n".join(view.status_lines(task.record, task.queue.now())))
         return 1
@@ -107,9 +107,10 @@ def _tell_result(task: Task) -> int:
     say(f"Done: {output['files']} files, {output['bytes'] / 1e6:.0f} MB, sha256 {output['sha256'][:16]}…")
     say(
         f"\nLook at it next, from any shell or notebook of yours:\n"
-        f"  oq status {task.id[:8]}\n"
-        f"  oq history {task.id[:8]}\n"
-        f"  python -c \"import oq_nb; print(oq_nb.connect().get('{task.id}').output)\"\n"
-        f"  oq local stop          (ends the store; its data stays)"
+        f"  oq status {task.id[:8]}{place.options}\n"
+        f"  oq history {task.id[:8]}{place.options}\n"
+        f"  python -c \"import oq_nb; print(oq_nb.connect({place.arguments}).get('{task.id}').output)\""
     )
+    if place.is_embedded:
+        say("  oq local stop          (ends the store; its data stays)")
     return 0

@@ -10,6 +10,7 @@ import functools
 import inspect
 import os
 import re
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
@@ -62,6 +63,24 @@ class Place:
         from oq_nb.client import connect
 
         return connect(self.bucket, endpoint=self.endpoint, region=self.region, prefix=self.prefix or "")
+
+    @property
+    def is_embedded(self) -> bool:
+        """Whether it is the embedded store, because nothing names a bucket."""
+        return not (self.bucket or os.environ.get("S3_BUCKET"))
+
+    @property
+    def options(self) -> str:
+        """The options that name it, as a shell wants them, each with a space before it."""
+        return "".join(f" --{name} {shlex.quote(value)}" for name, value in self._given())
+
+    @property
+    def arguments(self) -> str:
+        """The arguments of `oq_nb.connect` that name it, as Python wants them."""
+        return ", ".join(f"{name}={value!r}" for name, value in self._given())
+
+    def _given(self) -> list[tuple[str, str]]:
+        return [(name, value) for name in OPTIONS if (value := getattr(self, name)) is not None]
 
     def put_into_environment(self) -> None:
         """Let every later ``connect()`` of this process mean the same bucket."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -416,3 +417,20 @@ def test_a_function_that_makes_a_worker_is_named(place, start):
     _, said = start("jobs:make_other")
     assert ": made; 1 at a time" in said
     assert queue.submit("made", 3).result(30) == 3
+
+
+def test_what_the_demo_says_to_type_next_leads_to_its_task(place):
+    queue, environment = place
+    environment = {name: value for name, value in environment.items() if name != "S3_BUCKET"}
+    options = ["--bucket", queue.store.objects.bucket, "--prefix", "a b/"]
+    made = subprocess.run(
+        [*OQ, "demo", "--seconds", "1", *options], env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert made.returncode == 0, made.stderr
+    assert "oq local stop" not in made.stdout, "it is not the embedded store"
+    hints = [line.strip() for line in made.stdout.splitlines() if line.startswith("  ")]
+    assert len(hints) == 3, made.stdout
+    for hint, shown in zip(hints, ("completed", "created", "sha256"), strict=True):
+        words = [*OQ, *shlex.split(hint)[1:]] if hint.startswith("oq ") else [sys.executable, *shlex.split(hint)[1:]]
+        done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0 and shown in done.stdout, (hint, done.stdout, done.stderr)
