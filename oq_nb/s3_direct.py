@@ -1,8 +1,8 @@
 """The requests that a queue makes all the time, sent without most of boto3's machinery: half the processor time each.
 
-`DirectClient` stands in for a boto3 client. It signs with botocore's own signer and sends through the client's own
-HTTP session (its proxies, certificates, time-outs and pool), but skips what boto3 does anew for every request:
-resolving the endpoint, serialising by the service model, calling hooks, and parsing answers by the model.
+`DirectClient` stands in for a boto3 client. It sends through the client's own HTTP session (its proxies, certificates,
+time-outs and pool), with the client's credentials, but skips what boto3 does anew for every request: resolving the
+endpoint, serialising by the service model, calling hooks, deriving the key to sign with, parsing answers by the model.
 
 Invariants:
 
@@ -10,11 +10,12 @@ Invariants:
 * Whatever is out of the ordinary goes to boto3: other operations; buckets and signatures of another kind; a request
   that was not carried out because the bucket is elsewhere: boto3 knows how to find it.
 
-Part of `s3`. Imports nothing of the package.
+Part of `s3`. Imports of the package: `s3_signature`.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from datetime import datetime
 from types import TracebackType
@@ -23,9 +24,10 @@ from urllib.parse import quote, unquote_plus, urlsplit, urlunsplit
 from xml.etree import ElementTree
 
 from botocore import parsers, utils
-from botocore.auth import S3SigV4Auth
-from botocore.awsrequest import AWSRequest
+from botocore.awsrequest import AWSPreparedRequest
 from botocore.exceptions import BotoCoreError, ClientError, IncompleteReadError
+
+from oq_nb.s3_signature import Signer
 
 __all__ = ["DirectClient"]
 
@@ -49,6 +51,7 @@ class DirectClient:
         self._credentials = credentials
         self._bucket = bucket
         self._base: str | None = None  # the bucket's URL; "": it is not for us
+        self._signer: Signer | None = None  # for that
         self._parser = parsers.create_parser("rest-xml")
         self._http: Any = getattr(getattr(client, "_endpoint", None), "http_session", None)
 
@@ -104,7 +107,7 @@ class DirectClient:
     ) -> dict[str, Any]:
         base = self._base if self._base is not None else self._find_base()
         credentials = self._credentials() if base and given["Bucket"] == self._bucket else None
-        if not base or credentials is None:
+        if not base or credentials is None or self._signer is None:
             answer: dict[str, Any] = getattr(self._client, operation)(**given)
             return answer
         url = f"{base}/{quote(given['Key'], safe='/~')}" if "Key" in given else base + "/" * (base.count("/") == 2)
@@ -112,10 +115,9 @@ class DirectClient:
         if query:
             url += "?" + "&".join(f"{name}={quote(value, safe='-_.~')}" for name, value in query.items())
             url = url.replace("?versions=&", "?versions&")
-        request = AWSRequest(method, url, headers=headers or {}, data=body, stream_output=streams)
-        request.context["client_config"] = self._client.meta.config
-        S3SigV4Auth(credentials, "s3", self._client.meta.region_name).add_auth(request)
-        response = self._http.send(request.prepare())
+        now = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+        signed = self._signer.headers(method, url, headers or {}, body, credentials, now)
+        response = self._http.send(AWSPreparedRequest(method, url, signed, body or None, streams))
         status, lower = response.status_code, {name.lower(): value for name, value in response.headers.items()}
         found: dict[str, Any] = {"ResponseMetadata": {"HTTPStatusCode": status, "HTTPHeaders": lower}}
         if 200 <= status < 300 and not (method == "PUT" and b"<Error" in response.content[:200]):
@@ -146,6 +148,7 @@ class DirectClient:
                 return ""  # no credentials, for one: boto3 says it better; asked again next time
             parts = urlsplit(url)
             base = urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/"), "", ""))
+            self._signer = Signer(base, self._client.meta.region_name)
         self._base = base
         return base
 
