@@ -43,7 +43,11 @@ def _values(one: Figure, other: Figure) -> tuple[float, float, float, float] | N
 
 
 def _counts(one: Figure, other: Figure) -> tuple[float, float, float, float] | None:
-    return None if one.spread or other.spread else (one.value, 0.0, other.value, 0.0)
+    return None if one.spread or other.spread else (_shown(one.value), 0.0, _shown(other.value), 0.0)
+
+
+def _shown(value: float) -> float:
+    return float(f"{value:.4g}")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -83,7 +83,7 @@ def _fill(server: LocalStore, prefix: str, tasks: int, processes: int) -> float:
 
 
 def _timed(call: Callable[[], object], times: int) -> float:
-    """Return the median of a few calls, in ms: one in a dozen meets the store's garbage collection."""
+    """Return the median of so many calls, in milliseconds."""
     took = []
     for _ in range(times):
         began = time.perf_counter()
@@ -108,13 +108,14 @@ def run(
 ) -> list[Figure]:
     """Measure at ``smallest`` finished tasks, at ten times as many, and so on, in buckets that are there together."""
     sizes = [smallest * 10**step for step in range(steps)]
-    calls: dict[str, Callable[[oq_nb.Queue], object]] = {
-        "a worker's poll, right after": _poll,
-        f"a worker's poll, {settle_seconds} s later": _poll,
-        f"a refresh of {waiting} watched tasks": lambda queue: Looker(queue.store).look(watched[queue.store]),
-        "submit": lambda queue: queue.submit("later", 1, schedule_at=queue.now().replace(year=2100)),
-        "list(limit=100)": lambda queue: queue.list(limit=100),
-        "the whole queue (dashboard), first look": lambda queue: Looker(queue.store).look(overview=True),
+    # What is called, and how often for one round: a single short call varies too much.
+    calls: dict[str, tuple[Callable[[oq_nb.Queue], object], int]] = {
+        "a worker's poll, right after": (_poll, 9),
+        f"a worker's poll, {settle_seconds} s later": (_poll, 9),
+        f"a refresh of {waiting} watched tasks": (lambda queue: Looker(queue.store).look(watched[queue.store]), 9),
+        "submit": (lambda queue: queue.submit("later", 1, schedule_at=queue.now().replace(year=2100)), 9),
+        "list(limit=100)": (lambda queue: queue.list(limit=100), 1),
+        "the whole queue (dashboard), first look": (lambda queue: Looker(queue.store).look(overview=True), 1),
     }
     figures = []
     watched: dict[Any, list[str]] = {}
@@ -125,15 +126,14 @@ def run(
             rate = _fill(server, queue.store.objects.prefix, size, processes)  # type: ignore[attr-defined]
             figures.append(Figure(f"filled with {size:,} finished tasks", rate, "tasks/s", note="7 requests each"))
             watched[queue.store] = [task.id for task in queue.submit_many("waits", range(waiting))]
-        for number, (name, call) in enumerate(calls.items()):
+        for number, (name, (call, times)) in enumerate(calls.items()):
             if number == 1:
                 time.sleep(settle_seconds)
-            is_slow = "list(" in name or "first look" in name
             cases = {
-                str(size): lambda queue=queue, call=call, times=1 if is_slow else 9: _timed(lambda: call(queue), times)
+                str(size): lambda queue=queue, call=call, times=times: _timed(lambda: call(queue), times)
                 for size, queue in queues.items()
             }  # type: ignore[misc]
-            values = interleaved(cases, max(3, rounds // 3) if is_slow else rounds)
+            values = interleaved(cases, rounds if times > 1 else max(3, rounds // 3))
             for size in sizes:
                 made = values[str(size)]
                 objects = queues[size].store.objects

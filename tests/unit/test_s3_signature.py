@@ -8,14 +8,12 @@ from unittest import mock
 from urllib.parse import quote
 
 import pytest
+from botocore import auth
+from botocore.awsrequest import AWSRequest
+from botocore.compat import get_current_datetime
+from botocore.credentials import ReadOnlyCredentials
 
-botocore_auth = pytest.importorskip("botocore.auth")
-
-from botocore.awsrequest import AWSRequest  # noqa: E402
-from botocore.compat import get_current_datetime  # noqa: E402
-from botocore.credentials import ReadOnlyCredentials  # noqa: E402
-
-from oq_nb.s3_signature import Signer  # noqa: E402
+from oq_nb.s3_signature import Signer
 
 BASES = [
     "https://bucket.s3.eu-north-1.amazonaws.com",
@@ -32,8 +30,8 @@ ALPHABET = "aZ09-_.~/ +=&%:@'\"*?#é漢\U0001f600"
 def theirs(method, url, headers, body, credentials, now, region):
     request = AWSRequest(method, url, headers=headers, data=body)
     request.context["client_config"] = SimpleNamespace(s3={"payload_signing_enabled": True})
-    with mock.patch.object(botocore_auth, "get_current_datetime", lambda: now):
-        botocore_auth.S3SigV4Auth(credentials, "s3", region).add_auth(request)
+    with mock.patch.object(auth, "get_current_datetime", lambda: now):
+        auth.S3SigV4Auth(credentials, "s3", region).add_auth(request)
     return {name.lower(): value for name, value in request.headers.items()}
 
 
