@@ -5,6 +5,10 @@ A ``Date`` header has a resolution of one second, so each response only bounds t
 responses it knows the store's time far better than a second. When a bound contradicts the rest (the machine slept,
 the store's clock was set) the clock starts over from that response.
 
+Within the bounds the machine's own time is the best guess, since most machines' clocks are set: two programs that have
+seen different answers then have the same time, and what one submits is due at once for the other. Where it is outside,
+it is wrong, and the middle of the bounds is taken.
+
 No request is made here. Imports nothing of the package but `model`.
 """
 
@@ -73,9 +77,16 @@ class Clock:
     def now(self) -> datetime:
         """Return the store's time, UTC; not before a `stamp`, so that what was just written is not in the future."""
         with self._lock:
-            seconds = self.wall() if self._low is None else self.monotonic() + (self._low + self._high) / 2
-            now = datetime.fromtimestamp(seconds, timezone.utc)
+            now = datetime.fromtimestamp(self._likely(), timezone.utc)
             return self._last if timedelta(0) < self._last - now < _SET_BACK else now
+
+    def _likely(self) -> float:
+        """Return the likeliest time of the store, seconds since 1970. Under the lock."""
+        own = self.wall()
+        if self._low is None:
+            return own
+        now = self.monotonic()
+        return own if self._low <= own - now <= self._high else now + (self._low + self._high) / 2
 
     def earliest(self) -> datetime:
         """Return the earliest that the store's time can be, UTC: a lease that is over by it is over for sure.

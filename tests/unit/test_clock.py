@@ -51,6 +51,25 @@ def test_one_answer_tells_to_the_second_and_many_tell_more():
     assert abs(world.error(world.clock.now())) < 0.1
 
 
+def test_two_programs_on_machines_whose_clocks_are_right_have_the_same_time():
+    early, late = World(wrong_by=0), World(wrong_by=0)
+    late.pass_time(0.7)  # its only answer says a second later
+    early.answer()
+    late.answer()
+    assert early.error(early.clock.now()) == pytest.approx(0, abs=1e-6)
+    assert late.error(late.clock.now()) == pytest.approx(0, abs=1e-6)
+
+
+def test_a_machine_that_is_a_little_wrong_is_found_out_in_time():
+    world = World(wrong_by=0.3)
+    world.answer()
+    assert world.error(world.clock.now()) == pytest.approx(0.3, abs=1e-6)  # nothing speaks against it yet
+    for _ in range(60):
+        world.pass_time(0.37)
+        world.answer()
+    assert abs(world.error(world.clock.now())) < 0.1
+
+
 def test_the_earliest_time_is_never_late():
     world = World()
     for step in range(200):
