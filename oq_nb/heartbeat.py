@@ -20,6 +20,7 @@ logger = logging.getLogger("oq_nb.worker")
 
 _HEARTBEAT_SECONDS = 15.0
 _DEAD_WORKER = timedelta(days=1)
+_SETTLED = timedelta(minutes=1)  # a store that is listed in the middle of a write calls the new version not the latest
 _TIDY_LIMIT = 200
 
 
@@ -49,14 +50,16 @@ class Heartbeat:
         return time.monotonic() + _HEARTBEAT_SECONDS
 
     def tidy(self) -> None:
-        """Remove older versions of this object, and the objects of workers that are dead for a day.
+        """Remove older versions of this object, what others' objects were minutes ago, and workers dead for a day.
 
         Requests: 1 LIST, and 1 DELETE for each that is removed.
         """
         try:
-            long_ago = self._objects.clock.now() - _DEAD_WORKER
+            now = self._objects.clock.now()
+            long_ago, settled = now - _DEAD_WORKER, now - _SETTLED
             lines = list(self._objects.versions(model.WORKERS)) if self._objects.is_versioned else []
             alive = {e.key for e in lines if e.is_latest and not e.is_delete_marker and e.last_modified > long_ago}
+            lines = [e for e in lines if e.key == self.key or e.last_modified < settled]
             for entry in sorted(lines, key=lambda entry: entry.is_delete_marker)[:_TIDY_LIMIT]:
                 if entry.key not in alive or not entry.is_latest:
                     self._objects.delete(entry.key, version_id=entry.version_id)
