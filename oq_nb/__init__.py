@@ -1,6 +1,7 @@
 """oq_nb: a task queue on an S3 bucket, with live progress, made for notebooks.
 
-Importing this package loads neither boto3 nor tqdm nor IPython nor ipywidgets: each is loaded when it is first needed.
+Importing this package loads neither boto3 nor tqdm nor IPython nor ipywidgets: each is loaded when it is first needed,
+as are those parts of the package itself that not every program has a use for.
 """
 
 from __future__ import annotations
@@ -31,12 +32,12 @@ from oq_nb.errors import (
 from oq_nb.model import Progress, RetryPolicy, TaskRecord, TaskStatus, WorkerRecord
 from oq_nb.queue import Queue
 from oq_nb.task import Task
-from oq_nb.waiting import as_completed, wait
-from oq_nb.worker import Worker
 
 if TYPE_CHECKING:
     from oq_nb.bar import tqdm, track, trange
     from oq_nb.nested import enable_nested_asyncio
+    from oq_nb.waiting import as_completed, wait
+    from oq_nb.worker import Worker
 
 __all__ = [
     "ConfigurationError",
@@ -78,7 +79,15 @@ __all__ = [
 
 __version__ = "0.1.0"
 
-_LAZY = {"enable_nested_asyncio": "oq_nb.nested", "tqdm": "oq_nb.bar", "track": "oq_nb.bar", "trange": "oq_nb.bar"}
+_LAZY = {
+    "Worker": "oq_nb.worker",
+    "as_completed": "oq_nb.waiting",
+    "enable_nested_asyncio": "oq_nb.nested",
+    "tqdm": "oq_nb.bar",
+    "track": "oq_nb.bar",
+    "trange": "oq_nb.bar",
+    "wait": "oq_nb.waiting",
+}
 
 
 def __getattr__(name: str) -> Any:
