@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 
 from oq_nb.model import Timestamp
 
@@ -26,6 +27,11 @@ __all__ = ["Clock"]
 
 _DRIFT = 100e-6  # how far two clocks may drift apart, seconds a second
 _SET_BACK = timedelta(seconds=5)  # a greater step back is no correction: the store's clock was set
+
+
+@lru_cache(maxsize=4)  # a second's answers all say the same
+def _seconds_of(date: str) -> float:
+    return parsedate_to_datetime(date).timestamp()
 
 
 class Clock:
@@ -62,7 +68,7 @@ class Clock:
         if not date:
             return
         try:
-            stamp = parsedate_to_datetime(date).timestamp()
+            stamp = _seconds_of(date)
         except (ValueError, TypeError):
             return
         low, high = stamp - received, stamp + 1 - sent

@@ -87,6 +87,8 @@ def test_importing_the_package_loads_nothing_heavy():
         "typer",
         "rich",
         "starlette",
+        "oq_nb.worker",
+        "oq_nb.waiting",
     ):
         assert heavy not in loaded, heavy
 
