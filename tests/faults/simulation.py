@@ -219,14 +219,14 @@ def _template() -> S3Store:
     return S3Store("bucket", endpoint=ENDPOINT, region="us-east-1", access_key="a", secret_key="s")
 
 
-#: How wrong the machines' clocks are, one after the other: within what an answer tells, and beyond.
+#: How wrong machines' clocks are, one after the other, if nothing is said: within what an answer tells, and beyond.
 CLOCKS_AHEAD_SECONDS = (0.0, 0.7, -0.7, 90.0)
 
 
 class Process:
     """A process: its own connection, clock, queue and worker. A dead one makes no request any more."""
 
-    def __init__(self, world: World, name: str) -> None:
+    def __init__(self, world: World, name: str, *, clock_ahead_seconds: float | None = None) -> None:
         self.world, self.name = world, name
         self.is_dead = False
         self.dies_in_handler = False
@@ -237,7 +237,9 @@ class Process:
         self.objects._client = SimulatedClient(self)
         self.objects._sleep = world.pass_time  # a lease's lock may be held: nobody renews meanwhile
         self.objects.requests = type(self.objects.requests)()
-        ahead = CLOCKS_AHEAD_SECONDS[len(world.processes) % len(CLOCKS_AHEAD_SECONDS)]
+        ahead = clock_ahead_seconds
+        if ahead is None:
+            ahead = CLOCKS_AHEAD_SECONDS[len(world.processes) % len(CLOCKS_AHEAD_SECONDS)]
         self.objects.clock = Clock(self.monotonic, lambda: world.time.wall() + ahead)
         self.store = TaskStore(self.objects)
         self.queue = queue.Queue(self.store)
@@ -365,8 +367,8 @@ class World:
     def current(self, process: Process) -> None:
         self._local.process = process
 
-    def process(self, name: str) -> Process:
-        made = Process(self, name)
+    def process(self, name: str, **options: Any) -> Process:
+        made = Process(self, name, **options)
         self.processes.append(made)
         return made
 
