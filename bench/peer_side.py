@@ -1,10 +1,12 @@
 """The peers' side of `bench.peers`: runs under the Python that has them, imports nothing of ours, prints JSON.
 
-``python bench/peer_side.py rq TASKS REDIS_URL``; also huey, celery, dask (no server of its own).
+``python bench/peer_side.py rq TASKS``; also huey, celery, dask (no server of its own), buquet. Redis is at
+``BENCH_REDIS_URL``, buquet's bucket is ``BENCH_BUCKET`` at ``BENCH_ENDPOINT``.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import operator
 import os
@@ -113,7 +115,47 @@ def dask(tasks: int) -> dict[str, float]:
         )
 
 
+async def _connect() -> Any:
+    import buquet
+
+    bucket, endpoint = os.environ["BENCH_BUCKET"], os.environ["BENCH_ENDPOINT"]
+    return await buquet.connect(bucket=bucket, endpoint=endpoint, region="us-east-1")
+
+
+def buquet(tasks: int) -> dict[str, float]:
+    loop = asyncio.new_event_loop()
+    queue = loop.run_until_complete(_connect())
+
+    async def submit(number: int) -> Any:
+        return await queue.submit("noop", {"n": number})
+
+    async def result(task: Any) -> None:
+        while (await queue.get(task.id)).completed_at is None:
+            await asyncio.sleep(0.01)
+
+    with _worker("python", str(Path(__file__)), "buquet-worker"):
+        return _measure(
+            lambda n: loop.run_until_complete(submit(n)), lambda task: loop.run_until_complete(result(task)), tasks
+        )
+
+
+async def _work_for_buquet() -> None:
+    import buquet
+
+    queue = await _connect()
+    worker = buquet.Worker(queue, "bench", queue.all_shards())
+
+    @worker.task("noop")
+    async def noop(value: object) -> object:
+        return value
+
+    await worker.run()
+
+
 if __name__ == "__main__":
     sys.path.insert(0, str(_HERE))
-    which = {"rq": rq, "huey": huey_, "celery": celery, "dask": dask}[sys.argv[1]]
-    print(json.dumps(which(int(sys.argv[2]))), flush=True)
+    if sys.argv[1] == "buquet-worker":
+        asyncio.run(_work_for_buquet())
+    else:
+        measure = {"rq": rq, "huey": huey_, "celery": celery, "dask": dask, "buquet": buquet}[sys.argv[1]]
+        print(json.dumps(measure(int(sys.argv[2]))), flush=True)

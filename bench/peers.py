@@ -1,8 +1,9 @@
-"""Submission, completion and latency of no-op tasks: ours beside RQ, Huey, Celery and Dask, each as its users run it.
+"""Submission, completion and latency of no-op tasks: ours beside upstream's, RQ, Huey, Celery, Dask, as users run them.
 
-The peers' servers keep their tasks in memory (Redis, a scheduler), ours in a versioned bucket. They are taken from the
-Python that ``BENCH_PEERS_PYTHON`` names (``python -m venv V && V/bin/pip install rq huey celery redis distributed``),
-else from this one; Redis from ``redis-server`` on the path. A peer that is not there is left out.
+Upstream (``buquet``) keeps tasks in a bucket as we do, on the same server, and is taken from this Python; the others
+keep theirs in memory (Redis, a scheduler) and are taken from the Python that ``BENCH_PEERS_PYTHON`` names (``python
+-m venv V && V/bin/pip install rq huey celery redis distributed``), else from this one; Redis from ``redis-server`` on
+the path. A peer that is not there is left out.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -100,11 +102,24 @@ def _wait_for(port: int) -> None:
     raise RuntimeError("redis-server does not answer")
 
 
-def _peer(name: str, tasks: int, redis: str) -> dict[str, float]:
-    environment = {**os.environ, "BENCH_REDIS_URL": redis, "BENCH_PEER": name}
+def _upstream(server: LocalStore, tasks: int) -> dict[str, float]:
+    bucket = f"upstream-{uuid.uuid4().hex[:12]}"
+    queue_at(server, bucket=bucket, prefix="")
+    environment = {
+        "AWS_ACCESS_KEY_ID": server.access_key,
+        "AWS_SECRET_ACCESS_KEY": server.secret_key,
+        "AWS_REGION": "us-east-1",
+        "BENCH_ENDPOINT": server.endpoint,
+        "BENCH_BUCKET": bucket,
+    }
+    return _peer("buquet", tasks, environment, sys.executable)
+
+
+def _peer(name: str, tasks: int, settings: dict[str, str], python: str) -> dict[str, float]:
+    environment = {**os.environ, **settings, "BENCH_PEER": name}
     environment.pop("PYTHONPATH", None)
     done = subprocess.run(
-        [os.environ.get("BENCH_PEERS_PYTHON", sys.executable), str(_SIDE), name, str(tasks)],
+        [python, str(_SIDE), name, str(tasks)],
         env=environment,
         capture_output=True,
         text=True,
@@ -121,9 +136,13 @@ def run(tasks: int = 200, rounds: int = 5) -> list[Figure]:
     """Measure in turns."""
     found: dict[str, list[dict[str, float]]] = {}
     with seaweedfs() as server, _redis() as redis:
-        cases: dict[str, Callable[[], dict[str, float]]] = {"oq_nb": lambda: ours(server, tasks)}
+        cases: dict[str, Callable[[], dict[str, float]]] = {
+            "oq_nb": lambda: ours(server, tasks),
+            "buquet": lambda: _upstream(server, tasks),
+        }
+        settings, python = {"BENCH_REDIS_URL": redis or ""}, os.environ.get("BENCH_PEERS_PYTHON", sys.executable)
         for name in _PEERS if redis else ("dask",):
-            cases[name] = lambda name=name: _peer(name, tasks, redis or "")  # type: ignore[misc]
+            cases[name] = lambda name=name: _peer(name, tasks, settings, python)  # type: ignore[misc]
         for number in range(rounds):
             for name, case in list(cases.items()):
                 try:
