@@ -50,10 +50,12 @@ class DirectClient:
         self._client = client
         self._credentials = credentials
         self._bucket = bucket
-        self._base: str | None = None  # the bucket's URL; "": it is not for us
-        self._signer: Signer | None = None  # for that
+        self._place: tuple[str, Signer] | None = None  # the bucket's URL, and what signs for it
         self._parser = parsers.create_parser("rest-xml")
         self._http: Any = getattr(getattr(client, "_endpoint", None), "http_session", None)
+        is_ordinary = "/" not in bucket and ":" not in bucket and not bucket.endswith("--x-s3")
+        is_signed_as_here = client.meta.config.signature_version in (None, "s3v4")
+        self._is_for_us = self._http is not None and is_ordinary and is_signed_as_here
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._client, name)
@@ -105,18 +107,19 @@ class DirectClient:
         body: bytes = b"",
         streams: bool = False,
     ) -> dict[str, Any]:
-        base = self._base if self._base is not None else self._find_base()
-        credentials = self._credentials() if base and given["Bucket"] == self._bucket else None
-        if not base or credentials is None or self._signer is None:
+        place = self._place or self._find_place()
+        credentials = self._credentials() if place and given["Bucket"] == self._bucket else None
+        if place is None or credentials is None:
             answer: dict[str, Any] = getattr(self._client, operation)(**given)
             return answer
+        base, signer = place
         url = f"{base}/{quote(given['Key'], safe='/~')}" if "Key" in given else base + "/" * (base.count("/") == 2)
         query = {"versionId": given["VersionId"]} if "VersionId" in given else query
         if query:
             url += "?" + "&".join(f"{name}={quote(value, safe='-_.~')}" for name, value in query.items())
             url = url.replace("?versions=&", "?versions&")
         now = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-        signed = self._signer.headers(method, url, headers or {}, body, credentials, now)
+        signed = signer.headers(method, url, headers or {}, body, credentials, now)
         response = self._http.send(AWSPreparedRequest(method, url, signed, body or None, streams))
         status, lower = response.status_code, {name.lower(): value for name, value in response.headers.items()}
         found: dict[str, Any] = {"ResponseMetadata": {"HTTPStatusCode": status, "HTTPHeaders": lower}}
@@ -136,21 +139,18 @@ class DirectClient:
             return elsewhere
         raise ClientError(parsed, operation)
 
-    def _find_base(self) -> str:
-        """Return the bucket's URL as boto3 resolves it; empty where requests are to be left to boto3."""
-        config = self._client.meta.config
-        is_ordinary = "/" not in self._bucket and ":" not in self._bucket and not self._bucket.endswith("--x-s3")
-        base = ""
-        if self._http is not None and is_ordinary and config.signature_version in (None, "s3v4"):
-            try:
-                url = self._client.generate_presigned_url("head_bucket", Params={"Bucket": self._bucket})
-            except BotoCoreError:
-                return ""  # no credentials, for one: boto3 says it better; asked again next time
-            parts = urlsplit(url)
-            base = urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/"), "", ""))
-            self._signer = Signer(base, self._client.meta.region_name)
-        self._base = base
-        return base
+    def _find_place(self) -> tuple[str, Signer] | None:
+        """Return the bucket's URL as boto3 resolves it, and its signer; None where requests are to be left to boto3."""
+        if not self._is_for_us:
+            return None
+        try:
+            url = self._client.generate_presigned_url("head_bucket", Params={"Bucket": self._bucket})
+        except BotoCoreError:
+            return None  # no credentials, for one: boto3 says it better; asked again next time
+        parts = urlsplit(url)
+        base = urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/"), "", ""))
+        self._place = base, Signer(base, self._client.meta.region_name)
+        return self._place
 
 
 class _Body:
