@@ -34,6 +34,7 @@ __all__ = [
     "report",
     "seaweedfs",
     "spread",
+    "upstream_settings",
 ]
 
 #: Degrees of freedom and the quantile of Student's t that leaves 2.5 % on each side.
@@ -132,6 +133,19 @@ def queue_at(server: local.LocalStore, endpoint: str | None = None, **options: A
         secret_key=server.secret_key,
         **settings,
     )
+
+
+def upstream_settings(server: local.LocalStore) -> dict[str, str]:
+    """Make a bucket for upstream's programs; return the environment in which they find it."""
+    bucket = f"upstream-{uuid.uuid4().hex[:12]}"
+    queue_at(server, bucket=bucket, prefix="")
+    return {
+        "AWS_ACCESS_KEY_ID": server.access_key,
+        "AWS_SECRET_ACCESS_KEY": server.secret_key,
+        "AWS_REGION": "us-east-1",
+        "BENCH_ENDPOINT": server.endpoint,
+        "BENCH_BUCKET": bucket,
+    }
 
 
 def machine() -> dict[str, Any]:

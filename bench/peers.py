@@ -17,13 +17,12 @@ import subprocess
 import sys
 import tempfile
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import oq_nb
-from bench.measure import Figure, compared, main, queue_at, seaweedfs
+from bench.measure import Figure, compared, main, queue_at, seaweedfs, upstream_settings
 from oq_nb.local import LocalStore
 
 __all__ = ["TITLE", "run"]
@@ -102,19 +101,6 @@ def _wait_for(port: int) -> None:
     raise RuntimeError("redis-server does not answer")
 
 
-def _upstream(server: LocalStore, tasks: int) -> dict[str, float]:
-    bucket = f"upstream-{uuid.uuid4().hex[:12]}"
-    queue_at(server, bucket=bucket, prefix="")
-    environment = {
-        "AWS_ACCESS_KEY_ID": server.access_key,
-        "AWS_SECRET_ACCESS_KEY": server.secret_key,
-        "AWS_REGION": "us-east-1",
-        "BENCH_ENDPOINT": server.endpoint,
-        "BENCH_BUCKET": bucket,
-    }
-    return _peer("buquet", tasks, environment, sys.executable)
-
-
 def _peer(name: str, tasks: int, settings: dict[str, str], python: str) -> dict[str, float]:
     environment = {**os.environ, **settings, "BENCH_PEER": name}
     environment.pop("PYTHONPATH", None)
@@ -138,7 +124,7 @@ def run(tasks: int = 200, rounds: int = 5) -> list[Figure]:
     with seaweedfs() as server, _redis() as redis:
         cases: dict[str, Callable[[], dict[str, float]]] = {
             "oq_nb": lambda: ours(server, tasks),
-            "buquet": lambda: _upstream(server, tasks),
+            "buquet": lambda: _peer("buquet", tasks, upstream_settings(server), sys.executable),
         }
         settings, python = {"BENCH_REDIS_URL": redis or ""}, os.environ.get("BENCH_PEERS_PYTHON", sys.executable)
         for name in _PEERS if redis else ("dask",):

@@ -7,11 +7,10 @@ import os
 import subprocess
 import sys
 import time
-import uuid
 from datetime import timedelta
 
 import oq_nb
-from bench.measure import Figure, compared, interleaved, main, queue_at, seaweedfs
+from bench.measure import Figure, compared, interleaved, main, queue_at, seaweedfs, upstream_settings
 from bench.proxy import Proxy
 from oq_nb.local import LocalStore
 
@@ -70,15 +69,11 @@ def upstream(server: LocalStore, endpoint: str, tasks: int) -> float:
     """Return tasks per second of one worker of upstream's, in a process of its own."""
     environment = {
         **os.environ,
-        "AWS_ACCESS_KEY_ID": server.access_key,
-        "AWS_SECRET_ACCESS_KEY": server.secret_key,
-        "AWS_REGION": "us-east-1",
+        **upstream_settings(server),
         "BENCH_STORE": server.endpoint,
         "BENCH_ENDPOINT": endpoint,
-        "BENCH_BUCKET": f"upstream-{uuid.uuid4().hex[:12]}",
         "BENCH_TASKS": str(tasks),
     }
-    queue_at(server, bucket=environment["BENCH_BUCKET"], prefix="")
     done = subprocess.run(
         [sys.executable, "-m", "bench.throughput", "--upstream"],
         env=environment,

@@ -12,7 +12,7 @@ from datetime import timedelta
 
 from oq_nb import model
 from oq_nb.errors import OqError, StorageError
-from oq_nb.s3 import ObjectStore
+from oq_nb.s3 import SETTLED, ObjectStore
 
 __all__ = ["Heartbeat"]
 
@@ -20,7 +20,6 @@ logger = logging.getLogger("oq_nb.worker")
 
 _HEARTBEAT_SECONDS = 15.0
 _DEAD_WORKER = timedelta(days=1)
-_SETTLED = timedelta(minutes=1)  # a store that is listed in the middle of a write calls the new version not the latest
 _TIDY_LIMIT = 200
 
 
@@ -50,13 +49,13 @@ class Heartbeat:
         return time.monotonic() + _HEARTBEAT_SECONDS
 
     def tidy(self) -> None:
-        """Remove older versions of this object, what others' objects were minutes ago, and workers dead for a day.
+        """Remove what was replaced, of other workers only what is settled; and workers that are dead for a day.
 
         Requests: 1 LIST, and 1 DELETE for each that is removed.
         """
         try:
             now = self._objects.clock.now()
-            long_ago, settled = now - _DEAD_WORKER, now - _SETTLED
+            long_ago, settled = now - _DEAD_WORKER, now - SETTLED
             lines = list(self._objects.versions(model.WORKERS)) if self._objects.is_versioned else []
             alive = {e.key for e in lines if e.is_latest and not e.is_delete_marker and e.last_modified > long_ago}
             lines = [e for e in lines if e.key == self.key or e.last_modified < settled]

@@ -15,18 +15,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from oq_nb.errors import StorageDeniedError, StorageError
 from oq_nb.model import parse_index_key
-from oq_nb.s3 import Entry, ObjectStore
+from oq_nb.s3 import SETTLED, Entry, ObjectStore
 
 __all__ = ["Index", "IndexEntry"]
 
 logger = logging.getLogger("oq_nb.index")
 
 _SWEEP_LIMIT = 20  # leftovers removed per scan
-_SETTLED = timedelta(minutes=1)  # and not before
 _PAGE_LIMIT = 100  # pages per scan, when others hide the entries that are wanted
 
 _LIST_POLICY = '{"Effect": "Allow", "Action": ["s3:ListBucketVersions"], "Resource": "arn:aws:s3:::BUCKET"}'
@@ -147,8 +146,7 @@ class Index:
         else:
             last = ""
         standing.add(last)
-        # A store that is listed in the middle of a write (SeaweedFS) calls the new version, or marker, not the latest.
-        settled = self._objects.clock.now() - _SETTLED
+        settled = self._objects.clock.now() - SETTLED
         leftovers = [e for e in leftovers if e.last_modified < settled]
         self._sweep([e for e in leftovers if not e.is_delete_marker or e.key not in standing])
         return found

@@ -20,7 +20,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Protocol, TypeVar
 from urllib.parse import urlencode
 
@@ -28,9 +28,13 @@ from oq_nb import s3_errors
 from oq_nb.clock import Clock
 from oq_nb.errors import ConfigurationError, ConflictError, OqError, StorageError, StorageUnavailableError
 
-__all__ = ["NOT_MODIFIED", "Entry", "NotModified", "ObjectStore", "PutResult", "S3Store", "StoredObject"]
+__all__ = ["NOT_MODIFIED", "SETTLED", "Entry", "NotModified", "ObjectStore", "PutResult", "S3Store", "StoredObject"]
 
 T = TypeVar("T")
+
+#: How old a version has to be until a listing tells whether it is the latest: a store that is listed in the middle of a
+#: write (SeaweedFS) calls the new version, or marker, not the latest.
+SETTLED = timedelta(minutes=1)
 
 _MAX_OBJECT_BYTES = 1 << 30
 

@@ -50,7 +50,7 @@ def test_what_dead_workers_left_is_removed(objects, monkeypatch):
 
     own.tidy()
     assert left() == {"own": 1, "killed": 3, "ended": 2}  # the others' are too young to be sure of
-    monkeypatch.setattr(heartbeat, "_SETTLED", timedelta(seconds=-5))
+    monkeypatch.setattr(heartbeat, "SETTLED", timedelta(seconds=-5))
     own.tidy()
     assert left() == {"own": 1, "killed": 1, "ended": 0}
     monkeypatch.setattr(heartbeat, "_DEAD_WORKER", timedelta(seconds=-5))

@@ -19,8 +19,7 @@ import nbformat
 #: Seconds that anything may take on a machine that has other things to do.
 PATIENCE = 150.0
 #: What JupyterLab and its extensions say on the console by themselves.
-#: The last one is a race in ipywidgets, when an output is replaced while its widget is being attached.
-OTHERS = ("Connection lost, reconnecting in", "to activate.", "reading 'processLuminoMessage'")
+OTHERS = ("Connection lost, reconnecting in", "to activate.")
 ARTEFACTS = Path(__file__).resolve().parent.parent.parent / "test-artifacts" / "notebook"
 SETTINGS: dict[str, dict[str, Any]] = {
     "notebook-extension/tracker": {"windowingMode": "none"},
