@@ -1,8 +1,9 @@
 """The requests that a queue makes all the time, sent without most of boto3's machinery: half the processor time each.
 
 `DirectClient` stands in for a boto3 client. It sends through the client's own HTTP session (its proxies, certificates,
-time-outs and pool), with the client's credentials, but skips what boto3 does anew for every request: resolving the
-endpoint, serialising by the service model, calling hooks, deriving the key to sign with, parsing answers by the model.
+time-outs and pool), or without it to a plain HTTP endpoint (`s3_http`), with the client's credentials, but skips what
+boto3 does anew for every request: resolving the endpoint, serialising by the service model, calling hooks, deriving the
+key to sign with, parsing answers by the model.
 
 Invariants:
 
@@ -10,7 +11,7 @@ Invariants:
 * Whatever is out of the ordinary goes to boto3: other operations; buckets and signatures of another kind; a request
   that was not carried out because the bucket is elsewhere: boto3 knows how to find it.
 
-Part of `s3`. Imports of the package: `s3_signature`.
+Part of `s3`. Imports of the package: `s3_http`, `s3_signature`.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from botocore import parsers, utils
 from botocore.awsrequest import AWSPreparedRequest
 from botocore.exceptions import BotoCoreError, ClientError, IncompleteReadError
 
+from oq_nb.s3_http import PlainSession
 from oq_nb.s3_signature import Signer
 
 __all__ = ["DirectClient"]
@@ -50,7 +52,7 @@ class DirectClient:
         self._client = client
         self._credentials = credentials
         self._bucket = bucket
-        self._place: tuple[str, Signer] | None = None  # the bucket's URL, and what signs for it
+        self._place: tuple[str, Signer, Any] | None = None  # the bucket's URL, what signs for it, and what sends there
         self._parser = parsers.create_parser("rest-xml")
         self._http: Any = getattr(getattr(client, "_endpoint", None), "http_session", None)
         is_ordinary = "/" not in bucket and ":" not in bucket and not bucket.endswith("--x-s3")
@@ -59,6 +61,12 @@ class DirectClient:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._client, name)
+
+    def close(self) -> None:
+        """Close the connections that are not in use."""
+        if self._place is not None and self._place[2] is not self._http:
+            self._place[2].close()
+        self._client.close()
 
     # --- operations, with the arguments that `s3` gives
 
@@ -112,7 +120,7 @@ class DirectClient:
         if place is None or credentials is None:
             answer: dict[str, Any] = getattr(self._client, operation)(**given)
             return answer
-        base, signer = place
+        base, signer, http = place
         url = f"{base}/{quote(given['Key'], safe='/~')}" if "Key" in given else base + "/" * (base.count("/") == 2)
         query = {"versionId": given["VersionId"]} if "VersionId" in given else query
         if query:
@@ -120,7 +128,7 @@ class DirectClient:
             url = url.replace("?versions=&", "?versions&")
         now = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
         signed = signer.headers(method, url, headers or {}, body, credentials, now)
-        response = self._http.send(AWSPreparedRequest(method, url, signed, body or None, streams))
+        response = http.send(AWSPreparedRequest(method, url, signed, body or None, streams))
         status, lower = response.status_code, {name.lower(): value for name, value in response.headers.items()}
         found: dict[str, Any] = {"ResponseMetadata": {"HTTPStatusCode": status, "HTTPHeaders": lower}}
         if 200 <= status < 300 and not (method == "PUT" and b"<Error" in response.content[:200]):
@@ -139,8 +147,8 @@ class DirectClient:
             return elsewhere
         raise ClientError(parsed, operation)
 
-    def _find_place(self) -> tuple[str, Signer] | None:
-        """Return the bucket's URL as boto3 resolves it, and its signer; None where requests are to be left to boto3."""
+    def _find_place(self) -> tuple[str, Signer, Any] | None:
+        """Return the bucket's URL as boto3 resolves it, and how to get there; None where requests are left to boto3."""
         if not self._is_for_us:
             return None
         try:
@@ -149,7 +157,8 @@ class DirectClient:
             return None  # no credentials, for one: boto3 says it better; asked again next time
         parts = urlsplit(url)
         base = urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/"), "", ""))
-        self._place = base, Signer(base, self._client.meta.region_name)
+        http = PlainSession.instead_of(self._client, base) or self._http
+        self._place = base, Signer(base, self._client.meta.region_name), http
         return self._place
 
 

@@ -22,10 +22,11 @@ from servers import connect_to
 from oq_nb.client import open_store
 from oq_nb.clock import Clock
 from oq_nb.s3 import ObjectStore, S3Store
+from oq_nb.s3_http import PlainSession
 from oq_nb.store import TaskStore
 from oq_nb.testing import FakeStore
 
-STORES = ["fake", "moto", "seaweedfs", "seaweedfs through boto3"]
+STORES = ["fake", "moto", "seaweedfs", "seaweedfs through botocore's session", "seaweedfs through boto3"]
 #: moto checks the condition, then writes, with a gap between: a race that goes well there proves nothing.
 STORES_THAT_HOLD_RACES = ["fake", "seaweedfs"]
 STORES_WITHOUT_VERSIONS = ["fake", "moto", "seaweedfs"]
@@ -85,6 +86,10 @@ def store_on(kind: str, request: pytest.FixtureRequest) -> Iterator[ObjectStore]
         return
     server = request.getfixturevalue("moto_server" if kind == "moto" else "seaweedfs")
     store = connect_to(server, prefix=prefix).store.objects
+    if kind.endswith("session"):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(PlainSession, "instead_of", lambda *_: None)
+            store.get("nothing")
     if kind.endswith("boto3"):
         store._client = store._client._client
     store.requests.clear()

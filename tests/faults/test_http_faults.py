@@ -1,4 +1,4 @@
-"""The same faults over HTTP: real boto3, a faulty proxy, a real store; each kind of request meets each fault.
+"""The same faults over HTTP: a faulty proxy, a real store, our connections and botocore's; all requests, all faults.
 
 ``OQ_FAULTS=all`` runs them in front of moto too.
 
@@ -22,6 +22,7 @@ from oq_nb.errors import ConflictError, OqError, StorageUnavailableError
 from oq_nb.model import Progress, Timestamp
 from oq_nb.queue import Queue
 from oq_nb.s3 import S3Store
+from oq_nb.s3_http import PlainSession
 from oq_nb.store import TaskStore
 
 BUCKET = "oq-faults"
@@ -116,9 +117,13 @@ def _connect(server: Any, proxy: Any, **options: Any) -> S3Store:
     )
 
 
-@pytest.fixture(scope="module")
-def connection(server, proxy):
-    store = _connect(server, proxy)
+@pytest.fixture(scope="module", params=["plain", "botocore's session"])
+def connection(server, proxy, request):
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param != "plain":
+            patch.setattr(PlainSession, "instead_of", lambda *_: None)
+        store = _connect(server, proxy)
+        store.get("nothing")
     yield store
     store.close()
 
