@@ -8,8 +8,8 @@ Invariants:
 
 * `survey` only looks. Rules are found by their ids: others' rules stay as they are.
 * A task that is replayed is written anew, without the tag: a rule never removes what may still run.
-* `prune` removes only the versions that it has listed, a task's newest one last: a task that somebody replays
-  meanwhile keeps its new version and runs.
+* `prune` removes only the versions that it has listed, a task's newest one last, and none of a task with a version
+  younger than a minute: a task that somebody replays meanwhile keeps its new version and runs.
 
 Imports nothing of the package but `errors`, `model`, `s3` and `store`.
 """
@@ -26,8 +26,8 @@ from typing import Any, Protocol
 from oq_nb import model
 from oq_nb.errors import ConfigurationError, StorageDeniedError, StorageError
 from oq_nb.model import TaskStatus
-from oq_nb.s3 import Entry, ObjectStore
-from oq_nb.store import FINISHED_TAG, TaskStore
+from oq_nb.s3 import SETTLED, Entry, ObjectStore
+from oq_nb.store import FINISHED_TAG, Held, TaskStore
 
 __all__ = [
     "FINISHED",
@@ -336,7 +336,8 @@ def prune(
 ) -> list[Pruned]:
     """Remove finished tasks, with all their versions and payloads. It cannot be undone.
 
-    Unless ``statuses`` are named, payloads go too that a task left behind which is no more, as a lifecycle rule does.
+    A task that changed within the last minute is left to the next time. Unless ``statuses`` are named, payloads go too
+    that a task left behind which is no more, as a lifecycle rule does.
 
     Args:
         store: the tasks.
@@ -378,7 +379,7 @@ def prune(
             continue
         lines = _versions(store.objects, record.key)
         payloads = _versions(store.objects, f"{model.PAYLOADS}{record.id}/")
-        if not dry_run and not _remove(store.objects, record.key, lines, payloads, held.etag):
+        if not dry_run and not _remove(store, held, lines, payloads):
             continue
         size = sum(line.size for line in (*lines, *payloads))
         note(Pruned(record.id, record.task_type, record.status.value, record.updated_at, len(lines), size))
@@ -415,16 +416,19 @@ def _versions(objects: ObjectStore, prefix: str) -> list[Entry]:
     return [line for line in lines if prefix.endswith("/") or line.key == prefix]
 
 
-def _remove(objects: ObjectStore, key: str, lines: list[Entry], payloads: list[Entry], etag: str) -> bool:
+def _remove(store: TaskStore, held: Held, lines: list[Entry], payloads: list[Entry]) -> bool:
     """Remove the versions that were listed, then the payloads; return whether the task is gone."""
     latest = next((line for line in lines if line.is_latest), None)
-    if latest is None or latest.etag != etag:
+    if latest is None or latest.etag != held.etag:
         return False  # it has changed since it was read
-    _delete_all(objects, [line for line in lines if line is not latest])
-    objects.delete(key, version_id=latest.version_id)
-    if objects.get(key) is not None:
+    settled = store.clock.earliest() - SETTLED
+    if any(line.last_modified > settled for line in lines):
+        return False  # what is listed as an old version may be a replay that is being written
+    _delete_all(store.objects, [line for line in lines if line is not latest])
+    store.objects.delete(latest.key, version_id=latest.version_id)
+    if store.objects.get(latest.key) is not None:
         return False  # replayed in this very moment: it runs, and needs its payloads
-    _delete_all(objects, payloads)
+    _delete_all(store.objects, payloads)
     return True
 
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 import http.client
 import os
 import socket
+import weakref
 from collections import deque
 from contextlib import suppress
 from typing import Any, NoReturn
@@ -55,6 +56,7 @@ class PlainSession:
         self._connect_timeout, self._read_timeout = connect_timeout, read_timeout
         self._max_connections = max_connections
         self._process = os.getpid()
+        weakref.finalize(self, _close_all, self._free)
 
     @classmethod
     def instead_of(cls, client: Any, origin: str) -> PlainSession | None:
@@ -70,14 +72,9 @@ class PlainSession:
             max_connections=config.max_pool_connections,
         )
 
-    def __del__(self) -> None:
-        self.close()
-
     def close(self) -> None:
         """Close the connections that are not in use."""
-        while self._free:
-            with suppress(IndexError):  # another thread has taken the last one
-                self._free.pop().close()
+        _close_all(self._free)
 
     def send(self, request: Any) -> PlainAnswer:
         """Send a request of botocore's, and return the answer, whose body is read at once unless it is to be streamed.
@@ -174,6 +171,12 @@ class PlainAnswer:
         """Give up the rest of the body, and the connection with it."""
         self._raw.close()
         self._connection.close()
+
+
+def _close_all(free: deque[http.client.HTTPConnection]) -> None:
+    while free:
+        with suppress(IndexError):  # another thread has taken the last one
+            free.pop().close()
 
 
 def _raise(exc: BaseException, url: str) -> NoReturn:

@@ -13,10 +13,11 @@ from servers import connect_to
 
 from oq_nb import model, retention, transitions
 from oq_nb.cli import main
+from oq_nb.clock import Clock
 from oq_nb.errors import ConfigurationError, StorageDeniedError, StorageError, StorageUnavailableError
 from oq_nb.model import TaskStatus
 from oq_nb.queue import Queue
-from oq_nb.s3 import S3Store
+from oq_nb.s3 import Entry, S3Store
 from oq_nb.store import TaskStore
 from oq_nb.testing import FakeStore, FakeTime
 
@@ -226,16 +227,22 @@ def test_an_environment_that_is_not_understood_is_refused(seaweedfs, monkeypatch
 # --- prune
 
 
-def test_pruning_removes_finished_tasks_with_all_that_belongs_to_them(own_queue):
+@pytest.fixture
+def an_hour_later(monkeypatch):
+    """Tasks that were made just now are an hour old for `prune`."""
+    monkeypatch.setattr(Clock, "earliest", lambda clock: clock.now() + timedelta(hours=1))
+
+
+def test_pruning_removes_finished_tasks_with_all_that_belongs_to_them(own_queue, an_hour_later):
     gone = [finish(own_queue.submit("t", LARGE), output=LARGE) for _ in range(3)]
     cancelled = own_queue.submit("t").cancel()
     pending = own_queue.submit("t", LARGE)
-    would = retention.prune(own_queue.store, older_than=NOW - timedelta(hours=1), dry_run=True)
+    would = retention.prune(own_queue.store, older_than=timedelta(minutes=30), dry_run=True)
     assert {pruned.task_id for pruned in would} == {task.id for task in [*gone, cancelled]}
     assert own_queue.get(gone[0].id) is not None  # a dry run
     told = []
     removed = retention.prune(
-        own_queue.store, older_than=NOW - timedelta(hours=1), statuses=[TaskStatus.COMPLETED], told=told.append
+        own_queue.store, older_than=timedelta(minutes=30), statuses=[TaskStatus.COMPLETED], told=told.append
     )
     assert removed == told and {pruned.task_id for pruned in removed} == {task.id for task in gone}
     assert all((pruned.versions, pruned.status) == (3, "completed") for pruned in removed)
@@ -315,6 +322,41 @@ def test_a_task_that_is_replayed_meanwhile_is_never_lost(moment):
         assert left.input == LARGE
     else:
         assert left is None and len(removed) == 1
+
+
+class MidWrite(FakeStore):
+    """Lists a version that is being written as not the latest, as SeaweedFS does."""
+
+    being_written: Entry | None = None
+
+    def versions(self, prefix, *, page_size=1000):
+        yield from super().versions(prefix, page_size=page_size)
+        if self.being_written is not None and self.being_written.key.startswith(prefix):
+            yield self.being_written
+
+    def delete(self, key, *, version_id=None):
+        assert self.being_written is None or version_id != self.being_written.version_id, "a replay is lost"
+        super().delete(key, version_id=version_id)
+
+
+def test_a_replay_that_is_being_written_is_not_taken_for_an_old_version():
+    time = FakeTime()
+    store = MidWrite(time)
+    queue = Queue(TaskStore(store))
+    task = finish(queue.submit("t"))
+    time.advance(7200)
+    store.being_written = Entry(task.record.key, store.clock.now(), '"e"', 1, "version-of-a-replay", is_latest=False)
+    assert retention.prune(queue.store, older_than=timedelta(hours=1)) == []
+    assert task.refresh().status == "completed"
+    time.advance(3600)
+    store.being_written = None  # its writer has died
+    assert len(retention.prune(queue.store, older_than=timedelta(hours=1))) == 1
+
+
+def test_a_task_that_ended_just_now_is_left_to_the_next_time(own_queue):
+    task = finish(own_queue.submit("t"))
+    assert retention.prune(own_queue.store, older_than=-timedelta(hours=1)) == []
+    assert own_queue.get(task.id).status == "completed"
 
 
 def test_a_status_that_is_not_final_cannot_be_pruned(fake_queue):
