@@ -1,4 +1,4 @@
-"""Processor time of one request in this process: through boto3, as we send it, and by obstore where it is installed."""
+"""Processor time of one request here: through boto3, as we send it with and without TLS, and by obstore if installed."""
 
 from __future__ import annotations
 
@@ -30,9 +30,11 @@ def run(requests: int = 100, rounds: int = 7, keys: int = 1000) -> list[Figure]:
         ours: Any = queue.store.objects
         boto: Any = queue_at(server, prefix=ours.prefix).store.objects
         boto._client = boto._client._client  # what lies beneath
+        through: Any = queue_at(server, prefix=ours.prefix).store.objects
+        through._client._place = (*through._client._find_place()[:2], through._client._http)
         queue.submit_many("t", range(keys))
         calls: dict[str, tuple[Callable[[], Any], int]] = {}
-        for name, store in (("oq_nb", ours), ("boto3", boto)):
+        for name, store in (("oq_nb", ours), ("oq_nb as over TLS", through), ("boto3", boto)):
             calls |= {
                 f"PUT, {name}": (lambda store=store: store.put("a", _BODY), requests),
                 f"GET, {name}": (lambda store=store: store.get("a"), requests),
@@ -60,7 +62,7 @@ def run(requests: int = 100, rounds: int = 7, keys: int = 1000) -> list[Figure]:
         values = interleaved(cases, rounds)
     figures = []
     for name, made in values.items():
-        other_name = name.replace(", oq_nb", ", boto3").replace(", obstore", ", boto3")
+        other_name = name.partition(", ")[0] + ", boto3"
         beside = compared(made, values[other_name], "boto3") if other_name != name else {}
         figures.append(Figure.of(name, made, "µs", **beside))
     return figures
