@@ -22,7 +22,7 @@ BENCHMARKS: dict[str, dict[str, int]] = {
     "throughput": {"tasks": 200},
     "latency": {"tasks": 50, "waits": 5},
     "peers": {"tasks": 50},
-    "executors": {"cells": 100},
+    "executors": {"cells": 200},
     "growth": {"smallest": 100, "steps": 2, "rounds": 5, "settle_seconds": 30},
     "scale": {"most_workers": 100},
 }

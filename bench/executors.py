@@ -146,7 +146,7 @@ def run(rounds: int = 5, cells: int = 150, handlers: int = 5) -> list[Figure]:
                 "idle": lambda: kernel.latency(cells),
                 "strangers": lambda: latency_beside_strangers(kernel, handlers, cells),
                 "processes": lambda: kernel.latency_beside("processes", handlers, cells),
-                "threads": lambda: kernel.latency_beside("threads", handlers, max(10, cells // 10)),  # seconds each
+                "threads": lambda: kernel.latency_beside("threads", handlers, max(10, cells // 20)),  # seconds each
             },
             rounds,
         )

@@ -1,4 +1,4 @@
-"""Processor time of one request here: through boto3, as we send it with and without TLS, and by obstore if installed."""
+"""Processor time of one request: through boto3, as we send it with and without TLS, and by obstore."""
 
 from __future__ import annotations
 
