@@ -62,8 +62,8 @@ class PlainSession:
     def instead_of(cls, client: Any, origin: str) -> PlainSession | None:
         """Return a session for a boto3 client's requests to ``origin``; None where botocore's own has to send them."""
         config = client.meta.config
-        is_proxied = get_environ_proxies(origin) if config.proxies is None else config.proxies
-        if not origin.startswith("http://") or is_proxied:
+        proxies = get_environ_proxies(origin) if config.proxies is None else config.proxies
+        if not origin.startswith("http://") or proxies.get("http"):
             return None
         return cls(
             origin,

@@ -152,6 +152,7 @@ class Worker:
         self._trails: Keeper | None = None  # apart, so that a store that is slow to delete does not keep up renewals
         self._heartbeat: Heartbeat | None = None
         self._started_at = self._store.clock.stamp()
+        self._pid = 0  # of the process that started it: a fork of that has a copy, and none of the threads
 
     def __repr__(self) -> str:
         state = "stopped" if not self.is_running else "running" if self.problem is None else "claims nothing more"
@@ -276,6 +277,7 @@ class Worker:
             thread = threading.Thread(target=target, name=f"oq-{name}-{self.worker_id}-{number}", daemon=True)
             self._threads.append(thread)
         self.queue._workers.add(self)
+        self._pid = os.getpid()
         _started.add(self)
         for thread in self._threads:
             thread.start()
@@ -609,6 +611,6 @@ def _own_shards(shards: Iterable[str] | None, every: list[str]) -> list[str]:
 
 @atexit.register
 def _stop_all() -> None:
-    """At the interpreter's end: hand running tasks back, as far as there is time."""
-    for worker in list(_started):
+    """At the interpreter's end: hand running tasks back, as far as there is time; not at that of a handler's fork."""
+    for worker in [worker for worker in _started if worker._pid == os.getpid()]:
         worker.stop(_EXIT_SECONDS)

@@ -83,3 +83,40 @@ def test_run_ends_with_a_signal_after_the_running_task(seaweedfs, environment, t
     assert (process.returncode, out) == (0, "left\n")
     assert first.refresh().status.value == "completed"
     assert second.refresh().status.value == "pending"
+
+
+FORKS = """
+import multiprocessing
+from concurrent.futures import ThreadPoolExecutor
+
+elsewhere = oq_nb.Worker(queue, "elsewhere", executor=ThreadPoolExecutor(1), max_poll_seconds=0.5)
+elsewhere.task("one")(lambda value: 1)
+with elsewhere:
+    queue.submit("one").result(60)  # from now on workers are stopped where forks come by, too
+
+@worker.task("fork")
+def fork(value):
+    child = multiprocessing.get_context("fork").Process(target=int)
+    child.start()
+    child.join(30)
+    return child.exitcode
+
+with worker:
+    task = queue.submit("fork")
+    print(task.result(60), task.attempt)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_a_process_that_a_handler_has_forked_hands_nothing_back_at_its_end(seaweedfs, environment, tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM + FORKS)
+    done = subprocess.run(
+        [sys.executable, str(program), connect_to(seaweedfs).store.objects.prefix],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=150,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "0 1\n"), done.stderr

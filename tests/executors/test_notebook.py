@@ -86,10 +86,10 @@ class Kernel:
 
     def interrupt_a_cell(self):
         """Interrupt a cell that sleeps, as the button of the notebook does: the signal goes to the process group."""
-        sent = self.client.execute("time.sleep(60)")
-        while True:
+        sent = self.client.execute("print('begun', flush=True)\ntime.sleep(60)")
+        while True:  # before it has begun, IPython lets an interruption go by
             message = self.client.get_iopub_msg(timeout=60)
-            if message["parent_header"].get("msg_id") == sent and message["msg_type"] == "execute_input":
+            if message["parent_header"].get("msg_id") == sent and message["msg_type"] == "stream":
                 break
         self.manager.interrupt_kernel()
         while (reply := self.client.get_shell_msg(timeout=60))["parent_header"].get("msg_id") != sent:

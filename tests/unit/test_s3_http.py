@@ -196,7 +196,9 @@ def test_closed_connections_are_closed(session, echo):
         (None, {}, {}, False),
         ("http://10.0.0.1:9000", {}, {"HTTP_PROXY": "http://127.0.0.1:1"}, False),
         ("http://10.0.0.1:9000", {}, {"HTTP_PROXY": "http://127.0.0.1:1", "NO_PROXY": "10.0.0.1"}, True),
+        ("http://10.0.0.1:9000", {}, {"HTTPS_PROXY": "http://127.0.0.1:1"}, True),
         ("http://10.0.0.1:9000", {"proxies": {"http": "http://127.0.0.1:1"}}, {}, False),
+        ("http://10.0.0.1:9000", {"proxies": {}}, {"HTTP_PROXY": "http://127.0.0.1:1"}, True),
     ],
 )
 def test_only_where_there_is_neither_tls_nor_a_proxy(endpoint, options, environment, is_plain, monkeypatch):
