@@ -19,6 +19,7 @@ from oq_nb.errors import (
     ConflictError,
     OqError,
     RecordError,
+    StorageUnavailableError,
     TaskNotFoundError,
     TransitionError,
 )
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["Queue"]
 
 _IDEMPOTENCY_DAYS = 30
+_KEY_TRIES = 5
 _SUBMITTERS = 16
 
 
@@ -311,19 +313,8 @@ class Queue:
             task_type=record.task_type,
             input_hash=f"sha256:{digest}",
         )
-        try:
-            self.store.objects.put(path, claim.to_bytes(), create=True)
-            return self._create_or_get(record)
-        except ConflictError:
-            pass
-        found = self.store.objects.get(path)
-        if found is None:
-            raise ConflictError(f"idempotency_key: {key!r} was removed just now, try again", key=path)
-        earlier = IdempotencyRecord.from_bytes(found.body, key=path)
+        earlier = self._claim_key(path, claim)
         if earlier.task_id == record.id:
-            return self._create_or_get(record)
-        if earlier.expires_at <= self.store.clock.now():
-            self.store.objects.put(path, claim.to_bytes(), if_match=found.etag)
             return self._create_or_get(record)
         if earlier.input_hash != claim.input_hash or earlier.task_type != claim.task_type:
             raise ConfigurationError(
@@ -336,6 +327,27 @@ class Queue:
         # Whoever wrote the key stopped before its task: write it under the id that was promised.
         task_id = earlier.task_id
         return self._create_or_get(record.evolve(id=task_id, shard=self.store.shard_of(task_id)))
+
+    def _claim_key(self, path: str, claim: IdempotencyRecord) -> IdempotencyRecord:
+        """Write an idempotency key unless it stands for a task already; return what stands there then."""
+        objects, over = self.store.objects, None
+        for _ in range(_KEY_TRIES):
+            try:
+                if over is None:
+                    objects.put(path, claim.to_bytes(), create=True)
+                else:
+                    objects.put(path, claim.to_bytes(), if_match=over.etag)
+                return claim
+            except ConflictError:
+                over = objects.get(path)
+            if over is None:
+                continue  # it was removed just now, or the store was too busy to look at the condition
+            found = IdempotencyRecord.from_bytes(over.body, key=path)
+            if found.task_id == claim.task_id or found.expires_at > self.store.clock.now():
+                return found
+        raise StorageUnavailableError(
+            f"idempotency_key: {claim.key!r} is being changed all the time: try later", key=path
+        )
 
     def _create_or_get(self, record: TaskRecord) -> Task:
         """Write the task of an idempotency key, unless somebody who has the same key did so first."""

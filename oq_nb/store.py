@@ -192,10 +192,24 @@ class TaskStore:
     # --- writing
 
     def create(self, record: TaskRecord) -> Held:
-        """Write a new task, pending or running, its index entry first; again is no conflict. Requests: 2 PUT."""
+        """Write a new task, pending or running, its index entry first; again is no conflict.
+
+        Raises:
+            ConflictError: another task stands there.
+            StorageUnavailableError: the store did not take it.
+
+        Requests: 2 PUT.
+        """
         is_pending = record.status is TaskStatus.PENDING
         fresh = self._fresh_entry(model.ready_key(record) if is_pending else model.lease_key(record))
-        return self._put(record, None, (record.to_bytes(),), fresh.keep)
+        try:
+            return self._put(record, None, (record.to_bytes(),), fresh.keep)
+        except ConflictError as exc:
+            if self.objects.get(record.key) is not None:
+                raise
+            # Nothing stands there that could have refused it: the store was too busy to look at the condition.
+            message = f"task {record.id} was not written ({exc}): try later"
+            raise StorageUnavailableError(message, key=record.key) from exc
 
     def move(self, held: Held, record: TaskRecord, *, doubted: Sequence[bytes] = ()) -> Held:
         """Write a changed task over the one that was last seen; its ready entry first when it becomes pending.

@@ -13,6 +13,7 @@ import oq_nb
 from oq_nb import transitions
 from oq_nb.errors import (
     ConfigurationError,
+    ConflictError,
     RecordError,
     StorageUnavailableError,
     TaskFailedError,
@@ -21,6 +22,8 @@ from oq_nb.errors import (
     WaitTimeoutError,
 )
 from oq_nb.model import TaskStatus, new_id
+from oq_nb.store import TaskStore
+from oq_nb.testing import FakeStore, FakeTime
 
 TOMORROW = timedelta(days=1)
 
@@ -307,6 +310,43 @@ def test_a_key_whose_writer_died_before_its_task(fake_queue):
     task = fake_queue.submit("a", 1, idempotency_key="k")
     assert fake_queue.list() == [task]
     assert fake_queue.submit("a", 1, idempotency_key="k") == task
+
+
+class TooBusy:
+    """Refuses the first so many writes under a prefix without looking at their condition (409)."""
+
+    def __init__(self, prefix, times):
+        self.prefix, self.times = prefix, times
+
+    def __call__(self, kind, key, when):
+        if kind == "PUT" and when == "before" and key.startswith(self.prefix) and self.times:
+            self.times -= 1
+            raise ConflictError("not judged", key=key, ambiguous=True)
+
+
+@pytest.mark.parametrize("is_over", [False, True], ids=["new key", "key that is over"])
+def test_a_key_that_the_store_was_too_busy_for_is_written_again(is_over):
+    time = FakeTime()
+    queue = oq_nb.Queue(TaskStore(FakeStore(time)))
+    if is_over:
+        earlier = queue.submit("a", 1, idempotency_key="k")
+        time.advance(40 * 86400)
+    queue.store.objects.fault = fault = TooBusy("idempotency/", 3)
+    task = queue.submit("a", 1, idempotency_key="k")
+    assert fault.times == 0
+    assert not is_over or task != earlier
+    assert queue.submit("a", 1, idempotency_key="k") == task
+    queue.store.objects.fault = TooBusy("idempotency/", 99)
+    with pytest.raises(StorageUnavailableError, match="'other' is being changed all the time: try later"):
+        queue.submit("a", 1, idempotency_key="other")
+
+
+@pytest.mark.parametrize("key", [None, "k"])
+def test_a_task_that_the_store_was_too_busy_for_is_no_lost_race(fake_queue, key):
+    fake_queue.store.objects.fault = TooBusy("tasks/", 1)
+    with pytest.raises(StorageUnavailableError, match="was not written .* try later"):
+        fake_queue.submit("a", 1, idempotency_key=key)
+    assert fake_queue.submit("a", 1, idempotency_key=key).status == "pending"
 
 
 # --- what a task shows
