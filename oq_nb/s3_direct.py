@@ -52,7 +52,7 @@ class DirectClient:
         self._client = client
         self._credentials = credentials
         self._bucket = bucket
-        self._place: tuple[str, Signer, Any] | None = None  # the bucket's URL, what signs for it, and what sends there
+        self._place: tuple[str, Signer] | None = None  # the bucket's URL, and what signs for it
         self._parser = parsers.create_parser("rest-xml")
         self._http: Any = getattr(getattr(client, "_endpoint", None), "http_session", None)
         is_ordinary = "/" not in bucket and ":" not in bucket and not bucket.endswith("--x-s3")
@@ -64,8 +64,8 @@ class DirectClient:
 
     def close(self) -> None:
         """Close the connections that are not in use."""
-        if self._place is not None and self._place[2] is not self._http:
-            self._place[2].close()
+        if self._http is not None:
+            self._http.close()
         self._client.close()
 
     # --- operations, with the arguments that `s3` gives
@@ -120,7 +120,7 @@ class DirectClient:
         if place is None or credentials is None:
             answer: dict[str, Any] = getattr(self._client, operation)(**given)
             return answer
-        base, signer, http = place
+        base, signer = place
         url = f"{base}/{quote(given['Key'], safe='/~')}" if "Key" in given else base + "/" * (base.count("/") == 2)
         query = {"versionId": given["VersionId"]} if "VersionId" in given else query
         if query:
@@ -128,7 +128,7 @@ class DirectClient:
             url = url.replace("?versions=&", "?versions&")
         now = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
         signed = signer.headers(method, url, headers or {}, body, credentials, now)
-        response = http.send(AWSPreparedRequest(method, url, signed, body or None, streams))
+        response = self._http.send(AWSPreparedRequest(method, url, signed, body or None, streams))
         status, lower = response.status_code, {name.lower(): value for name, value in response.headers.items()}
         found: dict[str, Any] = {"ResponseMetadata": {"HTTPStatusCode": status, "HTTPHeaders": lower}}
         if 200 <= status < 300 and not (method == "PUT" and b"<Error" in response.content[:200]):
@@ -147,8 +147,8 @@ class DirectClient:
             return elsewhere
         raise ClientError(parsed, operation)
 
-    def _find_place(self) -> tuple[str, Signer, Any] | None:
-        """Return the bucket's URL as boto3 resolves it, and how to get there; None where requests are left to boto3."""
+    def _find_place(self) -> tuple[str, Signer] | None:
+        """Return the bucket's URL as boto3 resolves it, and its signer; None where requests are to be left to boto3."""
         if not self._is_for_us:
             return None
         try:
@@ -157,8 +157,8 @@ class DirectClient:
             return None  # no credentials, for one: boto3 says it better; asked again next time
         parts = urlsplit(url)
         base = urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/"), "", ""))
-        http = PlainSession.instead_of(self._client, base) or self._http
-        self._place = base, Signer(base, self._client.meta.region_name), http
+        self._http = PlainSession.instead_of(self._client, base) or self._http
+        self._place = base, Signer(base, self._client.meta.region_name)
         return self._place
 
 

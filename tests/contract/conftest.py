@@ -17,12 +17,11 @@ from collections.abc import Iterator
 
 import pytest
 from botocore.config import Config
-from servers import connect_to
+from servers import connect_to, through_botocore
 
 from oq_nb.client import open_store
 from oq_nb.clock import Clock
 from oq_nb.s3 import ObjectStore, S3Store
-from oq_nb.s3_http import PlainSession
 from oq_nb.store import TaskStore
 from oq_nb.testing import FakeStore
 
@@ -88,7 +87,7 @@ def store_on(kind: str, request: pytest.FixtureRequest) -> Iterator[ObjectStore]
     store = connect_to(server, prefix=prefix).store.objects
     if kind.endswith("session"):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(PlainSession, "instead_of", lambda *_: None)
+            through_botocore(patch)
             store.get("nothing")
     if kind.endswith("boto3"):
         store._client = store._client._client

@@ -16,13 +16,13 @@ import pytest
 from faults.failures import FAULTS
 from faults.proxy import PROXY_FAULTS, faulty_proxy
 from faults.simulation import World
+from servers import through_botocore
 
 from oq_nb import transitions
 from oq_nb.errors import ConflictError, OqError, StorageUnavailableError
 from oq_nb.model import Progress, Timestamp
 from oq_nb.queue import Queue
 from oq_nb.s3 import S3Store
-from oq_nb.s3_http import PlainSession
 from oq_nb.store import TaskStore
 
 BUCKET = "oq-faults"
@@ -121,7 +121,7 @@ def _connect(server: Any, proxy: Any, **options: Any) -> S3Store:
 def connection(server, proxy, request):
     with pytest.MonkeyPatch.context() as patch:
         if request.param != "plain":
-            patch.setattr(PlainSession, "instead_of", lambda *_: None)
+            through_botocore(patch)
         store = _connect(server, proxy)
         store.get("nothing")
     yield store

@@ -14,7 +14,7 @@ from collections import Counter
 import botocore.exceptions
 import pytest
 from botocore.config import Config
-from servers import connect_to
+from servers import connect_to, through_botocore
 
 import oq_nb
 from oq_nb import errors, local_files, s3_errors, transitions
@@ -27,7 +27,6 @@ from oq_nb.errors import (
     StorageUnavailableError,
 )
 from oq_nb.s3 import NOT_MODIFIED, S3Store
-from oq_nb.s3_http import PlainSession
 
 SECRET = "planted/secret+key/0123456789abcdefghij"
 
@@ -82,7 +81,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 def session(request, monkeypatch):
     """What sends the requests: `s3_http`, or botocore's session as over TLS and through proxies."""
     if request.param == "botocore":
-        monkeypatch.setattr(PlainSession, "instead_of", lambda *_: None)
+        through_botocore(monkeypatch)
     return request.param
 
 
@@ -476,7 +475,7 @@ def test_a_writer_that_dies_between_head_and_body_leaves_nothing(seaweedfs, monk
 
     made = store.put("k", b"before")
     with monkeypatch.context() as patch, pytest.raises(StorageUnavailableError):
-        patch.setattr(store._client._place[2], "send", stop)
+        patch.setattr(store._client._http, "send", stop)
         store.put("k", b"x" * 1000, if_match=made.etag)
     host, port = seaweedfs.endpoint.removeprefix("http://").split(":")
     lines = [f"PUT {heads[0].url.removeprefix(seaweedfs.endpoint)} HTTP/1.1", f"Host: {host}:{port}"]
