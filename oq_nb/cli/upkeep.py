@@ -236,7 +236,10 @@ def unset_rule(place: Place, as_json: JsonOption = False) -> int:
 def prune(
     place: Place,
     older_than: Annotated[
-        str, typer.Option("--older-than", metavar="AGE", help="Since they ended: 90s, 30m, 12h, 30d, 8w.")
+        str,
+        typer.Option(
+            "--older-than", metavar="AGE", help="Since they ended, a minute at least: 90s, 30m, 12h, 30d, 8w."
+        ),
     ],
     status: Annotated[
         list[str] | None,
