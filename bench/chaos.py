@@ -396,7 +396,7 @@ def _wait_for_all(queue: oq_nb.Queue, tasks: int, deadline: float) -> None:
 
 def be_worker(concurrency: int) -> None:
     """Run tasks until killed."""
-    worker = oq_nb.Worker(_insist(oq_nb.connect), concurrency=concurrency, max_poll_seconds=1.0)
+    worker = oq_nb.Worker(retry_while_owned(oq_nb.connect), concurrency=concurrency, max_poll_seconds=1.0)
 
     @worker.task(TASK_TYPE)
     def handle(job: dict[str, Any], context: oq_nb.TaskContext) -> dict[str, Any]:
@@ -409,11 +409,11 @@ def be_worker(concurrency: int) -> None:
             raise oq_nb.RetryableError("every tenth task fails at first")
         return {"square": job["n"] ** 2, "worker": worker.worker_id, "attempt": context.attempt}
 
-    _insist(worker.start)
+    retry_while_owned(worker.start)
     worker.run()
 
 
-def _insist(action: Callable[[], T]) -> T:
+def retry_while_owned(action: Callable[[], T]) -> T:
     """Do something again and again while the store is down."""
     while True:
         try:

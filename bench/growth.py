@@ -21,10 +21,11 @@ from typing import Any
 
 import oq_nb
 from bench.measure import Figure, compared, interleaved, main, queue_at, seaweedfs
-from oq_nb import model, transitions
+from oq_nb import model
 from oq_nb.local import LocalStore
-from oq_nb.look import Looker
-from oq_nb.store import Held
+from oq_nb.model import transitions
+from oq_nb.queue.poller import TaskPoller
+from oq_nb.store import VersionedTask
 
 __all__ = ["TITLE", "run"]
 
@@ -37,14 +38,14 @@ def _finish_one(queue: oq_nb.Queue, number: int) -> None:
     """Write and remove what a task writes and removes in its life, in the order in which it does."""
     store = queue.store
     record = queue._new_record("done", number)
-    ready = store.index.enter(model.ready_key(record))
+    ready = store.index.add(model.ready_key(record))
     made = store.objects.put(record.key, record.to_bytes(), create=True)
     claimed = transitions.claim(record, store.clock.stamp(), lease_id="l", worker_id="w", lease_seconds=300)
-    held = store.move(Held(record, made.etag), claimed)
-    lease = store.index.enter(model.lease_key(claimed))
-    store.index.leave(ready)
+    held = store.move(VersionedTask(record, made.etag), claimed)
+    lease = store.index.add(model.lease_key(claimed))
+    store.index.remove(ready)
     store.move(held, transitions.complete(claimed, store.clock.stamp(), lease_id="l", output=number))
-    store.index.leave(lease)
+    store.index.remove(lease)
 
 
 def fill() -> None:
@@ -111,7 +112,7 @@ def run(
     watched: dict[Any, list[str]] = {}
 
     def refresh(queue: oq_nb.Queue) -> None:
-        Looker(queue.store).look(watched[queue.store])
+        TaskPoller(queue.store).look(watched[queue.store])
 
     # What is called, and how often for one round: a single short call varies too much.
     calls: dict[str, tuple[Callable[[oq_nb.Queue], object], int]] = {
@@ -120,7 +121,7 @@ def run(
         f"a refresh of {waiting} watched tasks": (refresh, 9),
         "submit": (lambda queue: queue.submit("later", 1, schedule_at=queue.now().replace(year=2100)), 9),
         "list(limit=100)": (lambda queue: queue.list(limit=100), 1),
-        "the whole queue (dashboard), first look": (lambda queue: Looker(queue.store).look(overview=True), 1),
+        "the whole queue (dashboard), first look": (lambda queue: TaskPoller(queue.store).look(overview=True), 1),
     }
     figures = []
     queues: dict[int, oq_nb.Queue] = {}

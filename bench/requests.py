@@ -16,7 +16,7 @@ from bench.measure import Figure, main, queue_at, seaweedfs
 from bench.proxy import Proxy
 from oq_nb import model
 from oq_nb.local import LocalStore
-from oq_nb.store import Held
+from oq_nb.store import VersionedTask
 
 __all__ = ["TITLE", "price", "run"]
 
@@ -119,16 +119,15 @@ def _idle(server: LocalStore, proxy: Proxy, seconds: int, settle_seconds: int) -
 
 def _watching(server: LocalStore, number: int, refreshes: int) -> Figure:
     """Watch that many running tasks, by what every widget and page uses; each refresh meets one that has reported."""
-    from oq_nb import transitions
-    from oq_nb.look import Looker
-    from oq_nb.model import Progress, Timestamp
+    from oq_nb.model import Progress, Timestamp, transitions
+    from oq_nb.queue.poller import TaskPoller
 
     queue = queue_at(server)
     store = queue.store
     handles = queue.submit_many("job", range(number), timeout_seconds=3600)
-    looker = Looker(store)
+    poller = TaskPoller(store)
 
-    def claim(task: oq_nb.Task) -> Held:
+    def claim(task: oq_nb.Task) -> VersionedTask:
         now = store.clock.stamp()
         return store.move(
             task._held,
@@ -137,11 +136,11 @@ def _watching(server: LocalStore, number: int, refreshes: int) -> Figure:
 
     with ThreadPoolExecutor(16) as pool:
         running = list(pool.map(claim, handles))
-        list(pool.map(lambda held: store.index.enter(model.lease_key(held.record)), running))
+        list(pool.map(lambda held: store.index.add(model.lease_key(held.record)), running))
     for held in running:
-        looker.note(held)
+        poller.ingest(held)
     ids = [held.record.id for held in running]
-    looker.look(ids)
+    poller.refresh(ids)
     objects = store.objects
     total: Counter[str] = Counter()
     for _ in range(refreshes):
@@ -153,7 +152,7 @@ def _watching(server: LocalStore, number: int, refreshes: int) -> Figure:
             running[0], transitions.report(running[0].record, now, lease_id=lease_id, progress=report)
         )
         objects.requests.clear()
-        looker.look(ids)
+        poller.refresh(ids)
         total += objects.requests
     return Figure(
         f"watching {number} running, a refresh",

@@ -17,7 +17,7 @@ from typing import Any, get_args, get_origin
 import typer
 
 from oq_nb.cli import app
-from oq_nb.cli.place import OPTIONS as PLACE
+from oq_nb.cli.queue_options import OPTIONS as PLACE
 
 PAGE = Path(__file__).with_name("cli.md")
 

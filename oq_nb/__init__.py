@@ -7,10 +7,10 @@ as are those parts of the package itself that not every program has a use for.
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
-from oq_nb.client import connect, default_queue
-from oq_nb.context import TaskContext, current_context
+from oq_nb.attempt.context import TaskContext, current_context
 from oq_nb.errors import (
     ConfigurationError,
     ConflictError,
@@ -31,13 +31,14 @@ from oq_nb.errors import (
 )
 from oq_nb.model import Progress, RetryPolicy, TaskRecord, TaskStatus, WorkerRecord
 from oq_nb.queue import Queue
-from oq_nb.task import Task
+from oq_nb.queue.connection import connect, default_queue
+from oq_nb.queue.task import Task
 
 if TYPE_CHECKING:
-    from oq_nb.bar import tqdm, track, trange
-    from oq_nb.nested import enable_nested_asyncio
-    from oq_nb.waiting import as_completed, wait
+    from oq_nb.progress.bar import tqdm, track, trange
+    from oq_nb.queue.waiting import as_completed, wait
     from oq_nb.worker import Worker
+    from oq_nb.worker.nested_asyncio import enable_nested_asyncio
 
 __all__ = [
     "ConfigurationError",
@@ -81,12 +82,12 @@ __version__ = "0.1.0"
 
 _LAZY = {
     "Worker": "oq_nb.worker",
-    "as_completed": "oq_nb.waiting",
-    "enable_nested_asyncio": "oq_nb.nested",
-    "tqdm": "oq_nb.bar",
-    "track": "oq_nb.bar",
-    "trange": "oq_nb.bar",
-    "wait": "oq_nb.waiting",
+    "as_completed": "oq_nb.queue.waiting",
+    "enable_nested_asyncio": "oq_nb.worker.nested_asyncio",
+    "tqdm": "oq_nb.progress.bar",
+    "track": "oq_nb.progress.bar",
+    "trange": "oq_nb.progress.bar",
+    "wait": "oq_nb.queue.waiting",
 }
 
 
@@ -99,3 +100,16 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+def _register_formatters() -> None:
+    """Where IPython runs already, have it show our objects as HTML; IPython is not loaded for it."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None and hasattr(ipython, "get_ipython") else None
+    if shell is not None:
+        from oq_nb.queue import faces
+
+        faces.register_formatters(shell)
+
+
+_register_formatters()

@@ -15,14 +15,16 @@ from collections.abc import AsyncIterator, Callable, Generator, Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from oq_nb import client, queue, task, waiting
-from oq_nb.context import TaskContext
+from oq_nb import queue
+from oq_nb.attempt.async_context import AsyncTaskContext
 from oq_nb.errors import ConfigurationError
+from oq_nb.queue import connection as client
+from oq_nb.queue import task, waiting
 
 if TYPE_CHECKING:
     import builtins
 
-    from oq_nb.dashboard import QueueWidget
+    from oq_nb.display.queue_widget import QueueWidget
     from oq_nb.model import TaskRecord, WorkerRecord
     from oq_nb.web.server import PageServer
 
@@ -31,34 +33,6 @@ __all__ = ["AsyncTaskContext", "Queue", "Task", "Worker", "connect"]
 F = TypeVar("F", bound=Callable[..., Any])
 
 _WAKE_SECONDS = 5.0
-
-
-class AsyncTaskContext:
-    """A `TaskContext` whose methods that write are coroutines; everything else is the same."""
-
-    def __init__(self, context: TaskContext) -> None:
-        self._context = context
-
-    def __repr__(self) -> str:
-        return f"<Async{repr(self._context)[1:]}"
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._context, name)
-
-    def __dir__(self) -> list[str]:
-        return sorted({*super().__dir__(), *dir(self._context)})
-
-    async def report_progress(self, *args: Any, **kwargs: Any) -> None:
-        """See `oq_nb.TaskContext.report_progress`."""
-        await asyncio.to_thread(self._context.report_progress, *args, **kwargs)
-
-    async def extend_lease(self, seconds: float) -> None:
-        """See `oq_nb.TaskContext.extend_lease`."""
-        await asyncio.to_thread(self._context.extend_lease, seconds)
-
-    async def is_cancellation_requested(self) -> bool:
-        """Return whether somebody asked the task to stop (upstream's name)."""
-        return self._context.cancel_requested
 
 
 class Task:

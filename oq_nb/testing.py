@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import formatdate
 
-from oq_nb.clock import Clock
 from oq_nb.errors import ConflictError
 from oq_nb.s3 import NOT_MODIFIED, Entry, NotModified, PutResult, StoredObject
+from oq_nb.s3.clock import Clock
 
 __all__ = ["FakeStore", "FakeTime", "Fault"]
 

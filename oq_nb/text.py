@@ -10,7 +10,7 @@ from __future__ import annotations
 import unicodedata
 from typing import Any
 
-__all__ = ["Secret", "counted", "hide", "printable", "shorten"]
+__all__ = ["Secret", "counted", "duration", "hide", "printable", "progress_numbers", "shorten"]
 
 _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
 
@@ -38,6 +38,53 @@ def printable(text: str, *, keep_newlines: bool = False) -> str:
 def counted(number: int, name: str) -> str:
     """Return a number of things in words."""
     return f"{number:,} {name}{'' if number == 1 else 's'}"
+
+
+def duration(seconds: float) -> str:
+    """Return a length of time in words, such as ``3 minutes``."""
+    seconds = max(0, int(seconds))
+    for size, name in ((86400, "day"), (3600, "hour"), (60, "minute")):
+        if seconds >= 2 * size or (seconds >= size and name != "minute"):
+            count = seconds // size
+            return f"{count} {name}{'' if count == 1 else 's'}"
+    return f"{seconds} second{'' if seconds == 1 else 's'}"
+
+
+def progress_numbers(
+    percent: int | None,
+    current: int | None,
+    total: int | None,
+    *,
+    rate: float | None = None,
+    unit: str | None = None,
+    seconds_left: float | None = None,
+) -> str:
+    """Return a progress in words, such as ``45% (450/1000), 12.5 it/s, 44 seconds left``; empty when nothing is known.
+
+    Args:
+        percent: 0 to 100.
+        current: item reached.
+        total: number of items.
+        rate: items per second.
+        unit: name of an item; text from a bucket.
+        seconds_left: estimate of the time left.
+    """
+    parts: list[str] = []
+    counts = ""
+    if current is not None:
+        counts = f"{current}/{total}" if total is not None else f"{current}"
+    elif total is not None:
+        counts = f"?/{total}"
+    if percent is not None:
+        parts.append(f"{percent}%" + (f" ({counts})" if counts else ""))
+    elif counts:
+        parts.append(counts)
+    if rate:
+        name = printable(shorten(unit or "it", 20))
+        parts.append(f"{rate:.3g} {name}/s" if rate < 1000 else f"{rate:.0f} {name}/s")
+    if seconds_left is not None:
+        parts.append(f"{duration(seconds_left)} left")
+    return ", ".join(parts)
 
 
 def shorten(text: str, limit: int) -> str:

@@ -12,8 +12,9 @@ import pytest
 from counting import cases, pytest_terminal_summary
 from servers import connect_to
 
-from oq_nb import client, local
+from oq_nb import local
 from oq_nb.queue import Queue
+from oq_nb.queue import connection as client
 from oq_nb.store import TaskStore
 from oq_nb.testing import FakeStore
 

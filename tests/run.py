@@ -81,8 +81,13 @@ def main(arguments: list[str]) -> int:
     if "--lint" not in arguments:
         install_browser(python)
         return run(python, "-m", "pytest", *arguments) if arguments else run_all(python)
-    checks = (("ruff", "check", "."), ("ruff", "format", "--check", "."), ("mypy",))
-    return max(run(python, "-m", *check) for check in checks)
+    checks = (
+        (python, "-m", "ruff", "check", "."),
+        (python, "-m", "ruff", "format", "--check", "."),
+        (python, "-m", "mypy"),
+        (BIN / "lint-imports", "--no-logo"),
+    )
+    return max(run(*check) for check in checks)
 
 
 if __name__ == "__main__":

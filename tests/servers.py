@@ -9,7 +9,7 @@ import pytest
 import oq_nb
 from oq_nb.local import LocalStore
 from oq_nb.queue import Queue
-from oq_nb.s3_http import PlainSession
+from oq_nb.s3.direct.plain_http import PlainSession
 
 
 def connect_to(server: LocalStore, **options) -> Queue:

@@ -14,11 +14,11 @@ import typer
 from oq_nb.cli import watching
 from oq_nb.cli.looking import IntervalOption, exit_code
 from oq_nb.cli.output import JsonOption, complain, say, say_json
-from oq_nb.cli.place import Place, find, with_place
+from oq_nb.cli.queue_options import QueueOptions, find, with_queue_options
 from oq_nb.errors import ConfigurationError, TaskNotFoundError, TransitionError
 
 if TYPE_CHECKING:
-    from oq_nb.task import Task
+    from oq_nb.queue.task import Task
 
 __all__ = ["add_to"]
 
@@ -29,14 +29,14 @@ IdsArgument = Annotated[
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands."""
-    app.command("submit")(with_place(submit))
-    app.command("cancel")(with_place(cancel))
-    app.command("replay")(with_place(replay))
-    app.command("archive")(with_place(archive))
+    app.command("submit")(with_queue_options(submit))
+    app.command("cancel")(with_queue_options(cancel))
+    app.command("replay")(with_queue_options(replay))
+    app.command("archive")(with_queue_options(archive))
 
 
 def submit(
-    place: Place,
+    options: QueueOptions,
     task_type: Annotated[str, typer.Argument(metavar="TYPE", help="Which handler runs it.")],
     task_input: Annotated[
         str | None, typer.Argument(metavar="INPUT", help="JSON; @FILE reads a file, @- standard input.")
@@ -59,7 +59,7 @@ def submit(
     """Add a task; print its id."""
     value = _json_of(task_input)
     moment = None if at is None else _moment(at)
-    task = place.connect().submit(
+    task = options.connect().submit(
         task_type,
         value,
         timeout_seconds=timeout,
@@ -104,7 +104,7 @@ def _moment(text: str) -> datetime:
 
 
 def cancel(
-    place: Place,
+    options: QueueOptions,
     task_ids: IdsArgument,
     reason: Annotated[str | None, typer.Option("--reason", metavar="TEXT", help="Stored with the task.")] = None,
     as_json: JsonOption = False,
@@ -122,10 +122,10 @@ def cancel(
             return "cancelled"
         return "is asked to stop"
 
-    return _each(place, task_ids, change, as_json=as_json)
+    return _each(options, task_ids, change, as_json=as_json)
 
 
-def replay(place: Place, task_ids: IdsArgument, as_json: JsonOption = False) -> int:
+def replay(options: QueueOptions, task_ids: IdsArgument, as_json: JsonOption = False) -> int:
     """Run finished tasks again, with their retries at zero.
 
     Exit code: 1 when one of them has not ended or is not there.
@@ -142,10 +142,10 @@ def replay(place: Place, task_ids: IdsArgument, as_json: JsonOption = False) -> 
         task.replay()
         return "is pending again"
 
-    return _each(place, task_ids, change, as_json=as_json)
+    return _each(options, task_ids, change, as_json=as_json)
 
 
-def archive(place: Place, task_ids: IdsArgument, as_json: JsonOption = False) -> int:
+def archive(options: QueueOptions, task_ids: IdsArgument, as_json: JsonOption = False) -> int:
     """Mark finished tasks as put away.
 
     Exit code: 1 when one of them has not ended or is not there.
@@ -156,12 +156,12 @@ def archive(place: Place, task_ids: IdsArgument, as_json: JsonOption = False) ->
         task.refresh()
         return "is archived"
 
-    return _each(place, task_ids, change, as_json=as_json)
+    return _each(options, task_ids, change, as_json=as_json)
 
 
-def _each(place: Place, task_ids: list[str], change: Callable[[Task], str], *, as_json: bool) -> int:
+def _each(options: QueueOptions, task_ids: list[str], change: Callable[[Task], str], *, as_json: bool) -> int:
     """Change each task; say what became of it. One that cannot be changed does not keep the others from it."""
-    queue = place.connect()
+    queue = options.connect()
     code = 0
     for text in task_ids:
         try:

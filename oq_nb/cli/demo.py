@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from oq_nb import view
 from oq_nb.cli.looking import exit_code
 from oq_nb.cli.output import JsonOption, is_screen, name_of, note, say, say_json
-from oq_nb.cli.place import Place, with_place
+from oq_nb.cli.queue_options import QueueOptions, with_queue_options
+from oq_nb.display import view
 
 if TYPE_CHECKING:
-    from oq_nb.task import Task
+    from oq_nb.queue.task import Task
 
 __all__ = ["add_to"]
 
@@ -23,11 +23,11 @@ _LOOK_SECONDS = 0.25
 
 def add_to(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("demo")(with_place(demo))
+    app.command("demo")(with_queue_options(demo))
 
 
 def demo(
-    place: Place,
+    options: QueueOptions,
     seconds: Annotated[
         float, typer.Option("--seconds", metavar="SECONDS", min=1, max=3600, help="About how long the job takes.")
     ] = 30,
@@ -38,12 +38,12 @@ def demo(
     It hashes the files of Python's standard library, in a worker of this process, on the embedded store; the bar is
     read back from the bucket. Ctrl-C cancels the task.
     """
-    from oq_nb.demo import TASK_TYPE, hash_files
+    from oq_nb.cli.demo_job import TASK_TYPE, hash_files
     from oq_nb.worker import Worker
 
     tell = note if as_json else say
     tell("Starting the store …")
-    queue = place.connect()
+    queue = options.connect()
     tell(f"Store ready: {name_of(queue)}")
     worker = Worker(queue, max_poll_seconds=1)
     worker.task(TASK_TYPE)(hash_files)
@@ -59,11 +59,11 @@ def demo(
     if as_json:
         say_json(task.record.to_dict())
         return exit_code(task.record)
-    return _tell_result(task, place)
+    return _tell_result(task, options)
 
 
 def _bar(task: Task) -> None:
-    """Draw a bar on stderr, in place, until the task has ended."""
+    """Draw a bar on stderr, in options, until the task has ended."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
     from rich.table import Column
@@ -99,7 +99,7 @@ def _lines(task: Task) -> None:
             note("  ".join(view.progress_parts(progress)))
 
 
-def _tell_result(task: Task, place: Place) -> int:
+def _tell_result(task: Task, options: QueueOptions) -> int:
     if task.status.value != "completed":
         say("\n".join(view.status_lines(task.record, task.queue.now())))
         return 1
@@ -107,10 +107,10 @@ def _tell_result(task: Task, place: Place) -> int:
     say(f"Done: {output['files']} files, {output['bytes'] / 1e6:.0f} MB, sha256 {output['sha256'][:16]}…")
     say(
         f"\nLook at it next, from any shell or notebook of yours:\n"
-        f"  oq status {task.id[:8]}{place.options}\n"
-        f"  oq history {task.id[:8]}{place.options}\n"
-        f"  python -c \"import oq_nb; print(oq_nb.connect({place.arguments}).get('{task.id}').output)\""
+        f"  oq status {task.id[:8]}{options.options}\n"
+        f"  oq history {task.id[:8]}{options.options}\n"
+        f"  python -c \"import oq_nb; print(oq_nb.connect({options.arguments}).get('{task.id}').output)\""
     )
-    if place.is_embedded:
+    if options.is_embedded:
         say("  oq local stop          (ends the store; its data stays)")
     return 0

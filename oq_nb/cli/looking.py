@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from oq_nb import view
 from oq_nb.cli import watching
 from oq_nb.cli.output import JsonOption, note, say, say_json, table
-from oq_nb.cli.place import IdArgument, Place, find, with_place
+from oq_nb.cli.queue_options import IdArgument, QueueOptions, find, with_queue_options
+from oq_nb.display import view
 from oq_nb.errors import ConfigurationError
 from oq_nb.text import printable, shorten
 
@@ -28,11 +28,11 @@ TypeOption = Annotated[str | None, typer.Option("--type", metavar="NAME", help="
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands."""
-    app.command("status")(with_place(status))
-    app.command("history")(with_place(history))
-    app.command("list")(with_place(list_tasks))
-    app.command("workers")(with_place(workers))
-    app.command("tail")(with_place(tail))
+    app.command("status")(with_queue_options(status))
+    app.command("history")(with_queue_options(history))
+    app.command("list")(with_queue_options(list_tasks))
+    app.command("workers")(with_queue_options(workers))
+    app.command("tail")(with_queue_options(tail))
 
 
 def exit_code(record: TaskRecord) -> int:
@@ -41,14 +41,14 @@ def exit_code(record: TaskRecord) -> int:
 
 
 def status(
-    place: Place,
+    options: QueueOptions,
     task_id: IdArgument,
     watch: Annotated[
         bool,
         typer.Option(
             "--watch",
             "-w",
-            help="Until the task has ended: drawn in place on a terminal, else a line whenever it changes.",
+            help="Until the task has ended: drawn in options on a terminal, else a line whenever it changes.",
         ),
     ] = False,
     interval: IntervalOption = 2.0,
@@ -58,7 +58,7 @@ def status(
 
     Exit code: 1 when the task has failed, expired or was cancelled, or is not there; else 0.
     """
-    task = find(place.connect(), task_id)
+    task = find(options.connect(), task_id)
     if watch:
         watching.watch(task, interval, as_json=as_json)
     elif as_json:
@@ -69,7 +69,7 @@ def status(
 
 
 def history(
-    place: Place,
+    options: QueueOptions,
     task_id: IdArgument,
     limit: Annotated[
         int | None, typer.Option("--limit", metavar="COUNT", min=1, help="Only the newest so many versions.")
@@ -80,7 +80,7 @@ def history(
 
     A line for each says what changed, from its submission to its end.
     """
-    task = find(place.connect(), task_id)
+    task = find(options.connect(), task_id)
     versions: list[TaskRecord | None] = [None]
     if limit is None:
         versions += task.history()
@@ -99,7 +99,7 @@ def history(
 
 
 def list_tasks(
-    place: Place,
+    options: QueueOptions,
     status: Annotated[
         str | None,
         typer.Option(
@@ -114,7 +114,7 @@ def list_tasks(
     as_json: JsonOption = False,
 ) -> int:
     """List tasks, the ones that changed last first."""
-    queue = place.connect()
+    queue = options.connect()
     found = queue.list(status, task_type, limit=limit)
     if as_json:
         for task in found:
@@ -149,14 +149,14 @@ def _row(short: str, record: TaskRecord, now: datetime) -> tuple[str, str, str, 
     return short, record.status.value, kind, view.ago(record.updated_at, now), said
 
 
-def workers(place: Place, as_json: JsonOption = False) -> int:
+def workers(options: QueueOptions, as_json: JsonOption = False) -> int:
     """List the workers, and what they do.
 
     What each does is from its last heartbeat; one that has been silent for long has probably died.
     """
-    from oq_nb.watch import is_alive
+    from oq_nb.queue.watcher import is_alive
 
-    queue = place.connect()
+    queue = options.connect()
     found = queue.workers()
     now = queue.now()
     if as_json:
@@ -183,7 +183,7 @@ def workers(place: Place, as_json: JsonOption = False) -> int:
 
 
 def tail(
-    place: Place,
+    options: QueueOptions,
     task_type: TypeOption = None,
     interval: IntervalOption = 2.0,
     as_json: JsonOption = False,
@@ -194,5 +194,5 @@ def tail(
     """
     if task_type is not None and not task_type.strip():
         raise ConfigurationError("--type: it is empty")
-    watching.tail(place.connect(), interval, task_type=task_type, as_json=as_json)
+    watching.tail(options.connect(), interval, task_type=task_type, as_json=as_json)
     return 0

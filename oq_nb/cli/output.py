@@ -55,9 +55,9 @@ def complain(text: str) -> None:
     print(f"oq: {printable(' '.join(text.split()))}", file=sys.stderr, flush=True)
 
 
-def name_of(place: object) -> str:
+def name_of(options: object) -> str:
     """Return what to call a queue or a store, such as ``s3://bucket/ at http://…``."""
-    return printable(repr(place).strip("<>").removeprefix("Queue ").removeprefix("S3Store "))
+    return printable(repr(options).strip("<>").removeprefix("Queue ").removeprefix("S3Store "))
 
 
 def is_screen(stream: TextIO | None = None) -> bool:

@@ -18,7 +18,7 @@ from typing import Annotated
 import typer
 
 from oq_nb.cli.output import JsonOption, complain, say, say_json
-from oq_nb.cli.place import Place, with_place
+from oq_nb.cli.queue_options import QueueOptions, with_queue_options
 from oq_nb.text import printable
 
 __all__ = ["add_to"]
@@ -26,11 +26,11 @@ __all__ = ["add_to"]
 
 def add_to(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("ui")(with_place(ui))
+    app.command("ui")(with_queue_options(ui))
 
 
 def ui(
-    place: Place,
+    options: QueueOptions,
     port: Annotated[
         int, typer.Option("--port", metavar="PORT", min=0, max=65535, help="Of 127.0.0.1; 0 for any that is free.")
     ] = 0,
@@ -53,7 +53,7 @@ def ui(
 
     Exit code: 0 after SIGTERM, 130 after Ctrl-C.
     """
-    queue = place.connect()
+    queue = options.connect()
     page = queue.serve_ui(port, interval=interval, allow_hosts=allow_host or ())
     with page, _asked_to_stop() as asked, _link_file(page.url) as link:
         if as_json:

@@ -11,19 +11,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from oq_nb import view
+from oq_nb.admin.policies import ROLES
+from oq_nb.admin.policies import policy as policy_of
 from oq_nb.cli.looking import STATUSES
 from oq_nb.cli.output import JsonOption, name_of, paint, say, say_json, table
-from oq_nb.cli.place import Place, with_place
+from oq_nb.cli.queue_options import QueueOptions, with_queue_options
 from oq_nb.errors import ConfigurationError
-from oq_nb.policies import ROLES
-from oq_nb.policies import policy as policy_of
-from oq_nb.text import printable
+from oq_nb.text import duration, printable
 
 if TYPE_CHECKING:
-    from oq_nb.doctor import Check
+    from oq_nb.admin.doctor import Check
+    from oq_nb.admin.retention import Pruned, Survey
     from oq_nb.model import TaskStatus
-    from oq_nb.retention import Pruned, Survey
 
 __all__ = ["add_to"]
 
@@ -34,12 +33,12 @@ _TONES = {"ok": "good", "warning": "warning", "failed": "bad", "skipped": "off"}
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands."""
-    app.command("doctor")(with_place(doctor))
+    app.command("doctor")(with_queue_options(doctor))
     group = typer.Typer(rich_markup_mode=None, invoke_without_command=True)
-    group.callback()(with_place(show))
-    group.command("set")(with_place(set_rule))
-    group.command("unset")(with_place(unset_rule))
-    group.command("prune")(with_place(prune))
+    group.callback()(with_queue_options(show))
+    group.command("set")(with_queue_options(set_rule))
+    group.command("unset")(with_queue_options(unset_rule))
+    group.command("prune")(with_queue_options(prune))
     app.add_typer(group, name="retention")
 
 
@@ -47,7 +46,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def doctor(
-    place: Place,
+    options: QueueOptions,
     policy: Annotated[
         str | None,
         typer.Option(
@@ -61,17 +60,17 @@ def doctor(
 ) -> int:
     """Examine a bucket: is it fit for a queue?
 
-    Looks whether it can be reached with these credentials, whether it keeps versions, and whether conditional writes
+    Sessions whether it can be reached with these credentials, whether it keeps versions, and whether conditional writes
     hold when several writers race, in a scratch prefix that is removed afterwards. The bucket itself is not changed.
 
     Exit code: 1 when a check has failed.
     """
     if policy is not None:
-        return _print_policy(place, policy, as_json=as_json)
-    from oq_nb.client import open_store
-    from oq_nb.doctor import examine
+        return _print_policy(options, policy, as_json=as_json)
+    from oq_nb.admin.doctor import examine
+    from oq_nb.queue.connection import open_store
 
-    objects = open_store(place.bucket, endpoint=place.endpoint, region=place.region, prefix=place.prefix or "")
+    objects = open_store(options.bucket, endpoint=options.endpoint, region=options.region, prefix=options.prefix or "")
     if not as_json:
         say(f"Examining {name_of(objects)}")
     made = examine(objects, told=None if as_json else _print_check)
@@ -93,9 +92,9 @@ def _print_check(check: Check) -> None:
         say(f"         to mend it: {printable(check.remedy)}")
 
 
-def _print_policy(place: Place, role: str, *, as_json: bool) -> int:
-    bucket = place.bucket or os.environ.get("S3_BUCKET") or "BUCKET"
-    made = policy_of(role, bucket, place.prefix or "")
+def _print_policy(options: QueueOptions, role: str, *, as_json: bool) -> int:
+    bucket = options.bucket or os.environ.get("S3_BUCKET") or "BUCKET"
+    made = policy_of(role, bucket, options.prefix or "")
     if as_json:
         say_json(made)
     else:
@@ -107,7 +106,7 @@ def _print_policy(place: Place, role: str, *, as_json: bool) -> int:
 
 
 def show(
-    place: Place,
+    options: QueueOptions,
     context: typer.Context,
     price: Annotated[
         float | None,
@@ -124,9 +123,9 @@ def show(
     """
     if context.invoked_subcommand is not None:
         return 0
-    from oq_nb import retention
+    from oq_nb.admin import retention
 
-    queue = place.connect()
+    queue = options.connect()
     price = retention.PRICE_PER_GB_MONTH if price is None else price
     found = retention.survey(queue.store, read_limit=read)
     trouble, rule, finished_rule = "", None, None
@@ -179,7 +178,7 @@ def _size(size_bytes: int) -> str:
 
 
 def set_rule(
-    place: Place,
+    options: QueueOptions,
     days: Annotated[int, typer.Option("--days", metavar="DAYS", min=1, help="How long an old version is kept.")],
     finished_days: Annotated[
         int | None,
@@ -198,9 +197,9 @@ def set_rule(
     have ended: it finds what was tagged at its end, by workers and clients with OQ_TAG_FINISHED=1 or
     connect(tag_finished=True). With --json, a line for each rule.
     """
-    from oq_nb import retention
+    from oq_nb.admin import retention
 
-    objects: Any = place.connect().store.objects
+    objects: Any = options.connect().store.objects
     rule = retention.set_rule(objects, days=days, keep=keep)
     said = f"old versions are removed {days} days after they were replaced"
     _say_rule(rule, said, as_json=as_json)
@@ -218,14 +217,14 @@ def _say_rule(rule: dict[str, Any], said: str, *, as_json: bool) -> None:
         say(f"{said} (rule {printable(rule['ID'])})")
 
 
-def unset_rule(place: Place, as_json: JsonOption = False) -> int:
+def unset_rule(options: QueueOptions, as_json: JsonOption = False) -> int:
     """Remove the rules that `oq retention set` made.
 
     Old versions and finished tasks stay for ever again.
     """
-    from oq_nb import retention
+    from oq_nb.admin import retention
 
-    removed = retention.remove_rule(place.connect().store.objects)  # type: ignore[arg-type]
+    removed = retention.remove_rule(options.connect().store.objects)  # type: ignore[arg-type]
     if as_json:
         say_json({"removed": removed})
     else:
@@ -234,7 +233,7 @@ def unset_rule(place: Place, as_json: JsonOption = False) -> int:
 
 
 def prune(
-    place: Place,
+    options: QueueOptions,
     older_than: Annotated[
         str,
         typer.Option(
@@ -259,18 +258,18 @@ def prune(
     Their versions, inputs and outputs go with them; without --status also the inputs and outputs of tasks that a rule
     has removed. This cannot be undone.
     """
-    from oq_nb import retention
+    from oq_nb.admin import retention
 
     match = _AGE.fullmatch(older_than.strip())
     if match is None:
         raise ConfigurationError(f"--older-than: {older_than!r}: a number and s, m, h, d or w are needed, such as 30d")
     age = timedelta(seconds=int(match[1]) * _UNIT_SECONDS[match[2]])
     statuses = tuple(_status(name) for name in status) if status else None
-    queue = place.connect()
+    queue = options.connect()
     if not dry_run and not yes:
         if not sys.stdin.isatty():
             raise ConfigurationError("--yes: it is needed where nobody can be asked")
-        long_ago = view.duration(age.total_seconds())
+        long_ago = duration(age.total_seconds())
         if not typer.confirm(
             f"Remove tasks that ended more than {long_ago} ago from {name_of(queue)} for good?", err=True
         ):

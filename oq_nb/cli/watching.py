@@ -1,4 +1,4 @@
-"""``oq status --watch`` and ``oq tail``: drawn over in place on a terminal, a line per change elsewhere."""
+"""``oq status --watch`` and ``oq tail``: drawn over in options on a terminal, a line per change elsewhere."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import time
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from oq_nb import view
 from oq_nb.cli.output import complain, is_screen, name_of, note, say, say_json
+from oq_nb.display import view
 from oq_nb.errors import StorageDeniedError, StorageError
 from oq_nb.text import printable, shorten
 
 if TYPE_CHECKING:
     from oq_nb.model import TaskRecord
     from oq_nb.queue import Queue
-    from oq_nb.task import Task
+    from oq_nb.queue.task import Task
 
 __all__ = ["StatusLines", "change_line", "tail", "watch"]
 
@@ -41,18 +41,18 @@ class StatusLines:
     """
 
     def __init__(self, task: Task) -> None:
-        from oq_nb.look import Looker
+        from oq_nb.queue.poller import TaskPoller
 
         self._task = task
-        self._looker = Looker(task.queue.store)
+        self._poller = TaskPoller(task.queue.store)
 
     def now(self, warning: str = "") -> list[str]:
         """Return the lines of the task as last seen, and the warning; there is one when the store does not answer."""
         record = self._task.record
         if record.status.value == "pending" and not warning:
             with contextlib.suppress(StorageError):  # the register may be closed to whoever looks
-                self._looker.look(workers=True)
-        has_worker = self._looker.has_worker_for(record)
+                self._poller.refresh(workers=True)
+        has_worker = self._poller.has_worker_for(record)
         lines = view.status_lines(record, self._task.queue.now(), has_worker=has_worker)
         return [*lines, warning] if warning else lines
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from oq_nb.cli.output import JsonOption, complain, name_of, say, say_json
-from oq_nb.cli.place import Place, with_place
+from oq_nb.cli.queue_options import QueueOptions, with_queue_options
 from oq_nb.errors import ConfigurationError
 from oq_nb.text import printable
 
@@ -32,11 +32,11 @@ _NAMES = ("worker", "make_worker", "create_worker")
 
 def add_to(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("worker")(with_place(worker))
+    app.command("worker")(with_queue_options(worker))
 
 
 def worker(
-    place: Place,
+    options: QueueOptions,
     target: Annotated[
         str,
         typer.Argument(
@@ -66,15 +66,15 @@ def worker(
 
     Exit code: 0 after SIGTERM, 130 after Ctrl-C, 1 when its executor is broken.
     """
-    found = load_worker(target, place)
+    found = load_worker(target, options)
     if concurrency is not None:
         found.concurrency = concurrency
-    say_what = _Sayings(found, as_json=as_json)
+    say_what = WorkerLog(found, as_json=as_json)
     with _serve_metrics(found, metrics_port, metrics_host) as url:
         return _run(found, say_what, url, grace)
 
 
-def load_worker(target: str, place: Place) -> Worker:
+def load_worker(target: str, options: QueueOptions) -> Worker:
     """Import a module and return its worker.
 
     Raises:
@@ -82,7 +82,7 @@ def load_worker(target: str, place: Place) -> Worker:
     """
     from oq_nb.worker import Worker
 
-    place.put_into_environment()
+    options.put_into_environment()
     module_name, _, name = target.partition(":")
     module = _import(module_name)
     if name:
@@ -101,8 +101,8 @@ def load_worker(target: str, place: Place) -> Worker:
         found = candidates[0]
     if not isinstance(found, Worker) and callable(found):
         wants_queue = bool(inspect.signature(found).parameters)
-        found = found(place.connect()) if wants_queue else found()
-    elif place.prefix is not None:
+        found = found(options.connect()) if wants_queue else found()
+    elif options.prefix is not None:
         raise ConfigurationError("--prefix: the module has connected already; name a function that takes a queue")
     if not isinstance(found, Worker):
         raise ConfigurationError(f"{target}: a Worker is needed, or a function that returns one, not {found!r:.80}")
@@ -141,7 +141,7 @@ def _serve_metrics(worker: Worker, port: int | None, host: str) -> Iterator[str 
         metrics.close()
 
 
-class _Sayings:
+class WorkerLog:
     """What the worker says of itself: lines on stdout, or JSON objects with ``event``."""
 
     def __init__(self, worker: Worker, *, as_json: bool) -> None:
@@ -169,7 +169,7 @@ class _Sayings:
         self.say("completed" if error is None else "error", said, **details)
 
 
-def _run(worker: Worker, sayings: _Sayings, metrics_url: str | None, grace: float) -> int:
+def _run(worker: Worker, sayings: WorkerLog, metrics_url: str | None, grace: float) -> int:
     """Run until a signal; the first one stops gracefully, another Ctrl-C at once."""
     asked: list[int] = []
     ended = threading.Event()

@@ -4,7 +4,7 @@
 `server`                `PageServer`: the socket, the token, the thread
 `guard`                 who may ask for what: token, cookie, ``Host``, ``Origin``; headers of answers
 `app`                   the addresses, and what is done at each
-`looks`                 what the pages look at: opened when somebody asks, closed when nobody does
+`sessions`                 what the pages look at: opened when somebody asks, closed when nobody does
 `history`               the versions of a task, each read once
 `pages`, `task_page`    the HTML: pure functions
 `strangers`             the HTML for those who are not let in

@@ -11,7 +11,7 @@
 
 Answers carry an ETag and are 304 where it is still the same. All addresses that are given out are relative.
 
-Imports of the package: `errors`, `model`, `web.guard`, `web.looks`, `web.pages`, `web.task_page`.
+Imports of the package: `errors`, `model`, `web.guard`, `web.sessions`, `web.pages`, `web.task_page`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from oq_nb.errors import ConfigurationError, OqError, TransitionError
 from oq_nb.model import TaskStatus
 from oq_nb.web import pages, task_page
 from oq_nb.web.guard import way_to_root
-from oq_nb.web.looks import Looks
+from oq_nb.web.sessions import Sessions
 
 if TYPE_CHECKING:
     from oq_nb.queue import Queue
@@ -48,14 +48,14 @@ _NUMBER = re.compile(r"[1-9][0-9]{0,4}", re.ASCII)
 _LOOP_PREFIX = "track:"  # tasks that track() made of loops: no worker has a handler for them
 
 
-def make_app(queue: Queue, looks: Looks) -> Starlette:
+def make_app(queue: Queue, sessions: Sessions) -> Starlette:
     """Return the application, without a guard.
 
     Args:
         queue: whose page it is.
-        looks: what it looks at.
+        sessions: what it looks at.
     """
-    routes = _Routes(queue, looks)
+    routes = _Routes(queue, sessions)
     app = Starlette(
         routes=[
             Route("/", routes.overview),
@@ -73,9 +73,9 @@ def make_app(queue: Queue, looks: Looks) -> Starlette:
 
 
 class _Routes:
-    def __init__(self, queue: Queue, looks: Looks) -> None:
+    def __init__(self, queue: Queue, sessions: Sessions) -> None:
         self._queue = queue
-        self._looks = looks
+        self._sessions = sessions
         self._name = repr(queue)[1:-1]
         folder = resources.files("oq_nb.web") / "static"
         self._static = {name: (folder / name).read_bytes() for name in _TYPES}
@@ -94,9 +94,9 @@ class _Routes:
     # --- looking
 
     async def overview(self, request: Request) -> Response:
-        wish = _wish_of(request)
-        overview = await self._looks.overview()
-        return self._page(request, pages.overview(overview, wish, self._queue.now()))
+        chosen = _filter_of(request)
+        overview = await self._sessions.overview()
+        return self._page(request, pages.overview(overview, chosen, self._queue.now()))
 
     async def find(self, request: Request) -> Response:
         text = request.query_params.get("id", "").strip().lower()
@@ -105,7 +105,7 @@ class _Routes:
         found = (
             [text]
             if len(text) == 36
-            else await self._looks.in_thread(lambda: self._queue.store.ids_beginning_with(text, _FOUND + 1))
+            else await self._sessions.in_thread(lambda: self._queue.store.ids_beginning_with(text, _FOUND + 1))
         )
         if len(found) == 1:
             return RedirectResponse(f"task/{found[0]}", 303)
@@ -115,7 +115,7 @@ class _Routes:
 
     async def task(self, request: Request) -> Response:
         task_id = _task_id_of(request)
-        look = await self._looks.task(task_id)
+        look = await self._sessions.task(task_id)
         shown = task_page.TaskPage(
             task_id=task_id,
             state=look.state,
@@ -145,12 +145,12 @@ class _Routes:
 
         def work() -> str:
             task = self._queue.cancel(task_id, "cancelled on the web page")
-            self._queue.watcher.note(task._held)
+            self._queue.watcher.ingest(task._held)
             if task.status is TaskStatus.CANCELLED:
                 return "Cancelled."
             return "Asked to stop: its handler sees it with its next report."
 
-        await self._looks.act(task_id, "Cancelling …", work)
+        await self._sessions.act(task_id, "Cancelling …", work)
         return RedirectResponse(f"../{task_id}", 303)
 
     async def run_again(self, request: Request) -> Response:
@@ -165,10 +165,10 @@ class _Routes:
                     wanted="replay",
                     task_id=task_id,
                 )
-            self._queue.watcher.note(self._queue.replay(task_id)._held)
+            self._queue.watcher.ingest(self._queue.replay(task_id)._held)
             return "It is pending again, with its retries at zero."
 
-        await self._looks.act(task_id, "Running it again …", work)
+        await self._sessions.act(task_id, "Running it again …", work)
         return RedirectResponse(f"../{task_id}", 303)
 
     # --- what goes wrong
@@ -201,7 +201,7 @@ def _is_loop(record: model.TaskRecord | None) -> bool:
     return record is not None and record.task_type.startswith(_LOOP_PREFIX)
 
 
-def _wish_of(request: Request) -> pages.Wish:
+def _filter_of(request: Request) -> pages.TaskFilter:
     """Return what of the queue is asked for.
 
     Raises:
@@ -213,4 +213,4 @@ def _wish_of(request: Request) -> pages.Wish:
     number = request.query_params.get("page") or "1"
     if not _NUMBER.fullmatch(number):
         raise HTTPException(400, f"page: a whole number from 1 is needed, not “{number}”.")
-    return pages.Wish(status=status, task_type=request.query_params.get("type", ""), page=int(number))
+    return pages.TaskFilter(status=status, task_type=request.query_params.get("type", ""), page=int(number))

@@ -10,7 +10,7 @@
 The cookie is not the token; ``HttpOnly``, ``SameSite=Strict``, named after the port because browsers do not tell ports
 apart, and without a ``Path``, so that behind a proxy it goes to this page's addresses only. Nothing here is logged.
 
-Imports of the package: `web.strangers`.
+Imports of the package: `web.unauthenticated`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from oq_nb.web import strangers
+from oq_nb.web import unauthenticated as strangers
 
 __all__ = ["ANY_HOST", "HEADERS", "Guard", "way_to_root"]
 
@@ -33,7 +33,7 @@ ANY_HOST = "*"
 
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
-#: Of every answer. Styles in attributes are those of `oq_nb.markup`; neither scripts nor style sheets can stand in a
+#: Of every answer. Styles in attributes are those of `display.markup`; neither scripts nor style sheets can stand in a
 #: page. It may be shown in a frame of its own origin, as JupyterLab does behind its proxy.
 HEADERS = {
     "Content-Security-Policy": (

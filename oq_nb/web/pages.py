@@ -1,7 +1,7 @@
 """The HTML of the pages but a task's: pure functions to documents without a script or a style of their own in them.
 
-What tasks, workers and histories look like is said by `oq_nb.markup`, as in notebooks. Every text from the bucket, and
-from the request, is escaped by it.
+`oq_nb.display.markup` draws tasks, workers and histories, as in notebooks. It escapes every text from the bucket, and
+from the request.
 
 Imports of the package: `markup`, `model`, `text`, `view`, `watch` (for its records).
 """
@@ -14,17 +14,17 @@ from dataclasses import dataclass
 from datetime import datetime
 from urllib.parse import urlencode
 
-from oq_nb import markup, view
+from oq_nb.display import markup, view
 from oq_nb.model import TaskStatus
+from oq_nb.queue.watcher import Overview, is_alive
 from oq_nb.text import counted, printable, shorten
-from oq_nb.watch import Overview, is_alive
 
 __all__ = [
     "ALL",
     "ENDED",
     "STATUSES",
     "Content",
-    "Wish",
+    "TaskFilter",
     "document",
     "overview",
     "problem",
@@ -53,7 +53,7 @@ class Content:
 
 
 @dataclass(frozen=True)
-class Wish:
+class TaskFilter:
     """What of the queue is asked for."""
 
     #: One of `STATUSES`.
@@ -113,12 +113,12 @@ def document(content: Content, now: datetime, *, name: str, root: str, version: 
 # --- the queue
 
 
-def overview(seen: Overview, wish: Wish, now: datetime) -> Content:
+def overview(seen: Overview, chosen: TaskFilter, now: datetime) -> Content:
     """Return the first page: counts, tasks with bars, workers.
 
     Args:
         seen: what was seen of the queue.
-        wish: which tasks are asked for.
+        chosen: which tasks are asked for.
         now: the store's time.
     """
     trouble = _trouble(seen, now)
@@ -127,7 +127,7 @@ def overview(seen: Overview, wish: Wish, now: datetime) -> Content:
     running = seen.counts.get("running", 0)
     body = (
         f"<h1>Tasks</h1>{trouble}{markup.counts_html(seen.counts, seen.uncounted)}{_worker_note(seen, now)}"
-        f"{_filters(seen, wish)}{_tables(seen, wish, now)}"
+        f"{_filters(seen, chosen)}{_tables(seen, chosen, now)}"
         f'<section aria-labelledby="workers"><h2 id="workers">Workers</h2>'
         f"{markup.workers_html(seen.workers, now, limit=_WORKERS)}</section>"
     )
@@ -155,16 +155,17 @@ def _worker_note(seen: Overview, now: datetime) -> str:
     )
 
 
-def _filters(seen: Overview, wish: Wish) -> str:
+def _filters(seen: Overview, chosen: TaskFilter) -> str:
     names = {held.record.task_type for held in (*seen.live, *seen.ended)}
     names |= {name for worker in seen.workers for name in worker.task_types or ()}
-    names |= {wish.task_type} - {""}
-    types = "".join(_option(name, printable(shorten(name, 60)), wish.task_type) for name in sorted(names)[:_TYPES])
-    statuses = "".join(_option(status, status, wish.status) for status in STATUSES)
-    reset = '<a href="./">All</a>' if wish != Wish() else ""
+    names |= {chosen.task_type} - {""}
+    types = "".join(_option(name, printable(shorten(name, 60)), chosen.task_type) for name in sorted(names)[:_TYPES])
+    statuses = "".join(_option(status, status, chosen.status) for status in STATUSES)
+    reset = '<a href="./">All</a>' if chosen != TaskFilter() else ""
     return (
         '<form class="filters" action="./" data-keep><label>Status <select name="status">'
-        f'{statuses}</select></label> <label>Type <select name="type">{_option("", "all types", wish.task_type)}{types}'
+        f'{statuses}</select></label> <label>Type <select name="type">'
+        f"{_option('', 'all types', chosen.task_type)}{types}"
         f"</select></label> <button>Show</button> {reset}</form>"
     )
 
@@ -173,37 +174,37 @@ def _option(value: str, label: str, chosen: str) -> str:
     return f'<option value="{html.escape(value)}"{" selected" if value == chosen else ""}>{html.escape(label)}</option>'
 
 
-def _tables(seen: Overview, wish: Wish, now: datetime) -> str:
+def _tables(seen: Overview, chosen: TaskFilter, now: datetime) -> str:
     """Return the tasks asked for, a page of them; where all are, also the ones that ended lately."""
-    live = [held.record for held in seen.live if wish.task_type in ("", held.record.task_type)]
-    ended = [held.record for held in seen.ended if wish.task_type in ("", held.record.task_type)]
-    if wish.status == ALL:
+    live = [held.record for held in seen.live if chosen.task_type in ("", held.record.task_type)]
+    ended = [held.record for held in seen.ended if chosen.task_type in ("", held.record.task_type)]
+    if chosen.status == ALL:
         main, name = live, "Running and waiting"
     else:
-        both = ended if wish.status == ENDED else [*live, *ended]
-        main = [record for record in both if wish.status in (ENDED, record.status.value)]
-        name = wish.status.capitalize()
+        both = ended if chosen.status == ENDED else [*live, *ended]
+        main = [record for record in both if chosen.status in (ENDED, record.status.value)]
+        name = chosen.status.capitalize()
     pages = max(1, -(-len(main) // _ROWS))
-    number = min(wish.page, pages)
+    number = min(chosen.page, pages)
     shown = main[(number - 1) * _ROWS : number * _ROWS]
     caption = name
     if len(main) > len(shown):
         first = (number - 1) * _ROWS + 1
         caption += f": {first:,} to {first + len(shown) - 1:,} of {len(main):,}"
-    caption += _left_out(seen, wish)
+    caption += _left_out(seen, chosen)
     made = markup.tasks_html(shown, now, caption=html.escape(caption), link=_TASK_LINK)
-    made += _pager(wish, number, pages)
-    if wish.status == ALL and ended and number == 1:
+    made += _pager(chosen, number, pages)
+    if chosen.status == ALL and ended and number == 1:
         newest = ended[:_ENDED_ROWS]
-        more = Wish(ENDED, wish.task_type).query(1)
+        more = TaskFilter(ENDED, chosen.task_type).query(1)
         caption = f'Ended lately: {len(newest)} of <a href="{html.escape(more)}">{len(ended)}</a>'
         made += markup.tasks_html(newest, now, caption=caption, link=_TASK_LINK)
     return f'<div class="tasks">{made}</div>'
 
 
-def _left_out(seen: Overview, wish: Wish) -> str:
+def _left_out(seen: Overview, chosen: TaskFilter) -> str:
     """Return what the table cannot have, because it was not read."""
-    if wish.status in (ALL, TaskStatus.PENDING.value, TaskStatus.RUNNING.value):
+    if chosen.status in (ALL, TaskStatus.PENDING.value, TaskStatus.RUNNING.value):
         return f"; {seen.unread:,} more are counted but not read" if seen.unread else ""
     over = sum(count for name, count in seen.counts.items() if name not in ("pending", "running"))
     over += seen.uncounted or 0
@@ -212,15 +213,15 @@ def _left_out(seen: Overview, wish: Wish) -> str:
     return f", of the {len(seen.ended)} that ended last (oq list shows the others)"
 
 
-def _pager(wish: Wish, number: int, pages: int) -> str:
+def _pager(chosen: TaskFilter, number: int, pages: int) -> str:
     if pages <= 1:
         return ""
     links: list[str] = []
     if number > 1:
-        links.append(f'<a rel="prev" href="{html.escape(wish.query(number - 1))}">‹ Previous</a>')
+        links.append(f'<a rel="prev" href="{html.escape(chosen.query(number - 1))}">‹ Previous</a>')
     links.append(f"page {number:,} of {pages:,}")
     if number < pages:
-        links.append(f'<a rel="next" href="{html.escape(wish.query(number + 1))}">Next ›</a>')
+        links.append(f'<a rel="next" href="{html.escape(chosen.query(number + 1))}">Next ›</a>')
     return f'<nav class="pager" aria-label="Pages">{" ".join(links)}</nav>'
 
 

@@ -1,6 +1,6 @@
 """`PageServer`: a queue's page on a loopback port, served from a thread of its own until it is stopped.
 
-Imports of the package: `errors`, `watch`, `web.app`, `web.guard`, `web.looks`.
+Imports of the package: `errors`, `watch`, `web.app`, `web.guard`, `web.sessions`.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from oq_nb.errors import ConfigurationError, OqError
-from oq_nb.watch import check_interval
+from oq_nb.queue.watcher import check_interval
 from oq_nb.web.app import make_app
 from oq_nb.web.guard import ANY_HOST, Guard
-from oq_nb.web.looks import Looks
+from oq_nb.web.sessions import Sessions
 
 if TYPE_CHECKING:
     from oq_nb.queue import Queue
@@ -50,7 +50,7 @@ class PageServer:
     Raises:
         ConfigurationError: an argument is not usable, or the port cannot be had.
 
-    Requests: none before the page is opened; then as `oq_nb.watch.Watcher` says, until it is closed.
+    Requests: none before the page is opened; then as `oq_nb.queue.watcher.Watcher` says, until it is closed.
     """
 
     def __init__(self, queue: Queue, port: int = 0, *, interval: float = 2.0, allow_hosts: Iterable[str] = ()) -> None:
@@ -155,12 +155,12 @@ class PageServer:
     def _run(self) -> None:
         # A loop of its own and no asyncio.run: that may be patched for the notebook's own loop.
         loop = asyncio.new_event_loop()
-        looks: Looks | None = None
+        sessions: Sessions | None = None
         try:
             asyncio.set_event_loop(loop)
-            looks = Looks(self.queue, self._interval)
+            sessions = Sessions(self.queue, self._interval)
             guarded = Guard(
-                make_app(self.queue, looks), token=self._token, port=self.port, allow_hosts=self._allowed_hosts()
+                make_app(self.queue, sessions), token=self._token, port=self.port, allow_hosts=self._allowed_hosts()
             )
             self._server = uvicorn.Server(_config(guarded))
             loop.call_soon(self._started.set)
@@ -171,8 +171,8 @@ class PageServer:
         finally:
             self._started.set()
             _close(loop)
-            if looks is not None:
-                looks.close()
+            if sessions is not None:
+                sessions.close()
 
     def _allowed_hosts(self) -> frozenset[str]:
         # Under a hub the browser is on another machine, and comes under whatever name the hub has.

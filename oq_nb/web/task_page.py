@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from oq_nb import markup, view
+from oq_nb.display import markup, view
 from oq_nb.model import Progress, TaskRecord, TaskStatus
+from oq_nb.queue.watcher import TaskState
 from oq_nb.text import counted, printable, shorten
-from oq_nb.watch import TaskState
 from oq_nb.web.history import Versions
 from oq_nb.web.pages import Content
 
@@ -57,12 +57,12 @@ def task(page: TaskPage, now: datetime) -> Content:
     if record is None and state.is_gone:
         return Content(f"{short} · oq", f"{heading}<p>There is no such task in this bucket.</p>")
     versions = _with_newest(page.versions, record)
-    situation = _situation(state, now)
+    status = _status_view(state, now)
     main = markup.task_html(
         record,
         now,
         task_id=page.task_id,
-        situation=situation,
+        status=status,
         last_progress=_last_progress(versions),
         is_live=True,
     )
@@ -73,14 +73,14 @@ def task(page: TaskPage, now: datetime) -> Content:
     body += _history(page, versions)
     body += f'<section aria-labelledby="fields"><h2 id="fields">Details</h2>{_fields(record, now)}</section>'
     percent = record.progress.percent if record.progress is not None else None
-    said = f"{percent}% " if percent is not None and record.status is TaskStatus.RUNNING else f"{situation.word}: "
+    said = f"{percent}% " if percent is not None and record.status is TaskStatus.RUNNING else f"{status.word}: "
     return Content(f"{said}{shorten(record.task_type, 60)} {short} · oq", body)
 
 
-def _situation(state: TaskState, now: datetime) -> view.Situation:
+def _status_view(state: TaskState, now: datetime) -> view.StatusView:
     if state.is_lasting and state.record is None:
-        return view.Situation("cannot be read", "bad", (printable(shorten(state.trouble or "", 300)),))
-    return view.situation(
+        return view.StatusView("cannot be read", "bad", (printable(shorten(state.trouble or "", 300)),))
+    return view.status_view(
         state.record,
         now,
         has_worker=state.has_worker,

@@ -7,11 +7,11 @@ from collections import Counter
 
 import pytest
 
-from oq_nb.keeper import Keeper
-from oq_nb.lease import Lease
-from oq_nb.look import Looker
+from oq_nb.attempt.lease import Lease
+from oq_nb.attempt.scheduler import Scheduler
 from oq_nb.model import Progress, Timestamp
 from oq_nb.queue import Queue
+from oq_nb.queue.poller import TaskPoller
 from oq_nb.store import TaskStore
 from oq_nb.testing import FakeStore, FakeTime
 from oq_nb.worker import Worker
@@ -31,8 +31,8 @@ def worker(fake_queue):
 
 
 @pytest.fixture
-def keeper():
-    made = Keeper("budget")
+def scheduler():
+    made = Scheduler("budget")
     yield made
     made.stop()
 
@@ -46,14 +46,14 @@ def taken(objects) -> Counter:
 def claim(worker, task):
     (entry,) = worker._store.index.scan("ready/")
     worker._store.objects.requests.clear()
-    made = worker._claims.judge(entry, may_claim=True)
+    made = worker._claims.handle_entry(entry, may_claim=True)
     assert made.held.record.id == task.id
     return made
 
 
-def lease_of(worker, task, keeper) -> Lease:
+def lease_of(worker, task, scheduler) -> Lease:
     made = claim(worker, task)
-    lease = Lease(worker._store, made.held, keeper, lease_seconds=300, on_ended=made.trail.end)
+    lease = Lease(worker._store, made.held, scheduler, lease_seconds=300, on_ended=made.trail.end)
     worker._store.objects.requests.clear()
     return lease
 
@@ -78,24 +78,24 @@ def test_one_listing_serves_all_shards(fake_queue, objects, worker):
     assert len({entry.shard for entry in worker._backlog}) > 8
 
 
-def test_a_progress_update_takes_one_put(fake_queue, objects, worker, keeper):
-    lease = lease_of(worker, fake_queue.submit("t", 1), keeper)
+def test_a_progress_update_takes_one_put(fake_queue, objects, worker, scheduler):
+    lease = lease_of(worker, fake_queue.submit("t", 1), scheduler)
     for number in range(1, 4):
         lease.report(Progress(current=number, updated_at=Timestamp.of(lease.now())))
         assert taken(objects) == Counter(PUT=1)
 
 
-def test_a_renewal_takes_one_put(fake_queue, objects, worker, keeper):
-    lease = lease_of(worker, fake_queue.submit("t", 1), keeper)
+def test_a_renewal_takes_one_put(fake_queue, objects, worker, scheduler):
+    lease = lease_of(worker, fake_queue.submit("t", 1), scheduler)
     before = lease.record.lease_expires_at
     lease._renew_at = 0.0
-    lease.tick()
+    lease.run_due()
     assert taken(objects) == Counter(PUT=1)
     assert lease.record.lease_expires_at > before
 
 
-def test_progress_and_renewal_share_a_put(fake_queue, objects, worker, keeper):
-    lease = lease_of(worker, fake_queue.submit("t", 1), keeper)
+def test_progress_and_renewal_share_a_put(fake_queue, objects, worker, scheduler):
+    lease = lease_of(worker, fake_queue.submit("t", 1), scheduler)
     before = lease.record.lease_expires_at
     lease.report(Progress(percent=5, updated_at=Timestamp.of(lease.now())))
     assert taken(objects) == Counter(PUT=1)
@@ -104,10 +104,10 @@ def test_progress_and_renewal_share_a_put(fake_queue, objects, worker, keeper):
 
 def test_completion_takes_a_put_and_a_delete(fake_queue, objects, worker):
     made = claim(worker, fake_queue.submit("t", 1))
-    worker._keeper = Keeper("budget-end")
+    worker._scheduler = Scheduler("budget-end")
     objects.requests.clear()
     worker._run(made, None)
-    worker._keeper.stop()
+    worker._scheduler.stop()
     assert taken(objects) == Counter(PUT=1, DELETE=1)
 
 
@@ -146,20 +146,20 @@ def test_an_idle_worker_lists_once_in_ten_seconds_at_most():
 
 @pytest.mark.parametrize("number", [1, 12])
 def test_a_refresh_of_a_few_tasks_is_a_get_each(fake_queue, objects, number):
-    looker = Looker(fake_queue.store)
+    poller = TaskPoller(fake_queue.store)
     ids = [task.id for task in fake_queue.submit_many("t", range(number))]
-    looker.look(ids)
+    poller.refresh(ids)
     objects.requests.clear()
-    looker.look(ids)
+    poller.refresh(ids)
     assert sum(taken(objects).values()) <= number
 
 
 def test_a_refresh_of_many_tasks_is_listings_and_a_few_reads(fake_queue, objects):
-    looker = Looker(fake_queue.store)
+    poller = TaskPoller(fake_queue.store)
     ids = [task.id for task in fake_queue.submit_many("t", range(500))]
-    looker.look(ids)
+    poller.refresh(ids)
     objects.requests.clear()
-    looker.look(ids)
+    poller.refresh(ids)
     spent = taken(objects)
     assert spent["LIST"] <= 2
     assert sum(spent.values()) <= 10

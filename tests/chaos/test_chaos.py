@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bench.chaos import Plan, Report, check_history, run, without_unfinished
-from oq_nb import transitions
-from oq_nb.model import Progress, RetryPolicy, TaskRecord, TaskStatus, Timestamp, new_id
+from oq_nb.model import Progress, RetryPolicy, TaskRecord, TaskStatus, Timestamp, new_id, transitions
 
 
 @pytest.mark.parametrize("seed", [7])

@@ -19,9 +19,9 @@ import pytest
 from botocore.config import Config
 from servers import connect_to, through_botocore
 
-from oq_nb.client import open_store
-from oq_nb.clock import Clock
+from oq_nb.queue.connection import open_store
 from oq_nb.s3 import ObjectStore, S3Store
+from oq_nb.s3.clock import Clock
 from oq_nb.store import TaskStore
 from oq_nb.testing import FakeStore
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 from datetime import timedelta
 
-from oq_nb import heartbeat, model
-from oq_nb.heartbeat import Heartbeat
+from oq_nb import model
+from oq_nb.worker import heartbeat
+from oq_nb.worker.heartbeat import Heartbeat
 
 
 def test_a_worker_that_comes_removes_nothing_of_one_that_is_writing(contended):

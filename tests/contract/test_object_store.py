@@ -217,7 +217,7 @@ def test_answers_tell_the_time(objects):
 
 
 def test_a_refusal_tells_the_time_too(objects):
-    from oq_nb.clock import Clock
+    from oq_nb.s3.clock import Clock
 
     objects.put("a", b"")
     objects.clock = Clock()
@@ -323,7 +323,7 @@ def test_a_queue_without_versions(unversioned):
 
 def test_the_doctor_finds_it_fit(request):
     """The same checks as ``oq doctor``, on the store that the command line names."""
-    from oq_nb.doctor import examine
+    from oq_nb.admin.doctor import examine
 
     if request.config.getoption("--bucket", default=None) is None:
         pytest.skip("needs --bucket; the tests' own stores are examined in test_doctor.py")

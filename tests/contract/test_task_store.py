@@ -10,8 +10,7 @@ from datetime import timedelta
 
 import pytest
 
-from oq_nb import model, transitions
-from oq_nb.clock import Clock
+from oq_nb import model
 from oq_nb.errors import (
     ConfigurationError,
     ConflictError,
@@ -20,8 +19,9 @@ from oq_nb.errors import (
     TaskNotFoundError,
     TransitionError,
 )
-from oq_nb.model import Progress, TaskStatus
+from oq_nb.model import Progress, TaskStatus, transitions
 from oq_nb.queue import Queue
+from oq_nb.s3.clock import Clock
 from oq_nb.store import PAYLOAD_LIMIT_BYTES, TaskStore
 
 
@@ -163,8 +163,8 @@ def test_cancelling_removes_the_entry_and_leaves_no_marker(queue, tasks):
 def test_a_newer_entry_under_the_same_key_is_left_alone(queue, tasks):
     task = queue.submit("t")
     (seen,) = tasks.index.scan(model.READY)
-    newer = tasks.index.enter(model.ready_key(task.record))
-    tasks.index.leave(seen)
+    newer = tasks.index.add(model.ready_key(task.record))
+    tasks.index.remove(seen)
     (left,) = tasks.index.scan(model.READY)
     assert left.version_id == newer.version_id
 
@@ -264,6 +264,6 @@ def test_an_object_that_is_not_a_task(queue, tasks):
 
 def test_a_stale_write_is_refused_before_any_work(tasks):
     tasks.objects.requests.clear()
-    tasks.prove_conditional_writes("workers/w.json", b"{}")
+    tasks.verify_conditional_writes("workers/w.json", b"{}")
     assert tasks.objects.requests == Counter(PUT=3)
     assert tasks.objects.get("workers/w.json").body == b"{}"

@@ -17,14 +17,14 @@ import pytest
 from servers import connect_to
 
 import oq_nb
-from oq_nb import retention
+from oq_nb.admin import retention
+from oq_nb.admin.doctor import examine
+from oq_nb.admin.policies import ROLES, policy
 from oq_nb.cli import main
-from oq_nb.clock import Clock
-from oq_nb.doctor import examine
 from oq_nb.errors import ConflictError
 from oq_nb.model import Timestamp, WorkerRecord
-from oq_nb.policies import ROLES, policy
 from oq_nb.s3 import S3Store
+from oq_nb.s3.clock import Clock
 from oq_nb.testing import FakeStore
 
 GOOD = ["connection", "region", "credentials", "bucket", "versioning", "objects", "clock"] + [
@@ -204,7 +204,7 @@ def test_a_store_that_ignores_conditions_is_not_fit(moto_server):
 
 
 class Racy(FakeStore):
-    """Looks first and writes then, as a store would that is not atomic."""
+    """Sessions first and writes then, as a store would that is not atomic."""
 
     bucket, prefix, region = "racy", "", "us-east-1"
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from servers import connect_to
 
-from oq_nb import model, transitions
+from oq_nb import model
 from oq_nb.cli import main
-from oq_nb.model import Progress, Timestamp
+from oq_nb.model import Progress, Timestamp, transitions
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"

@@ -25,11 +25,11 @@ from servers import connect_to
 import oq_nb
 from bench.proxy import Proxy
 from oq_nb import metrics as metrics_module
-from oq_nb import model, transitions
+from oq_nb import model
 from oq_nb.cli import main
 from oq_nb.errors import ConfigurationError, ConflictError
 from oq_nb.metrics import COUNTED, OTHER, Metrics
-from oq_nb.model import TaskStatus
+from oq_nb.model import TaskStatus, transitions
 
 
 def families(text, parse=classic):
@@ -54,7 +54,7 @@ def claim(task, lease_seconds):
         task.record, store.clock.stamp(), lease_id=lease_id, worker_id="w", lease_seconds=lease_seconds
     )
     held = store.move(task._held, changed)
-    store.index.enter(model.lease_key(held.record))
+    store.index.add(model.lease_key(held.record))
     return held
 
 
@@ -254,9 +254,9 @@ def test_depth_tells_ready_scheduled_and_running_apart(fake_queue):
             running.record, store.clock.stamp(), lease_id=model.new_id(), worker_id="w", lease_seconds=60
         ),
     )
-    store.index.enter(model.lease_key(held.record))
+    store.index.add(model.lease_key(held.record))
     for entry in store.index.find(model.ready_key(running.record)):
-        store.index.leave(entry)
+        store.index.remove(entry)
     metrics = Metrics(fake_queue)
     before = store.objects.requests["LIST"]
     depth = {state: metrics.value("oq_queue_depth", state=state) for state in ("ready", "scheduled", "running")}
@@ -355,7 +355,7 @@ def test_a_worker_process_serves_them(seaweedfs, tmp_path):
 
 
 def test_a_worker_whose_port_is_taken_does_not_start(fake_queue, monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr("oq_nb.client.connect", lambda *_, **__: fake_queue)
+    monkeypatch.setattr("oq_nb.queue.connection.connect", lambda *_, **__: fake_queue)
     (tmp_path / "other_job.py").write_text(JOB)
     with Metrics(fake_queue).serve() as url:
         port = url.rsplit(":", 1)[1].split("/")[0]

@@ -11,13 +11,14 @@ from datetime import timedelta
 import pytest
 from servers import connect_to
 
-from oq_nb import model, retention, transitions
+from oq_nb import model
+from oq_nb.admin import retention
 from oq_nb.cli import main
-from oq_nb.clock import Clock
 from oq_nb.errors import ConfigurationError, StorageDeniedError, StorageError, StorageUnavailableError
-from oq_nb.model import TaskStatus
+from oq_nb.model import TaskStatus, transitions
 from oq_nb.queue import Queue
 from oq_nb.s3 import Entry, S3Store
+from oq_nb.s3.clock import Clock
 from oq_nb.store import TaskStore
 from oq_nb.testing import FakeStore, FakeTime
 
@@ -42,7 +43,7 @@ def finish(task, *, output=None):
     done = transitions.complete(held.record, store.clock.stamp(), lease_id=lease_id, output=value, output_ref=ref)
     store.move(held, done)
     for entry in store.index.find(model.ready_key(task.record)):
-        store.index.leave(entry)
+        store.index.remove(entry)
     return task.refresh()
 
 
@@ -369,7 +370,7 @@ def test_a_status_that_is_not_final_cannot_be_pruned(fake_queue):
 
 @pytest.fixture
 def oq(own_queue, monkeypatch, capsys):
-    monkeypatch.setattr("oq_nb.client.connect", lambda *_, **__: own_queue)
+    monkeypatch.setattr("oq_nb.queue.connection.connect", lambda *_, **__: own_queue)
 
     def run(*arguments):
         with pytest.raises(SystemExit) as left:

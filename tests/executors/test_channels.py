@@ -9,23 +9,24 @@ from multiprocessing import connection
 
 import pytest
 
-from oq_nb import model, remote
-from oq_nb.calls import Outcome, Verdict
-from oq_nb.channels import GONE, LocalPost, dial
-from oq_nb.context import TaskContext
+from oq_nb import model
+from oq_nb.attempt.context import TaskContext
+from oq_nb.attempt.handlers import handler_of
+from oq_nb.attempt.invoke import Outcome, Verdict
 from oq_nb.errors import ConfigurationError, LeaseExpiredError, TransitionError
-from oq_nb.handlers import handler_of
-from oq_nb.remote import Parcel, RemoteLease, pack, pickled, run_parcel, unpack
+from oq_nb.worker.executors import remote
+from oq_nb.worker.executors.channels import GONE, LocalTransport, dial
+from oq_nb.worker.executors.remote import CallRequest, RemoteLease, execute_request, pack, pickled, unpack
 
 
 @pytest.fixture
-def post():
-    post = LocalPost("test")
-    yield post
-    post.close()
+def transport():
+    transport = LocalTransport("test")
+    yield transport
+    transport.close()
 
 
-def parcel_for(post, box, function=lambda value: value, **options):
+def parcel_for(transport, mailbox, function=lambda value: value, **options):
     now = model.Timestamp.parse("2026-01-28T12:30:00Z")
     record = model.TaskRecord(
         id=model.new_id(),
@@ -38,9 +39,9 @@ def parcel_for(post, box, function=lambda value: value, **options):
         attempt=1,
     )
     settings = {"throttle_seconds": 0.0, "lease_seconds": 60.0, "pid": -1} | options
-    return Parcel(
-        address=post.address,
-        call_id=box.call_id,
+    return CallRequest(
+        address=transport.address,
+        call_id=mailbox.call_id,
         code=pickled((handler_of("job", function), ())),
         task_input=3,
         record=record.to_bytes(),
@@ -49,44 +50,44 @@ def parcel_for(post, box, function=lambda value: value, **options):
     )
 
 
-def answering(box, answers, heard):
+def answering(mailbox, answers, heard):
     """Answer as a worker would, from a thread; the last answer is given again and again."""
 
     def answer():
         for number in range(10**6):
-            letter = box.get(30)
-            if letter is None or letter.message is GONE:
+            envelope = mailbox.get(30)
+            if envelope is None or envelope.message is GONE:
                 return
-            heard.append(letter.message)
+            heard.append(envelope.message)
             reply = answers[min(number, len(answers) - 1)]
             if reply is not None:
-                letter.reply(reply | {"number": letter.message.get("number")})
+                envelope.reply(reply | {"number": envelope.message.get("number")})
 
     thread = threading.Thread(target=answer, daemon=True)
     thread.start()
     return thread
 
 
-def test_who_does_not_know_a_call_is_hung_up(post):
-    box = post.open()
+def test_who_does_not_know_a_call_is_hung_up(transport):
+    mailbox = transport.open()
     for said in (json.dumps({"kind": "begin", "call": "0" * 32}), "{", "[]", "5", "{}"):
-        with connection.Client(post.address[1]) as line:
+        with connection.Client(transport.address[1]) as line:
             line.send_bytes(said.encode())
             with pytest.raises(EOFError):
                 line.recv_bytes()
-    assert box.get(0) is None
+    assert mailbox.get(0) is None
 
 
-def test_a_parcel_that_is_refused_does_not_run(post):
-    box, ran = post.open(), []
-    thread = answering(box, [{"lost": "it began already"}], [])
-    assert run_parcel(parcel_for(post, box, lambda value: ran.append(value))) is None
+def test_a_parcel_that_is_refused_does_not_run(transport):
+    mailbox, ran = transport.open(), []
+    thread = answering(mailbox, [{"lost": "it began already"}], [])
+    assert execute_request(parcel_for(transport, mailbox, lambda value: ran.append(value))) is None
     assert ran == []
     thread.join(10)
 
 
-def test_the_newest_value_is_sent_and_the_loop_is_not_held_up(post):
-    box, heard = post.open(), []
+def test_the_newest_value_is_sent_and_the_loop_is_not_held_up(transport):
+    mailbox, heard = transport.open(), []
 
     def loop(value, context):
         began = time.perf_counter()
@@ -97,8 +98,8 @@ def test_the_newest_value_is_sent_and_the_loop_is_not_held_up(post):
     def silent_then_ok():
         return [{"lost": None}, {"lost": None}]
 
-    thread = answering(box, silent_then_ok(), heard)
-    outcome = unpack(run_parcel(parcel_for(post, box, loop)))
+    thread = answering(mailbox, silent_then_ok(), heard)
+    outcome = unpack(execute_request(parcel_for(transport, mailbox, loop)))
     thread.join(10)
     reports = [message["progress"]["current"] for message in heard if message["kind"] == "report"]
     assert reports[-1] == 19_999, "the last value is written before the end"
@@ -106,10 +107,10 @@ def test_the_newest_value_is_sent_and_the_loop_is_not_held_up(post):
     assert len(reports) <= 2 + outcome.output / 0.1, "one at a time, and not more than ten a second"
 
 
-def test_a_worker_that_does_not_answer_holds_nobody_up_for_long(post, monkeypatch):
+def test_a_worker_that_does_not_answer_holds_nobody_up_for_long(transport, monkeypatch):
     monkeypatch.setattr(remote, "_REPORT_WAIT_SECONDS", 0.3)
-    box = post.open()
-    thread = answering(box, [{"lost": None}, None], [])
+    mailbox = transport.open()
+    thread = answering(mailbox, [{"lost": None}, None], [])
 
     def report(value, context):
         began = time.perf_counter()
@@ -118,15 +119,15 @@ def test_a_worker_that_does_not_answer_holds_nobody_up_for_long(post, monkeypatc
         return time.perf_counter() - began
 
     monkeypatch.setattr(remote, "_FLUSH_SECONDS", 0.1)
-    assert unpack(run_parcel(parcel_for(post, box, report))).output < 5
+    assert unpack(execute_request(parcel_for(transport, mailbox, report))).output < 5
     thread.join(10)
 
 
-def lease_with(post, box, **options):
-    link = dial(post.address, box.call_id)
-    lease = RemoteLease(link, parcel_for(post, box, **options))
+def lease_with(transport, mailbox, **options):
+    connection = dial(transport.address, mailbox.call_id)
+    lease = RemoteLease(connection, parcel_for(transport, mailbox, **options))
     assert lease.begin()
-    return link, lease
+    return connection, lease
 
 
 def until(condition):
@@ -136,44 +137,44 @@ def until(condition):
         time.sleep(0.01)
 
 
-def test_a_silence_as_long_as_the_lease_means_that_it_is_lost(post):
-    box = post.open()
-    answering(box, [{"lost": None}, None], [])
-    link, lease = lease_with(post, box, lease_seconds=0.5)
+def test_a_silence_as_long_as_the_lease_means_that_it_is_lost(transport):
+    mailbox = transport.open()
+    answering(mailbox, [{"lost": None}, None], [])
+    connection, lease = lease_with(transport, mailbox, lease_seconds=0.5)
     until(lambda: lease.is_lost)
     with pytest.raises(LeaseExpiredError, match="nothing was heard of the worker"):
         TaskContext(lease).report_progress(percent=1)
     lease.close()
-    link.close()
+    connection.close()
 
 
-def test_a_worker_that_is_gone_is_noticed_at_once(post):
-    box = post.open()
+def test_a_worker_that_is_gone_is_noticed_at_once(transport):
+    mailbox = transport.open()
     lines = []
 
     def answer():
-        letter = box.get(10)
-        lines.append(letter)
-        letter.reply({"lost": None})
+        envelope = mailbox.get(10)
+        lines.append(envelope)
+        envelope.reply({"lost": None})
 
     threading.Thread(target=answer).start()
-    link, lease = lease_with(post, box)
-    post.drop(box)  # the next message finds nobody: the line is cut
+    connection, lease = lease_with(transport, mailbox)
+    transport.drop(mailbox)  # the next message finds nobody: the line is cut
     TaskContext(lease).report_progress(percent=1, wait=False)
     until(lambda: lease.is_lost)
     with pytest.raises(LeaseExpiredError, match="is gone"):
         lease.check()
     lease.close()
-    link.close()
+    connection.close()
 
 
 def test_an_address_where_nobody_is_says_what_to_do():
-    post = LocalPost("gone")
-    box = post.open()
-    parcel = parcel_for(post, box)
-    post.close()
+    transport = LocalTransport("gone")
+    mailbox = transport.open()
+    request = parcel_for(transport, mailbox)
+    transport.close()
     with pytest.raises(ConfigurationError, match=r"^executor: the code runs on .* oq worker MODULE"):
-        run_parcel(parcel)
+        execute_request(request)
 
 
 def test_outcomes_and_our_errors_survive_the_way():

@@ -17,10 +17,9 @@ import psutil
 import pytest
 
 import oq_nb
-from oq_nb import transitions
 from oq_nb.errors import ConfigurationError, PermanentError, RescheduleError, RetryableError, TaskFailedError
-from oq_nb.executors import elsewhere
-from oq_nb.model import RetryPolicy, TaskStatus, new_id
+from oq_nb.model import RetryPolicy, TaskStatus, new_id, transitions
+from oq_nb.worker.executors.backend import elsewhere
 
 AT_ONCE = {"retry_policy": RetryPolicy(initial_interval_ms=0, max_interval_ms=0)}
 

@@ -13,12 +13,13 @@ from unittest import mock
 
 from faults.simulation import LEASE_SECONDS, Died, Process, World
 
-from oq_nb import model, tracked, transitions
-from oq_nb.context import TaskContext
+from oq_nb import model
+from oq_nb.attempt.context import TaskContext
+from oq_nb.attempt.lease import Lease
 from oq_nb.errors import RescheduleError, RetryableError
-from oq_nb.lease import Lease
-from oq_nb.loops import Ending
-from oq_nb.model import RetryPolicy, TaskRecord, TaskStatus, Timestamp
+from oq_nb.model import RetryPolicy, TaskRecord, TaskStatus, Timestamp, transitions
+from oq_nb.progress import tracked
+from oq_nb.progress.loops import Ending
 from oq_nb.worker import Worker
 
 Scenario = Callable[[World], None]
@@ -201,15 +202,15 @@ def handed_back(world: World) -> None:
     def stops() -> None:
         worker.worker._look_for_tasks()
         while worker.worker._backlog:
-            claim = worker.worker._claims.judge(worker.worker._backlog.popleft(), may_claim=True)
+            claim = worker.worker._claims.handle_entry(worker.worker._backlog.popleft(), may_claim=True)
             if claim is not None:
                 lease = Lease(
-                    worker.store, claim.held, worker.keeper, lease_seconds=LEASE_SECONDS, on_ended=claim.trail.end
+                    worker.store, claim.held, worker.scheduler, lease_seconds=LEASE_SECONDS, on_ended=claim.trail.end
                 )
                 worker.worker._hand_back(lease)
 
     world.act(worker, stops)
-    worker.keeper.stop()
+    worker.scheduler.stop()
     other = world.process("other worker")
     world.act(other, other.serve)
 
@@ -238,11 +239,11 @@ def tracked_loop(world: World) -> None:
     done = [0]
 
     def loop() -> None:
-        with mock.patch.object(tracked, "WRITER", notebook.keeper):
+        with mock.patch.object(tracked, "WRITER", notebook.scheduler):
             task = tracked.LoopTask(
                 lambda: notebook.queue,
                 "track:loop",
-                lambda: tracked.Reported(done[0], 3, "attempt 1", None, "it", 1.0),
+                lambda: tracked.BarState(done[0], 3, "attempt 1", None, "it", 1.0),
                 throttle_seconds=5.0,
                 min_seconds=0.5,
                 lease_seconds=LEASE_SECONDS,
@@ -250,11 +251,11 @@ def tracked_loop(world: World) -> None:
             for number in range(3):
                 done[0] = number + 1
                 notebook.sleep(LEASE_SECONDS / 4)
-            task.end(Ending(3), tracked.Reported(3, 3, "attempt 1", None, "it", 1.0))
+            task.end(Ending(3), tracked.BarState(3, 3, "attempt 1", None, "it", 1.0))
             notebook.sleep(10)
 
     world.act(notebook, loop)
-    notebook.keeper.stop()
+    notebook.scheduler.stop()
 
 
 def owned_loop(world: World) -> None:
@@ -283,7 +284,7 @@ def owned_loop(world: World) -> None:
         if held.record.lease_id != record.lease_id:
             return  # it took so long that others gave the task up
         entries = notebook.store.index.find(model.lease_key(record))
-        lease = Lease(notebook.store, held, notebook.keeper, lease_seconds=LEASE_SECONDS, entries=entries)
+        lease = Lease(notebook.store, held, notebook.scheduler, lease_seconds=LEASE_SECONDS, entries=entries)
         context = TaskContext(lease)
         for number in (1, 2):
             context.report_progress(current=number, total=2, message="attempt 1")
@@ -293,7 +294,7 @@ def owned_loop(world: World) -> None:
         )
 
     world.act(notebook, loop)
-    notebook.keeper.stop()
+    notebook.scheduler.stop()
 
 
 def replayed(world: World) -> None:

@@ -26,8 +26,9 @@ from unittest import mock
 
 import botocore.exceptions as botocore_failures
 
-from oq_nb import attempt, lease, model, queue, store, tracked, worker
-from oq_nb.clock import Clock
+from oq_nb import model
+from oq_nb.attempt import lease
+from oq_nb.attempt import run as attempt
 from oq_nb.errors import (
     ConflictError,
     LeaseExpiredError,
@@ -35,10 +36,14 @@ from oq_nb.errors import (
     StorageError,
 )
 from oq_nb.model import TaskRecord, TaskStatus
+from oq_nb.progress import tracked
+from oq_nb.queue import queue
 from oq_nb.s3 import S3Store
+from oq_nb.s3.clock import Clock
 from oq_nb.store import TaskStore
+from oq_nb.store import task_store as store
 from oq_nb.testing import FakeStore, FakeTime
-from oq_nb.worker import Worker
+from oq_nb.worker import Worker, worker
 
 LEASE_SECONDS = 30
 TRAIL_SECONDS = 1.0  # after a claim its lease entry is written, where that is done beside the handler
@@ -71,7 +76,7 @@ Fault = Callable[["World", "Process", Request, Apply], dict[str, Any]]
 
 
 class InlineKeeper:
-    """A `Keeper` without threads: calls are made when asked for, or as virtual time passes.
+    """A `Scheduler` without threads: calls are made when asked for, or as virtual time passes.
 
     Args:
         process: whose it is.
@@ -100,7 +105,7 @@ class InlineKeeper:
         try:
             while self.next_at() <= self._process.monotonic():
                 _, kept = self._due.pop(min(self._due, key=lambda k: self._due[k][0]))
-                again = kept.tick()
+                again = kept.run_due()
                 if again is not None:
                     again = max(again, self._process.monotonic() + 0.01)
                     before = self._due.get(id(kept), (float("inf"), None))[0]
@@ -243,7 +248,7 @@ class Process:
         self.objects.clock = Clock(self.monotonic, lambda: world.time.wall() + ahead)
         self.store = TaskStore(self.objects)
         self.queue = queue.Queue(self.store)
-        self.keeper = InlineKeeper(self)
+        self.scheduler = InlineKeeper(self)
         self.trails = InlineKeeper(self, TRAIL_SECONDS)
         self._worker: Worker | None = None
         self.losing: tuple[str, str, int] | None = None  # an operation whose next so many answers are lost
@@ -256,11 +261,11 @@ class Process:
         """Wait, while renewals and held-back progress are written at their times."""
         end = self.monotonic() + seconds
         while not self.is_dead:
-            step = min(end, self.keeper.next_at(), self.trails.next_at()) - self.monotonic()
+            step = min(end, self.scheduler.next_at(), self.trails.next_at()) - self.monotonic()
             self.waits(max(1e-4, step))  # a smaller step would be lost in rounding
             if self.monotonic() >= end:
                 break
-            self.keeper.run_due()
+            self.scheduler.run_due()
             self.trails.run_due()
 
     @property
@@ -270,9 +275,9 @@ class Process:
             from faults.scenarios import register_handlers
 
             self._worker = Worker(self.queue, worker_id=self.name, concurrency=1)
-            self._worker._keeper = self.keeper  # type: ignore[assignment]
+            self._worker._scheduler = self.scheduler  # type: ignore[assignment]
             if self.world.entries != "around":
-                self._worker._claims.keeper = self.trails  # type: ignore[assignment]
+                self._worker._claims.scheduler = self.trails  # type: ignore[assignment]
             if self.world.entries == "late":
                 self._worker._claims.lease_entry_delay_seconds = LATE_SECONDS
             register_handlers(self._worker, self)
@@ -288,7 +293,7 @@ class Process:
         while w._backlog:
             entry = w._backlog.popleft()
             try:
-                claim = w._claims.judge(entry, may_claim=True)
+                claim = w._claims.handle_entry(entry, may_claim=True)
                 if claim is not None:
                     w._run(claim, None)
             except StorageError:
@@ -309,14 +314,14 @@ class Process:
 
     def start_worker(self) -> None:
         """The requests of `Worker.start`."""
-        from oq_nb.heartbeat import Heartbeat
+        from oq_nb.worker.heartbeat import Heartbeat
 
         heartbeat = Heartbeat(self.objects, self.name, self.worker._describe)
-        self.store.prove_conditional_writes(heartbeat.key, self.worker._describe())
+        self.store.verify_conditional_writes(heartbeat.key, self.worker._describe())
         heartbeat.tidy()
-        heartbeat.tick()
+        heartbeat.run_due()
         self.serve()
-        heartbeat.tick()
+        heartbeat.run_due()
         heartbeat.remove()
 
 

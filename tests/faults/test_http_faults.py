@@ -18,9 +18,8 @@ from faults.proxy import PROXY_FAULTS, faulty_proxy
 from faults.simulation import World
 from servers import through_botocore
 
-from oq_nb import transitions
 from oq_nb.errors import ConflictError, OqError, StorageUnavailableError
-from oq_nb.model import Progress, Timestamp
+from oq_nb.model import Progress, Timestamp, transitions
 from oq_nb.queue import Queue
 from oq_nb.s3 import S3Store
 from oq_nb.store import TaskStore

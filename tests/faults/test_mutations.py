@@ -10,14 +10,16 @@ import pytest
 from faults.cases import Case, each_single, run
 from faults.failures import FAULTS
 
-from oq_nb import claims, model, store, transitions
-from oq_nb.claims import Claims
-from oq_nb.clock import Clock
-from oq_nb.index import Index
-from oq_nb.lease import Lease
-from oq_nb.model import TaskStatus
-from oq_nb.store import Held, TaskStore
-from oq_nb.trail import Trail
+from oq_nb import model
+from oq_nb.attempt.index_entries import AttemptIndexEntries
+from oq_nb.attempt.lease import Lease
+from oq_nb.model import TaskStatus, transitions
+from oq_nb.s3.clock import Clock
+from oq_nb.store import TaskStore, VersionedTask
+from oq_nb.store import task_store as store
+from oq_nb.store.index import Index
+from oq_nb.worker import claims
+from oq_nb.worker.claims import Claims
 
 Patch = pytest.MonkeyPatch
 #: What to break, a scenario that shows it, and what is said then.
@@ -36,10 +38,10 @@ def mutation(name: str, scenario: str, told: str) -> Callable[[Callable[[Patch],
 def _(patch: Patch) -> None:
     original = TaskStore.move
 
-    def move(self: TaskStore, held: Held, record: Any, **options: Any) -> Held:
+    def move(self: TaskStore, held: VersionedTask, record: Any, **options: Any) -> VersionedTask:
         if record.status is TaskStatus.COMPLETED:
             made = self.objects.put(record.key, record.to_bytes())
-            return Held(record, made.etag, made.version_id)
+            return VersionedTask(record, made.etag, made.version_id)
         return original(self, held, record, **options)
 
     patch.setattr(TaskStore, "move", move)
@@ -61,18 +63,18 @@ def _(patch: Patch) -> None:
 
 @mutation("ready entry deleted before the lease entry exists", "progress", "1: no entry leads to")
 def _(patch: Patch) -> None:
-    def begin(self: Trail, at: float | None = None) -> None:
+    def begin(self: AttemptIndexEntries, at: float | None = None) -> None:
         left, self.entries = self.entries, []
         for old in left:
-            self._index.leave(old)
-        self.entries = [self._index.enter(self._lease_key)]
+            self._index.remove(old)
+        self.entries = [self._index.add(self._lease_key)]
 
-    patch.setattr(Trail, "begin", begin)
+    patch.setattr(AttemptIndexEntries, "begin", begin)
 
 
 @mutation("entries removed by name, whatever stands there by now", "retry", "1: no entry leads to")
 def _(patch: Patch) -> None:
-    patch.setattr(Index, "leave", lambda self, entry: self._objects.delete(entry.key))
+    patch.setattr(Index, "remove", lambda self, entry: self._objects.delete(entry.key))
 
 
 @mutation("412 after a lost answer taken as a lost race", "progress", "told that its lease is lost, but it ended")
@@ -88,7 +90,7 @@ def _(patch: Patch) -> None:
 def _(patch: Patch) -> None:
     original = Lease._write
 
-    def write(self: Lease, transition: Any, bodies: Any = None) -> Held:
+    def write(self: Lease, transition: Any, bodies: Any = None) -> VersionedTask:
         with pytest.MonkeyPatch.context() as inner:
             inner.setattr(self._store, "read", lambda task_id: None)
             return original(self, transition, bodies)
@@ -98,9 +100,9 @@ def _(patch: Patch) -> None:
 
 @mutation("index entry written after the task", "submit", "1: no entry leads to")
 def _(patch: Patch) -> None:
-    def create(self: TaskStore, record: Any) -> Held:
+    def create(self: TaskStore, record: Any) -> VersionedTask:
         made = self._put(record, None)
-        self.index.enter(model.ready_key(record))
+        self.index.add(model.ready_key(record))
         return made
 
     patch.setattr(TaskStore, "create", create)
@@ -108,9 +110,9 @@ def _(patch: Patch) -> None:
 
 @mutation("lease entry of a tracked loop written after its task", "tracked loop", "1: no entry leads to")
 def _(patch: Patch) -> None:
-    def create(self: TaskStore, record: Any) -> Held:
+    def create(self: TaskStore, record: Any) -> VersionedTask:
         made = self._put(record, None)
-        self.index.enter(model.lease_key(record))
+        self.index.add(model.lease_key(record))
         return made
 
     patch.setattr(TaskStore, "create", create)
@@ -118,10 +120,10 @@ def _(patch: Patch) -> None:
 
 @mutation("ready entry of a retry written after the task", "retry", "1: no entry leads to")
 def _(patch: Patch) -> None:
-    def move(self: TaskStore, held: Held, record: Any, *, doubted: Any = ()) -> Held:
+    def move(self: TaskStore, held: VersionedTask, record: Any, *, doubted: Any = ()) -> VersionedTask:
         made = self._put(record, held, doubted)
         if record.status is TaskStatus.PENDING:
-            self.index.enter(model.ready_key(record))
+            self.index.add(model.ready_key(record))
         return made
 
     patch.setattr(TaskStore, "move", move)
@@ -173,7 +175,7 @@ def _(patch: Patch) -> None:
 
 @mutation("entries left in place", "claim and complete", "entries pile up")
 def _(patch: Patch) -> None:
-    patch.setattr(Index, "leave", lambda self, entry: None)
+    patch.setattr(Index, "remove", lambda self, entry: None)
 
 
 @mutation(

@@ -8,7 +8,7 @@ from faults.failures import FAULTS, happens
 from faults.scenarios import SCENARIOS, submit
 from faults.simulation import LEASE_SECONDS, World, running
 
-from oq_nb.clock import Clock
+from oq_nb.s3.clock import Clock
 
 
 @pytest.mark.parametrize("entries", ["beside", "around", "late"])

@@ -17,11 +17,11 @@ from strange import JUNK, ODD, WIRE, mutate, plain_task, running
 
 import oq_nb
 from oq_nb import model
-from oq_nb.clock import Clock
 from oq_nb.errors import OqError, RecordError
 from oq_nb.model import TaskStatus, Timestamp
 from oq_nb.queue import Queue
 from oq_nb.s3 import Entry
+from oq_nb.s3.clock import Clock
 from oq_nb.store import TaskStore
 from oq_nb.testing import FakeStore
 

@@ -9,9 +9,10 @@ import pytest
 from strange import WIRE, mutate
 
 import oq_nb
-from oq_nb import model, transitions, view
+from oq_nb import model
+from oq_nb.display import view
 from oq_nb.errors import RecordError
-from oq_nb.model import IdempotencyRecord, TaskRecord, Timestamp, WorkerRecord
+from oq_nb.model import IdempotencyRecord, TaskRecord, Timestamp, WorkerRecord, transitions
 
 KINDS = {"task": TaskRecord, "worker": WorkerRecord, "idempotency": IdempotencyRecord}
 CHANGES = [

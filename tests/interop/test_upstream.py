@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import oq_nb
-from oq_nb import view
+from oq_nb.display import view
 
 buquet = pytest.importorskip("buquet", reason="upstream (buquet) has no wheel for this Python or platform")
 

@@ -27,9 +27,10 @@ sys.path[:0] = [str(HERE.parent), str(HERE.parent.parent)]
 from browsers import launch  # noqa: E402
 
 import oq_nb  # noqa: E402
-from oq_nb import local, model, transitions  # noqa: E402
-from oq_nb.look import Looker  # noqa: E402
+from oq_nb import local, model  # noqa: E402
+from oq_nb.model import transitions  # noqa: E402
 from oq_nb.queue import Queue  # noqa: E402
+from oq_nb.queue.poller import TaskPoller  # noqa: E402
 from oq_nb.store import TaskStore  # noqa: E402
 from oq_nb.testing import FakeStore  # noqa: E402
 
@@ -59,8 +60,8 @@ def quick() -> None:
         held = queue.store.update(
             task.id, partial(transitions.claim, worker_id="w", lease_id=lease_id, lease_seconds=300)
         )
-        queue.store.index.enter(model.lease_key(held.record))
-    looker, board = Looker(queue.store), queue.widget(interval=600)
+        queue.store.index.add(model.lease_key(held.record))
+    poller, board = TaskPoller(queue.store), queue.widget(interval=600)
     board._build()
     looking, drawing = [], []
     for percent in range(40):
@@ -68,9 +69,9 @@ def quick() -> None:
         for task, lease_id in zip(tasks, leases, strict=False):
             queue.store.update(task.id, partial(transitions.report, lease_id=lease_id, progress=said))
         began = time.thread_time()
-        looker.look(overview=True)
+        poller.refresh(overview=True)
         looking.append(time.thread_time() - began)
-        board._last = looker.overview
+        board._last = poller.overview
         began = time.thread_time()
         board._draw()
         drawing.append(time.thread_time() - began)

@@ -10,7 +10,7 @@ import pytest
 
 import oq_nb
 from oq_nb import aio
-from oq_nb.context import TaskContext
+from oq_nb.attempt.context import TaskContext
 
 
 def names(kind):

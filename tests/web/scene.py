@@ -17,8 +17,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from oq_nb import model, transitions
-from oq_nb.model import Progress, TaskRecord, Timestamp, WorkerRecord
+from oq_nb import model
+from oq_nb.model import Progress, TaskRecord, Timestamp, WorkerRecord, transitions
 from oq_nb.queue import Queue
 
 TRACEBACK = """Traceback (most recent call last):

@@ -16,13 +16,13 @@ import pytest
 from prefix_proxy import proxied
 
 import oq_nb
-from oq_nb import model, transitions
+from oq_nb import model
 from oq_nb.errors import ConfigurationError, StorageDeniedError, StorageUnavailableError
-from oq_nb.model import Progress, TaskStatus, WorkerRecord
+from oq_nb.model import Progress, TaskStatus, WorkerRecord, transitions
 from oq_nb.queue import Queue
 from oq_nb.store import TaskStore
 from oq_nb.testing import FakeStore
-from oq_nb.web import looks
+from oq_nb.web import sessions as looks
 from oq_nb.web.history import History
 
 EVIL = (

@@ -16,8 +16,8 @@ from servers import connect_to
 from test_page import EVIL, claim, report
 
 import oq_nb
-from oq_nb import model, transitions
-from oq_nb.model import TaskStatus, WorkerRecord
+from oq_nb import model
+from oq_nb.model import TaskStatus, WorkerRecord, transitions
 
 pytestmark = pytest.mark.browser
 

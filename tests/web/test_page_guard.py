@@ -12,7 +12,7 @@ from oq_nb.model import TaskStatus
 from oq_nb.queue import Queue
 from oq_nb.store import TaskStore
 from oq_nb.testing import FakeStore
-from oq_nb.web import looks
+from oq_nb.web import sessions as looks
 
 PATHS = ["/", "/task/{id}", "/find?id={id}", "/static/page.js", "/static/icon.svg", "/nothing", "/task/{id}/cancel"]
 

@@ -1,0 +1,18 @@
+"""One attempt at a task: its lease, its index entries, its handler, its end.
+
+======================  =======================================================
+`lease`                 the only writer of a running task
+`index_entries`         the entries that lead to the task while it runs
+`scheduler`             threads that renew leases and send heartbeats when due
+`context`               what a handler sees of its attempt
+`async_context`         the same for coroutine handlers
+`handlers`, `invoke`    what users register, and calling it
+`run`                   an attempt from its claim to its end
+======================  =======================================================
+
+May import: `oq_nb.errors`, `oq_nb.text`, `oq_nb.model`, `oq_nb.s3`, `oq_nb.store`.
+"""
+
+from oq_nb.attempt.context import TaskContext, current_context
+
+__all__ = ["TaskContext", "current_context"]

@@ -1,0 +1,251 @@
+"""What a handler sees of its attempt: `TaskContext`, and `current_context` for code that was not handed one.
+
+Imports nothing of the package but `errors` and `model`.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import operator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import datetime
+from typing import Any, Protocol
+
+from oq_nb.errors import ConfigurationError, TaskCancelledError
+from oq_nb.model import MAX_MESSAGE_CHARS, Progress, TaskRecord, Timestamp
+
+__all__ = ["Hold", "TaskContext", "current_context", "make_progress"]
+
+logger = logging.getLogger("oq_nb.progress")
+
+_MAX_COUNT = 2**64 - 1
+_current: ContextVar[TaskContext | None] = ContextVar("oq_nb_current_context", default=None)
+
+
+def current_context() -> TaskContext | None:
+    """Return the context of the handler that is running here, or None outside of handlers."""
+    return _current.get()
+
+
+@contextmanager
+def running_in(context: TaskContext) -> Iterator[None]:
+    """Make ``context`` the current one for the code inside."""
+    token = _current.set(context)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+class Hold(Protocol):
+    """The attempt's hold on its task: an `oq_nb.attempt.lease.Lease`, or what stands for it where the code runs."""
+
+    @property
+    def task_id(self) -> str:
+        """The task's id."""
+
+    @property
+    def record(self) -> TaskRecord:
+        """The task as last seen."""
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the task has another owner, or none, since."""
+
+    def now(self) -> datetime:
+        """Return the store's time."""
+
+    def check(self) -> None:
+        """Raise `LeaseExpiredError` when the lease is lost."""
+
+    def report(self, progress: Progress, *, throttle_seconds: float = 0.0, wait: bool = True) -> None:
+        """Hand over the newest progress."""
+
+    def extend(self, seconds: float) -> None:
+        """Make the lease last at least ``seconds`` from now."""
+
+
+class TaskContext:
+    """The running attempt, as its handler sees it. Safe to use from several threads.
+
+    Args:
+        lease: the attempt's hold on its task.
+        throttle_seconds: default of `report_progress`.
+    """
+
+    def __init__(self, lease: Hold, *, throttle_seconds: float = 0.0) -> None:
+        self._lease = lease
+        self._throttle_seconds = throttle_seconds
+        #: The bar of `oq_nb.track` that reports to this task, a weak reference; further ones stay local.
+        self.outermost_bar: Callable[[], Any] | None = None
+
+    def __repr__(self) -> str:
+        record = self._lease.record
+        return f"<TaskContext of {record.task_type} {record.id}, attempt {record.attempt}>"
+
+    @property
+    def task_id(self) -> str:
+        """The task's id."""
+        return self._lease.task_id
+
+    @property
+    def task_type(self) -> str:
+        """The task's type."""
+        return self._lease.record.task_type
+
+    @property
+    def attempt(self) -> int:
+        """How often the task was claimed, this time included: 1 at the first run."""
+        return self._lease.record.attempt
+
+    @property
+    def progress(self) -> Progress | None:
+        """The progress that was written last."""
+        return self._lease.record.progress
+
+    @property
+    def cancel_requested(self) -> bool:
+        """Whether somebody asked the task to stop; seen with each write, no request of its own."""
+        return self._lease.record.cancel_requested
+
+    @property
+    def is_lease_lost(self) -> bool:
+        """Whether the task has another owner since: stop working on it."""
+        return self._lease.is_lost
+
+    def report_progress(
+        self,
+        percent: float | None = None,
+        current: int | None = None,
+        total: int | None = None,
+        message: str | None = None,
+        *,
+        rate: float | None = None,
+        unit: str | None = None,
+        throttle_seconds: float | None = None,
+        wait: bool = True,
+    ) -> None:
+        """Say how far the task is; anyone with the bucket can see it.
+
+        Without throttle the progress is written when this returns, unless the store does not answer: then the work
+        goes on, one warning is logged, and the newest value is written when the store is back.
+
+        Args:
+            percent: 0 to 100; above is clamped with a warning; from ``current`` and ``total`` when left out.
+            current: item or step reached, from 0.
+            total: number of items or steps.
+            message: status in words; cut at 1,000 characters.
+            rate: items per second.
+            unit: name of an item.
+            throttle_seconds: at most one write per so many seconds; the newest value in between is held back and
+                written when they are over. None: the worker's default.
+            wait: False to return at once, before the value is written.
+
+        Raises:
+            ConfigurationError: an argument is not usable (it is a `ValueError`, and names the argument).
+            LeaseExpiredError: another worker has the task since: stop working on it.
+
+        Requests: 1 PUT, If-Match; none for a value that is held back.
+        Source: progress-reporting feature, "API".
+        """
+        throttle = self._throttle_seconds if throttle_seconds is None else _number("throttle_seconds", throttle_seconds)
+        progress = make_progress(
+            Timestamp.of(self._lease.now()),
+            percent=percent,
+            current=current,
+            total=total,
+            message=message,
+            rate=rate,
+            unit=unit,
+        )
+        self._lease.report(progress, throttle_seconds=throttle, wait=wait)
+
+    def extend_lease(self, seconds: float) -> None:
+        """Make the lease last at least ``seconds`` from now; for workers that do not renew leases by themselves.
+
+        Raises:
+            LeaseExpiredError: another worker has the task since.
+            StorageError: it could not be written.
+
+        Requests: 1 PUT, If-Match.
+        """
+        self._lease.extend(_number("seconds", seconds))
+
+    def raise_if_cancelled(self) -> None:
+        """Raise when the task should stop.
+
+        Raises:
+            TaskCancelledError: somebody asked for it.
+            LeaseExpiredError: another worker has the task since.
+        """
+        self._lease.check()
+        if self.cancel_requested:
+            raise TaskCancelledError(f"task {self.task_id} is asked to stop", task_id=self.task_id)
+
+
+def make_progress(
+    updated_at: Timestamp,
+    *,
+    percent: float | None = None,
+    current: int | None = None,
+    total: int | None = None,
+    message: str | None = None,
+    rate: float | None = None,
+    unit: str | None = None,
+) -> Progress:
+    """Return a progress from what a handler said; see `TaskContext.report_progress` for the arguments.
+
+    Raises:
+        ConfigurationError: an argument is not usable; the message names it.
+    """
+    whole_current = None if current is None else _count("current", current)
+    whole_total = None if total is None else _count("total", total)
+    if percent is not None:
+        percent = _number("percent", percent)
+    elif whole_current is not None and whole_total:
+        percent = whole_current * 100 / whole_total
+    if percent is not None and percent > 100:
+        logger.warning("progress of %.6g %% is shown as 100 %%", percent)
+        percent = 100
+    return Progress(
+        percent=None if percent is None else int(percent),
+        current=whole_current,
+        total=whole_total,
+        message=None if message is None else _text("message", message, MAX_MESSAGE_CHARS),
+        updated_at=updated_at,
+        rate=None if rate is None else _number("rate", rate),
+        unit=None if unit is None else _text("unit", unit, 50),
+    )
+
+
+def _number(name: str, value: Any) -> float:
+    """Return a finite number from 0."""
+    if not isinstance(value, bool) and not isinstance(value, (str, bytes)):
+        try:
+            number = float(value)
+        except (TypeError, ValueError, OverflowError):
+            number = math.nan
+        if math.isfinite(number) and number >= 0:
+            return number
+    raise ConfigurationError(f"{name}: a number from 0 is needed, not {value!r}"[:200])
+
+
+def _count(name: str, value: Any) -> int:
+    """Return a whole number from 0; a float loses its fraction."""
+    if not isinstance(value, bool):
+        try:
+            whole = operator.index(value)
+        except TypeError:
+            whole = int(_number(name, value))
+        if 0 <= whole <= _MAX_COUNT:
+            return whole
+    raise ConfigurationError(f"{name}: a whole number from 0 is needed, not {value!r}"[:200])
+
+
+def _text(name: str, value: Any, limit: int) -> str:
+    if not isinstance(value, str):
+        raise ConfigurationError(f"{name}: text is needed, not {type(value).__name__}")
+    return value[:limit].encode("utf-8", "replace").decode()

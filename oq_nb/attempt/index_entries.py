@@ -1,0 +1,119 @@
+"""The index entries of one attempt: written before its handler, removed beside it.
+
+After a claim the lease entry is written and the ready entries are removed; after the end the lease entry is removed.
+Removing decides nothing, so that nobody need wait for it: a `Scheduler` thread does it meanwhile. The lease entry is
+written at once, because others (upstream's monitor) find dead workers' tasks by lease entries only.
+
+Invariants:
+
+* At every moment an entry leads to the unfinished task: the ready entries stay until the lease entry is written. (A
+  worker that meets the ready entry of a running task looks at it again when its lease is over.) Where only workers of
+  ours look, the lease entry may therefore come later; an attempt that is over by then needs none.
+* Where entries cannot be removed by version nothing is put off: a late plain delete would hit a newer entry.
+
+Imports nothing of the package but `errors`, `model`, `index` and `scheduler`.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterable
+
+from oq_nb import model
+from oq_nb.attempt.scheduler import Scheduler
+from oq_nb.errors import StorageError
+from oq_nb.model import TaskRecord, TaskStatus
+from oq_nb.store.index import Index, IndexEntry
+
+__all__ = ["AttemptIndexEntries"]
+
+logger = logging.getLogger("oq_nb.worker")
+
+
+class AttemptIndexEntries:
+    """The entries of an attempt.
+
+    Args:
+        index: where they are.
+        record: the task as claimed.
+        ready: the ready entries that lead to it.
+        scheduler: its threads do the work; None: it is done at once.
+    """
+
+    def __init__(
+        self, index: Index, record: TaskRecord, ready: Iterable[IndexEntry], scheduler: Scheduler | None = None
+    ) -> None:
+        self.entries = list(ready)
+        self._index = index
+        self._scheduler = scheduler
+        self._task_id = record.id
+        self._lease_key = model.lease_key(record)
+        self._has_lease_entry = False
+        self._left: list[IndexEntry] = []
+        self._end: TaskRecord | None = None
+        self._lock = threading.Lock()  # held while entries are changed
+
+    def __repr__(self) -> str:
+        return f"<AttemptIndexEntries of task {self._task_id}>"
+
+    def begin(self, at: float | None = None) -> None:
+        """The task is claimed: a lease entry takes the place of its ready entries. Requests: 1 PUT, 1 DELETE.
+
+        Args:
+            at: monotonic time to do so, where there is a scheduler; None: now.
+        """
+        if at is None or self._helper is None:
+            with self._lock:
+                self._take_place()
+        self._have_called(at)
+
+    def end(self, record: TaskRecord) -> None:
+        """The attempt has ended, ``record`` is what it left: remove its entries. Requests: 1 DELETE."""
+        self._end = record  # without the lock: nobody waits for an entry
+        self._have_called()
+
+    def abandon(self) -> None:
+        """The lease is lost: what the entries lead to is another worker's business."""
+        if not self._has_lease_entry and self._end is None and self._scheduler is not None:
+            self._scheduler.forget(self)  # it would write one; what is only to be removed still is
+
+    @property
+    def _helper(self) -> Scheduler | None:
+        """The scheduler, while entries can be removed by version."""
+        return self._scheduler if self._index.removes_versions else None
+
+    def _have_called(self, at: float | None = None) -> None:
+        if (helper := self._helper) is None:
+            self.run_due()
+        else:
+            helper.call(self, at)
+
+    def run_due(self) -> float | None:
+        """Change what is to be changed by now."""
+        with self._lock:
+            end = self._end
+            if end is None and not self._has_lease_entry:
+                self._take_place()
+            left, self._left = self._left, []
+            if end is not None:
+                left += [entry for entry in self.entries if not self._is_in_use_again(entry, end)]
+                self.entries = []
+            for entry in left:
+                self._index.remove(entry)
+        return None
+
+    def _take_place(self) -> None:
+        """Write the lease entry; the caller holds the lock."""
+        self._has_lease_entry = True
+        try:
+            entry = self._index.add(self._lease_key)
+        except StorageError as exc:
+            logger.debug("task %s keeps its ready entry as its lease entry: %s", self._task_id, exc)
+            return
+        self._left, self.entries = self.entries, [entry]
+
+    @staticmethod
+    def _is_in_use_again(entry: IndexEntry, end: TaskRecord) -> bool:
+        """Return whether the pending task has an entry under the same key that cannot be told apart from this one."""
+        return entry.version_id is None and end.status is TaskStatus.PENDING and entry.key == model.ready_key(end)

@@ -1,0 +1,118 @@
+"""Call a handler where its code runs, and say what its end means for the task: an `Outcome`.
+
+Invariants: nothing that a handler raises leaves `call`; an output that JSON cannot hold is the handler's error.
+
+Pure but for the handler itself. Imports of the package: `errors`, `model`, and of this room `context`, `handlers`;
+`async_context` for coroutine handlers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+from oq_nb import model
+from oq_nb.attempt.context import TaskContext, running_in
+from oq_nb.attempt.handlers import Handler, error_text
+from oq_nb.errors import PermanentError, RescheduleError, RetryableError, TaskCancelledError
+
+if TYPE_CHECKING:
+    import asyncio
+
+__all__ = ["Outcome", "Verdict", "call", "failure"]
+
+
+class Verdict(str, Enum):
+    """What the end of a handler means for its task."""
+
+    COMPLETE = "complete"
+    FAIL = "fail"
+    RETRY = "retry"
+    RESCHEDULE = "reschedule"
+    CANCEL = "cancel"
+    #: Back to pending without a retry counted: it never began, or it is not the task's fault.
+    RELEASE = "release"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a handler's run ended."""
+
+    output: Any = None
+    error: BaseException | None = None
+    verdict: Verdict = Verdict.COMPLETE
+    #: What is kept as ``last_error``.
+    text: str = ""
+    #: Seconds until a rescheduled task may run again.
+    delay_seconds: float = 0.0
+
+
+def call(
+    handler: Handler,
+    task_input: Any,
+    context: TaskContext,
+    *,
+    retry_on: tuple[type[BaseException], ...] = (),
+    loop: asyncio.AbstractEventLoop | None = None,
+) -> Outcome:
+    """Call a handler in this thread.
+
+    Args:
+        handler: what to call.
+        task_input: its input.
+        context: what it sees of its attempt; `current_context` gives it, too.
+        retry_on: exception types that count as retryable, besides `RetryableError`.
+        loop: where a coroutine handler runs; None: on a loop of its own.
+    """
+    try:
+        with running_in(context):
+            if handler.is_async:
+                from oq_nb.attempt.async_context import AsyncTaskContext  # it loads asyncio
+
+                seen: Any = AsyncTaskContext(context)
+                coroutine = (
+                    handler.function(task_input, seen) if handler.wants_context else handler.function(task_input)
+                )
+                output = loop.run_until_complete(coroutine) if loop is not None else _run(coroutine)
+            else:
+                output = (
+                    handler.function(task_input, context) if handler.wants_context else handler.function(task_input)
+                )
+        model.to_json(output)  # refused here, as the handler's error
+    except BaseException as exc:
+        return failure(exc, retry_on)
+    return Outcome(output)
+
+
+def _run(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Run a coroutine on a loop of its own; not with ``asyncio.run``, which others patch."""
+    import asyncio
+
+    loop = asyncio.new_event_loop()
+    try:
+        return loop.run_until_complete(coroutine)
+    finally:
+        left = asyncio.all_tasks(loop)
+        for task in left:
+            task.cancel()
+        if left:
+            loop.run_until_complete(asyncio.wait(left))
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.run_until_complete(loop.shutdown_default_executor())
+        loop.close()
+
+
+def failure(error: BaseException, retry_on: tuple[type[BaseException], ...] = ()) -> Outcome:
+    """Return what a handler's exception means for its task."""
+    delay = 0.0
+    if isinstance(error, TaskCancelledError):
+        verdict = Verdict.CANCEL
+    elif isinstance(error, RescheduleError):
+        verdict, delay = Verdict.RESCHEDULE, error.delay
+    elif isinstance(error, (RetryableError, *retry_on)) and not isinstance(error, PermanentError):
+        verdict = Verdict.RETRY
+    else:
+        verdict = Verdict.FAIL
+    return Outcome(error=error, verdict=verdict, text=error_text(error), delay_seconds=delay)

@@ -1,0 +1,355 @@
+"""The owner of one attempt: the only writer of a running task, from its claim to its end.
+
+Invariants:
+
+* All writes of one attempt go through one lock; the newest progress wins; nothing is written once the lease is lost.
+* Progress and renewals are written by a `Scheduler` thread, never by the handler's own, which waits for an unthrottled
+  report at most a few seconds and not at all while the store does not answer.
+* A value that was held back is written when its interval ends, or with the next renewal.
+* On a conflict the task is read again: with our ``lease_id`` the change is made on the new object, else the lease is
+  lost. The attempt's end is tried until it is written, the lease is lost, or the caller gives up.
+
+Imports nothing of the package but `errors`, `model`, `transitions`, `store`, `index` and `scheduler`.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable
+from datetime import datetime
+
+from oq_nb.attempt.scheduler import Scheduler
+from oq_nb.errors import ConflictError, LeaseExpiredError, OqError, StorageError, TransitionError
+from oq_nb.model import Progress, TaskRecord, TaskStatus, Timestamp, transitions
+from oq_nb.store import TaskStore, Transition, VersionedTask
+from oq_nb.store.index import IndexEntry
+
+__all__ = ["Lease"]
+
+logger = logging.getLogger("oq_nb.lease")
+
+_CONFLICT_TRIES = 12
+_REPORT_WAIT_SECONDS = 5.0
+_RETRY_SECONDS = (0.5, 1.0, 2.0, 5.0)
+
+
+class Lease:
+    """One attempt's hold on its task.
+
+    Args:
+        store: the tasks.
+        held: the task as claimed.
+        scheduler: its threads write progress and renewals.
+        lease_seconds: how long the lease lasts from each renewal.
+        entries: index entries to remove when the attempt ends.
+        renews: renew the lease at a third of its length; else it is the longest run.
+        on_lost: called once, from whichever thread noticed, when the lease is lost.
+        on_ended: called with the task as the attempt has left it.
+        on_written: called with the task whenever it was written; must neither block nor raise.
+    """
+
+    def __init__(
+        self,
+        store: TaskStore,
+        held: VersionedTask,
+        scheduler: Scheduler,
+        *,
+        lease_seconds: float,
+        entries: Iterable[IndexEntry] = (),
+        renews: bool = True,
+        on_lost: Callable[[], None] | None = None,
+        on_ended: Callable[[TaskRecord], None] | None = None,
+        on_written: Callable[[VersionedTask], None] | None = None,
+    ) -> None:
+        if held.record.lease_id is None:
+            raise ValueError("the task has no lease")
+        self.task_id = held.record.id
+        self.lease_id = held.record.lease_id
+        self.lease_seconds = lease_seconds
+        self.on_lost = on_lost
+        self.on_ended = on_ended
+        self.on_written = on_written
+        self._store = store
+        self._scheduler = scheduler
+        self._entries = list(entries)
+        self._renews = renews
+        self._monotonic = store.clock.monotonic
+        self._io = threading.Lock()  # held while a write is under way
+        self._changed = threading.Condition()  # guards what follows
+        self._held = held
+        self._pending: Progress | None = None
+        self._asked = 0  # number of the newest report
+        self._written = 0  # number of the newest report that is written
+        self._last_write = float("-inf")
+        self._write_at = float("inf")
+        self._renew_at = self._monotonic() + lease_seconds / 3 if renews else float("inf")
+        self._failures = 0
+        self._retry_at = float("-inf")  # while the store does not answer
+        self._over: OqError | None = None
+        self._is_ending = False  # the end is all that is written from now on
+        if renews:
+            scheduler.call(self, self._renew_at)
+
+    def __repr__(self) -> str:
+        return f"<Lease of task {self.task_id}, attempt {self.record.attempt}>"
+
+    # --- what the handler's side asks
+
+    @property
+    def record(self) -> TaskRecord:
+        """The task as last seen."""
+        return self._held.record
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the task has another owner, or none, since."""
+        return self._over is not None
+
+    def now(self) -> datetime:
+        """Return the store's time."""
+        return self._store.clock.now()
+
+    def check(self) -> None:
+        """Raise when the lease is lost.
+
+        Raises:
+            LeaseExpiredError: stop, nothing more is written.
+        """
+        if self._over is not None:
+            raise type(self._over)(str(self._over), task_id=self.task_id)
+
+    def report(self, progress: Progress, *, throttle_seconds: float = 0.0, wait: bool = True) -> None:
+        """Hand over the newest progress.
+
+        Args:
+            progress: what to write.
+            throttle_seconds: at most one write per so many seconds; in between the newest value is held back.
+            wait: for an unthrottled value, return when it is written or the store has not answered for 5 s.
+
+        Raises:
+            LeaseExpiredError: the lease is lost.
+
+        Requests: 1 PUT, If-Match, by a background thread.
+        """
+        self.check()
+        now = self._monotonic()
+        with self._changed:
+            self._pending = progress
+            self._asked += 1
+            number = self._asked
+            due = max(now, self._last_write + throttle_seconds, self._retry_at)
+            self._write_at = min(self._write_at, due) if throttle_seconds else due
+            waits = wait and self._write_at <= now and self._failures == 0
+        self._scheduler.call(self, self._write_at)
+        if waits:
+            self._wait_for(number, _REPORT_WAIT_SECONDS)
+        self.check()
+
+    def flush(self, timeout_seconds: float, *, held_back: bool = True) -> bool:
+        """Write the newest value now; return whether it is written.
+
+        Args:
+            timeout_seconds: how long to wait for it.
+            held_back: also when it is not due yet.
+        """
+        with self._changed:
+            if self._pending is None or self._over is not None:
+                return self._pending is None
+            if not held_back and self._write_at > self._monotonic():
+                return False
+            self._write_at = self._monotonic()
+            number = self._asked
+        self._scheduler.call(self)
+        return self._wait_for(number, timeout_seconds)
+
+    def _wait_for(self, number: int, timeout_seconds: float) -> bool:
+        with self._changed:
+            done = self._changed.wait_for(
+                lambda: self._written >= number or self._over is not None or self._failures > 0, timeout_seconds
+            )
+            if not done:
+                self._note_failure("the store has not answered for a while")
+            return self._written >= number
+
+    def extend(self, seconds: float) -> None:
+        """Make the lease last at least ``seconds`` from now. Requests: 1 PUT, If-Match.
+
+        Raises:
+            LeaseExpiredError: the lease is lost.
+            StorageError: it could not be written.
+        """
+        self.check()
+        with self._io:
+            self._write(
+                lambda record, now: transitions.renew(record, now, lease_id=self.lease_id, lease_seconds=seconds)
+            )
+
+    # --- what the scheduler does
+
+    def run_due(self) -> float | None:
+        """Write what is due: progress, a renewal, or both in one PUT."""
+        with self._io:
+            now = self._monotonic()
+            with self._changed:
+                if self._over is not None or self._is_ending:
+                    return None
+                if now < self._write_at and now < self._renew_at:
+                    return self._next_at()
+                progress, number = self._pending, self._asked
+            try:
+                self._write(lambda record, at: self._report_and_renew(record, at, progress))
+            except OqError as exc:
+                with self._changed:
+                    if self._over is not None:
+                        return None
+                    self._note_failure(str(exc))
+                    return self._next_at()
+            if progress is not None:
+                self._store.emit("progress", self.record.task_type, self._monotonic() - now)
+            with self._changed:
+                self._written = max(self._written, number)
+                self._last_write = now
+                if self._asked == number:
+                    self._pending = None
+                    self._write_at = float("inf")
+                if self._renews:
+                    self._renew_at = now + self.lease_seconds / 3
+                self._note_success()
+                return self._next_at()
+
+    def _report_and_renew(self, record: TaskRecord, now: Timestamp, progress: Progress | None) -> TaskRecord:
+        if progress is not None:
+            record = transitions.report(record, now, lease_id=self.lease_id, progress=progress)
+        if self._renews:
+            record = transitions.renew(record, now, lease_id=self.lease_id, lease_seconds=self.lease_seconds)
+        return record
+
+    def _next_at(self) -> float | None:
+        at = min(self._write_at, self._renew_at)
+        return None if at == float("inf") else at
+
+    def _note_failure(self, reason: str) -> None:
+        """Try again later; say it once."""
+        self._retry_at = self._monotonic() + _RETRY_SECONDS[min(self._failures, len(_RETRY_SECONDS) - 1)]
+        if self._failures == 0:
+            logger.warning(
+                "task %s: progress cannot be written for now, the work goes on and it is tried again: %s",
+                self.task_id,
+                reason,
+            )
+        self._failures += 1
+        if self._write_at != float("inf"):
+            self._write_at = max(self._write_at, self._retry_at)
+        if self._renew_at != float("inf"):
+            self._renew_at = max(self._renew_at, self._retry_at)
+        self._changed.notify_all()
+
+    def _note_success(self) -> None:
+        if self._failures:
+            logger.warning("task %s: progress is written again", self.task_id)
+        self._failures = 0
+        self._retry_at = float("-inf")
+        self._changed.notify_all()
+
+    # --- the end
+
+    def finish(self, transition: Transition, *, give_up: Callable[[], bool] = lambda: False) -> VersionedTask:
+        """Write the attempt's end, again and again while the store does not answer; then remove its index entries.
+
+        Args:
+            transition: the end; refuses by itself when the lease is not ours.
+            give_up: asked between tries.
+
+        Raises:
+            LeaseExpiredError: the lease is lost; nothing was written.
+            StorageError: the caller gave up.
+
+        Requests: 1 PUT, If-Match, and 1 DELETE; 1 PUT more when the task becomes pending.
+        """
+        # A renewal between two tries would meet a first one that was applied, and take its own end for a lost lease.
+        self._is_ending = True
+        bodies: list[bytes] = []
+        tries, ended = 0, ""
+
+        def noted(record: TaskRecord, now: Timestamp) -> TaskRecord:
+            nonlocal ended
+            changed = transition(record, now)
+            ended = _how_it_ended(record, changed)
+            return changed
+
+        while True:
+            self.check()
+            try:
+                with self._io:
+                    self.check()
+                    made = self._write(noted, bodies)
+                    self._close(LeaseExpiredError(f"task {self.task_id}: this attempt has ended", task_id=self.task_id))
+                break
+            except StorageError as exc:
+                if give_up():
+                    raise
+                if tries == 0:
+                    logger.warning("task %s: its end cannot be written for now, trying on: %s", self.task_id, exc)
+                pause = _RETRY_SECONDS[min(tries, len(_RETRY_SECONDS) - 1)]
+                tries += 1
+                time.sleep(pause)
+        self._store.emit(ended, made.record.task_type)
+        for entry in self._entries:
+            self._store.index.remove(entry)
+        if self.on_ended is not None:
+            self.on_ended(made.record)
+        return made
+
+    def _close(self, reason: OqError) -> None:
+        with self._changed:
+            if self._over is None:
+                self._over = reason
+            self._changed.notify_all()
+
+    def _write(self, transition: Transition, bodies: list[bytes] | None = None) -> VersionedTask:
+        """Make one change, on the newest state of the task; the caller holds `_io`."""
+        held = self._held
+        for _ in range(_CONFLICT_TRIES):
+            try:
+                changed = transition(held.record, self._store.clock.stamp())
+            except (LeaseExpiredError, TransitionError) as exc:
+                self._lose(exc)
+                raise
+            self._held = held  # ours: what another attempt wrote is never shown to this one's handler
+            try:
+                made = self._store.move(held, changed, doubted=bodies or ())
+            except ConflictError:
+                found = self._store.read(self.task_id)
+                if found is None:
+                    gone = LeaseExpiredError(f"task {self.task_id} is gone from the bucket", task_id=self.task_id)
+                    self._lose(gone)
+                    raise gone from None
+                held = found
+                continue
+            except StorageError:
+                if bodies is not None:
+                    bodies.append(changed.to_bytes())
+                raise
+            self._held = made
+            if self.on_written is not None:
+                self.on_written(made)
+            return made
+        raise ConflictError(f"task {self.task_id} is being changed by others all the time", key=self._held.record.key)
+
+    def _lose(self, reason: OqError) -> None:
+        logger.warning("%s", reason)
+        self._store.emit("lease_lost", self.record.task_type)
+        self._close(reason if isinstance(reason, LeaseExpiredError) else LeaseExpiredError(str(reason)))
+        if self.on_lost is not None:
+            self.on_lost()
+
+
+def _how_it_ended(before: TaskRecord, after: TaskRecord) -> str:
+    """Return the event that an attempt's end is."""
+    if after.status is not TaskStatus.PENDING:
+        return str(after.status)
+    if after.retry_count > before.retry_count:
+        return "retried"
+    return "rescheduled" if after.reschedule_count > before.reschedule_count else "released"

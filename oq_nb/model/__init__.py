@@ -1,0 +1,85 @@
+"""What stands in the bucket, and how a task may change. Pure: no I/O, no clock, no randomness of its own.
+
+======================  =======================================================
+`records`               tasks, progress, workers as frozen objects
+`timestamps`, `codec`   instants and JSON, written back digit by digit
+`keys`                  ids, shards, and the key of every object
+`transitions`           one pure function for each change in a task's life
+======================  =======================================================
+
+May import: `oq_nb.errors` and `oq_nb.text`, nothing else of the package.
+"""
+
+from oq_nb.model.codec import canonical_json, to_json
+from oq_nb.model.keys import (
+    IDEMPOTENCY,
+    LEASES,
+    MAX_TASK_TYPE_CHARS,
+    PAYLOADS,
+    READY,
+    TASKS,
+    WORKERS,
+    check_task_id,
+    check_task_type,
+    idempotency_key,
+    is_task_id,
+    lease_key,
+    minute_of,
+    new_id,
+    parse_index_key,
+    payload_key,
+    ready_key,
+    shard_of,
+    shards,
+    task_key,
+    worker_key,
+)
+from oq_nb.model.records import (
+    MAX_MESSAGE_CHARS,
+    MAX_SECONDS,
+    IdempotencyRecord,
+    Progress,
+    RetryPolicy,
+    TaskRecord,
+    TaskStatus,
+    WorkerRecord,
+    prepare,
+)
+from oq_nb.model.timestamps import Instant, Timestamp
+
+__all__ = [
+    "IDEMPOTENCY",
+    "LEASES",
+    "MAX_MESSAGE_CHARS",
+    "MAX_SECONDS",
+    "MAX_TASK_TYPE_CHARS",
+    "PAYLOADS",
+    "READY",
+    "TASKS",
+    "WORKERS",
+    "IdempotencyRecord",
+    "Instant",
+    "Progress",
+    "RetryPolicy",
+    "TaskRecord",
+    "TaskStatus",
+    "Timestamp",
+    "WorkerRecord",
+    "canonical_json",
+    "check_task_id",
+    "check_task_type",
+    "idempotency_key",
+    "is_task_id",
+    "lease_key",
+    "minute_of",
+    "new_id",
+    "parse_index_key",
+    "payload_key",
+    "prepare",
+    "ready_key",
+    "shard_of",
+    "shards",
+    "task_key",
+    "to_json",
+    "worker_key",
+]

@@ -1,0 +1,15 @@
+"""`track`: tqdm whose progress anyone with the bucket can see.
+
+======================  =======================================================
+`bar`                   `track`, `trange`, `tqdm`
+`tracked`               what a bar reports to: a running task, or one of its own
+`loops`                 the cheap loop on C iterators
+`outcome`               what the way a loop ended means for its task
+`reading`               what a bar shows now, from any thread
+`notebook_bar`          the bar in a notebook's cell
+======================  =======================================================
+
+May import: `oq_nb.queue` and below, and the pure half of `oq_nb.display`. Importing it does not load tqdm.
+"""
+
+__all__: list[str] = []

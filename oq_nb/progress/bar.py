@@ -1,0 +1,433 @@
+"""`track`: tqdm in every respect, and the progress is in S3.
+
+`tqdm` here is a subclass of the tqdm class for the surroundings (``tqdm.auto``): a widget bar in a notebook, a text bar
+elsewhere. Counting, drawing and all options are tqdm's own. What is added:
+
+* the loop runs on C iterators (`loops`), and comes back to Python only between two chunks; while it does, the bar's
+  class is `_LoopingBar`, whose ``n`` is the loop's position whenever and wherever it is read;
+* where the progress goes: to the running task inside a handler, to a task of the loop's own elsewhere (`tracked`).
+
+A bar inside another one stays local; the outer one names it in its message: a task has one progress.
+
+Invariants: the loop's thread does no I/O but tqdm's own drawing; nothing is raised with tqdm's lock held; whatever asks
+for exact behaviour in the loop (``miniters``, ``mininterval=0``, a subclass) takes tqdm's own path.
+
+Imports of the package: `errors`, `context`, `loops`, `model`, `notebook_bar`, `queue`, `reported`, `tracked`; `client`
+inside a function.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import os
+import sys
+import time
+import weakref
+from collections.abc import Iterable, Iterator
+from contextvars import ContextVar
+from types import SimpleNamespace, TracebackType
+from typing import Any, Generic, TypeVar
+
+from oq_nb import model
+from oq_nb.attempt.context import TaskContext, current_context
+from oq_nb.errors import ConfigurationError
+from oq_nb.progress import loops, notebook_bar
+from oq_nb.progress.loops import Ending, Loop
+from oq_nb.progress.notebook_bar import is_widget_bar
+from oq_nb.progress.reading import BarState, read
+from oq_nb.progress.tracked import FLUSH_SECONDS, LoopTask, RunningTask
+from oq_nb.queue import Queue
+from oq_nb.queue.task import Task
+
+__all__ = ["tqdm", "track", "trange"]
+
+T = TypeVar("T")
+
+
+class _Default:
+    def __repr__(self) -> str:
+        return "<the default queue>"
+
+
+_DEFAULT = _Default()
+_THROTTLE_SECONDS = 2.0
+_MIN_SECONDS = 1.0
+_LEASE_SECONDS = 60.0
+
+_outermost: ContextVar[weakref.ref[tqdm[Any]] | None] = ContextVar("oq_nb_outermost_bar", default=None)
+
+
+class tqdm(notebook_bar.tqdm, Generic[T]):
+    """tqdm, whose progress others can watch.
+
+    Takes everything that tqdm takes, and by keyword:
+
+    Args:
+        queue: where a loop outside of a handler becomes a task: what ``connect()`` returned. Left out: the process's
+            last ``connect()``, else what the environment configures. None: a plain bar.
+        context: report to this running task; left out: to the handler's that runs here.
+        task_type: of the loop's own task; left out: ``track:<description>``.
+        show: draw a local bar; left out: not inside a handler.
+        throttle_seconds: at most one write per so many seconds, from 0.
+        min_seconds: a loop that is shorter reports nothing and leaves no task, from 0.
+        lease_seconds: how long after the death of this process the loop's own task counts as running, from 5.
+
+    Raises:
+        ConfigurationError: one of these cannot be used.
+        LeaseExpiredError: in a handler, at the next item: another worker has the task since.
+        TaskCancelledError: at the next item: somebody asked for it.
+
+    Requests: at most 1 PUT per ``throttle_seconds``, by a background thread.
+    """
+
+    _sink: RunningTask | LoopTask | None = None
+    _loop: Loop[Any] | None = None
+    _outer: tqdm[Any] | None = None
+    _inner: weakref.ref[tqdm[Any]] | None = None
+    _is_hidden = False
+    _is_ended = False
+    _wants_note = False
+    _error: BaseException | None = None
+    _has_problem = False
+    _pid = 0
+    _made_at = 0.0
+    _first: float = 0
+    _offset: float = 0
+    _ends_later = False
+    _context: TaskContext | None = None
+
+    def __init__(
+        self,
+        *args: Any,
+        queue: Any = _DEFAULT,
+        context: Any = None,
+        task_type: str | None = None,
+        show: bool | None = None,
+        throttle_seconds: float = _THROTTLE_SECONDS,
+        min_seconds: float = _MIN_SECONDS,
+        lease_seconds: float = _LEASE_SECONDS,
+        **kwargs: Any,
+    ) -> None:
+        self.disable = True  # nothing is to be closed when this ends in an error
+        for name, value, least in (
+            ("throttle_seconds", throttle_seconds, 0.0),
+            ("min_seconds", min_seconds, 0.0),
+            ("lease_seconds", lease_seconds, 5.0),
+        ):
+            _check_seconds(name, value, least)
+        found = context if context is not None else current_context()
+        self._context = getattr(found, "_context", found)  # a coroutine's context stands for the one it wraps
+        if self._context is not None and not hasattr(self._context, "report_progress"):
+            raise ConfigurationError(f"context: the one that a handler is given is needed, or None, not {context!r}")
+        find = self._queue_finder(queue) if self._context is None else None
+        if task_type is not None:
+            model.check_task_type(task_type)
+        self._pid, self._made_at = os.getpid(), time.monotonic()
+        disable = kwargs.get("disable", False)
+        file = kwargs.get("file")
+        if disable is None and not getattr(file or sys.stderr, "isatty", lambda: True)():
+            show, disable = False, False  # hidden, but reported
+        elif disable and self._context is not None:
+            show, disable = False, False
+        if "disable" in kwargs:
+            kwargs["disable"] = disable
+        if show is False or (show is None and self._context is not None):
+            args = self._hide(args, kwargs)
+        super().__init__(*args, **kwargs)
+        if self._is_hidden:
+            self._instances.discard(self)  # takes no line of the screen
+        if self.disable:
+            return
+        self._attach(find, task_type, throttle_seconds, min_seconds, lease_seconds)
+
+    def _hide(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+        """Draw nothing, everything else goes on; return the arguments for that."""
+        self._is_hidden = True
+        if len(args) > 4:  # `file`, by position
+            args = (*args[:4], _Nowhere(), *args[5:])
+        else:
+            kwargs["file"] = _Nowhere()
+        if is_widget_bar():
+            kwargs["display"] = False
+            self.status_printer = lambda *_: _no_container()
+        return args
+
+    # --- where the progress goes
+
+    def _attach(
+        self, find: Any, task_type: str | None, throttle_seconds: float, min_seconds: float, lease_seconds: float
+    ) -> None:
+        me = weakref.ref(self)
+
+        def source() -> BarState | None:
+            bar = me()
+            return None if bar is None else bar._reported()
+
+        def hurry() -> None:
+            bar = me()
+            if bar is not None:
+                bar._has_problem, bar.miniters, bar.mininterval = True, 0, 0.0
+
+        if self._context is not None:
+            self._outer = self._context.outermost_bar() if self._context.outermost_bar is not None else None
+            if self._outer is None or self._outer._is_ended:
+                self._outer = None
+                self._context.outermost_bar = me
+                self._sink = RunningTask(self._context, source, throttle_seconds, min_seconds, hurry)
+        else:
+            reference = _outermost.get()
+            outer = reference() if reference is not None else None
+            if outer is not None and not outer._is_ended and outer._context is None and outer._pid == os.getpid():
+                self._outer = outer
+            else:
+                _outermost.set(me)
+                if find is not None:
+                    kind = task_type if task_type is not None else self._own_type()
+                    self._sink = LoopTask(find, kind, source, throttle_seconds, min_seconds, lease_seconds, hurry)
+        if self._outer is not None:
+            self._outer._inner = me
+
+    def _own_type(self) -> str:
+        name = "".join(char if char.isprintable() else " " for char in str(self.desc or "loop").rstrip(": "))
+        return f"track:{name}"[:200]
+
+    def _queue_finder(self, queue: Any) -> Any:
+        """Return what finds the queue, or None when there is none; no I/O."""
+        if queue is None:
+            return None
+        if queue is not _DEFAULT:
+            chosen = getattr(queue, "sync", queue)
+            if not isinstance(chosen, Queue):
+                raise ConfigurationError(f"queue: what connect() returns is needed, or None, not {queue!r}")
+            return lambda: chosen
+        from oq_nb.queue import connection as client
+
+        if client.has_default_queue():
+            return client.default_queue
+        self._wants_note = True
+        return None
+
+    @property
+    def task(self) -> Task | None:
+        """The loop's own task, which is created when it is not there yet; None inside a handler or without a queue."""
+        return self._sink.task(FLUSH_SECONDS) if isinstance(self._sink, LoopTask) else None
+
+    def _reported(self) -> BarState:
+        """What the bar says now; from any thread."""
+        inner = self._inner() if self._inner is not None else None
+        return read(self, None if inner is None or inner._is_ended else inner)
+
+    # --- iterating
+
+    def __iter__(self) -> Iterator[T]:
+        if (
+            type(self) is not tqdm
+            or self.disable
+            or not self.dynamic_miniters
+            or not self.mininterval
+            or self._loop is not None
+            or not loops.is_possible()
+        ):
+            return self._iterate_as_tqdm()
+        self._first = self._offset = self.n
+        self._loop = Loop(self.iterable, self._at_boundary, self._at_end)
+        self.__class__ = _LoopingBar
+        return iter(self._loop)
+
+    def _iterate_as_tqdm(self) -> Iterator[T]:
+        if self.disable:
+            yield from self.iterable
+            return
+        self._ends_later = True
+        error: BaseException | None = None
+        try:
+            for item in super().__iter__():
+                yield item
+                if self._has_problem:
+                    self._raise_problem()
+        except GeneratorExit:
+            raise
+        except BaseException as exc:
+            error = exc
+            raise
+        finally:
+            self._end(Ending(int(self.n or 0), error=error))
+
+    def _at_boundary(self) -> float:
+        """Between two chunks: redraw when it is time to, and pass on what the loop has to be told."""
+        self._raise_problem()
+        now = self._time()
+        if now - self.last_print_t >= self.mininterval and now >= self.start_t + (self.delay or 0):
+            self.miniters = 0
+            self.update(0)  # its own count is where the loop is
+            self.miniters = 2  # tqdm's monitor redraws such a bar when a chunk takes more than 10 s
+        return time.perf_counter() + min(float(self.mininterval), 0.1)
+
+    def _at_end(self, ending: Ending) -> None:
+        # First the number, then the class: whoever reads ``n`` meanwhile finds one of the two.
+        self.__dict__["n"] = self._first + ending.count
+        self.__class__ = tqdm
+        self._loop = None
+        if ending.error is not None or ending.frame is not None:
+            self._mark_failed()
+        self._end(ending)
+        self.close()
+
+    def _mark_failed(self) -> None:
+        if is_widget_bar() and not self._is_hidden:
+            self.mark_failed()
+
+    def _raise_problem(self) -> None:
+        problem = self._sink.problem if self._sink is not None else None
+        if problem is not None:
+            raise problem
+
+    # --- tqdm's methods, with what is ours
+
+    def refresh(self, nolock: bool = False, lock_args: tuple[Any, ...] | None = None) -> Any:
+        """Draw the bar now; see tqdm. Raises what the loop has to be told.
+
+        Raises:
+            LeaseExpiredError: in a handler: another worker has the task since.
+            TaskCancelledError: somebody asked for it.
+        """
+        if nolock:  # the caller holds the lock, and may be tqdm's monitor
+            return super().refresh(nolock=True)
+        if self.disable:
+            return None
+        if lock_args and not self._lock.acquire(*lock_args):
+            return False
+        if not lock_args:
+            self._lock.acquire()
+        try:
+            drawn = super().refresh(nolock=True)
+        finally:
+            self._lock.release()
+        if not self._is_ended and self._loop is None:
+            self._raise_problem()
+        return drawn
+
+    def clear(self, nolock: bool = False) -> None:
+        """Clear the bar's line; see tqdm."""
+        if nolock or self.disable:
+            super().clear(nolock=nolock)
+        else:
+            with self._lock:
+                super().clear(nolock=True)
+
+    def display(self, *args: Any, **kwargs: Any) -> Any:
+        """Draw the bar, unless it is hidden; see tqdm."""
+        return True if self._is_hidden else super().display(*args, **kwargs)
+
+    def close(self) -> None:
+        """Close the bar and write its last position; see tqdm. Calling it again changes nothing."""
+        if not self._is_ended and not self._ends_later and not getattr(self, "disable", True):
+            self._end(Ending(int(self.n or 0), error=self._error))
+        super().close()
+
+    def __del__(self) -> None:
+        if not self._is_ended and not getattr(self, "disable", True) and self.total and self.n < self.total:
+            self._error = RuntimeError(f"the bar was dropped at item {self.n} of {self.total}, without close()")
+        super().__del__()
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc_value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._error = exc_value
+        try:
+            super().__exit__(exc_type, exc_value, traceback)
+        finally:
+            self._error = None
+
+    def _end(self, ending: Ending) -> None:
+        if self._is_ended:
+            return
+        self._is_ended = True
+        if self._sink is not None:
+            self._sink.end(ending, self._reported())
+        elif self._wants_note and not self._is_hidden and time.monotonic() - self._made_at >= _MIN_SECONDS:
+            _say_how_to_share()
+
+
+class _LoopingBar(tqdm[T]):
+    """What a bar is while its loop runs on C iterators: ``n`` is where the loop is, for whoever asks.
+
+    A property of the bar's own class would make ``update`` a third slower; there is no loop of this kind, and so no
+    bar of this class, when a bar is moved by hand or has a class of the user's.
+    """
+
+    @property
+    def n(self) -> float:
+        """The items that the loop is done with, moved by what was set since it began."""
+        loop = self._loop
+        return self._offset + (0 if loop is None else loop.count)
+
+    @n.setter
+    def n(self, value: float) -> None:
+        """Count on from ``value``, as tqdm does; at the loop's end the items count."""
+        loop = self._loop
+        self._offset = value - (0 if loop is None else loop.count)
+
+
+_LoopingBar.__name__ = _LoopingBar.__qualname__ = tqdm.__name__
+
+
+def track(
+    iterable: Iterable[T] | None = None, desc: str | None = None, total: float | None = None, **options: Any
+) -> tqdm[T]:
+    """Show a bar for a loop, and let others watch it.
+
+    Inside a handler the progress goes to the running task; elsewhere the loop becomes a task of its own.
+
+    Args:
+        iterable: what to loop over; None for a bar that is moved with ``update``.
+        desc: description.
+        total: number of items; None: ``len(iterable)``, else unknown.
+        **options: everything that `oq_nb.tqdm` and tqdm take.
+
+    Returns:
+        The bar: iterate over it, or use it as tqdm's.
+
+    Example:
+        >>> for item in track(range(3), desc="items", queue=None):  # doctest: +SKIP
+        ...     work(item)
+    """
+    return tqdm(iterable, desc, total, **options)
+
+
+def trange(*args: int, **options: Any) -> tqdm[int]:
+    """Return ``track(range(*args), **options)``."""
+    return tqdm(range(*args), **options)
+
+
+class _Nowhere(io.TextIOBase):
+    """Where a hidden bar is drawn."""
+
+    encoding = "utf-8"
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+    def writable(self) -> bool:
+        return True
+
+
+def _no_container() -> Any:
+    part = SimpleNamespace(style=SimpleNamespace(bar_color=None), value="", bar_style="", layout=SimpleNamespace())
+    return SimpleNamespace(children=[part, part, part], pbar=None)
+
+
+def _check_seconds(name: str, value: Any, least: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value < 1e7:
+        raise ConfigurationError(f"{name}: a number of seconds from {least:g} is needed, not {value!r}")
+
+
+@functools.cache
+def _say_how_to_share() -> None:
+    """Say once how a loop can be watched from elsewhere."""
+    tqdm.write(
+        "oq_nb: this loop was seen here only; after oq_nb.connect() such loops can be watched from anywhere "
+        "(queue=None leaves this note out)",
+        file=sys.stderr,
+    )

@@ -1,0 +1,68 @@
+"""What the way in which a loop ended means for the task that it was.
+
+It completes when its items are used up, or when it was left by ``break`` or ``return``; it fails with the exception
+that ended it, as far as that can be known, and is cancelled by Ctrl-C and by a request to stop.
+
+Imports of the package: `errors`, `model`, `transitions`, `handlers`, `loops`, `reported`, `store`.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+import traceback
+from types import FrameType
+from typing import Any
+
+from oq_nb.attempt.handlers import error_text
+from oq_nb.errors import TaskCancelledError
+from oq_nb.model import TaskRecord, Timestamp, transitions
+from oq_nb.progress.loops import Ending
+from oq_nb.progress.reading import BarState
+from oq_nb.store import Transition
+
+__all__ = ["end_of_loop"]
+
+_TRACEBACK_SECONDS = 1.0
+
+
+def end_of_loop(lease_id: str, ending: Ending, reported: BarState) -> Transition:
+    """Return what the way in which a loop ended means for its task."""
+    error = ending.error
+    if error is None and ending.frame is not None:
+        error = _uncaught_in(ending.frame)
+    place = None if ending.frame is None else traceback.extract_stack(ending.frame, limit=1)[-1]
+    seconds = round(reported.seconds, 3)
+    output: dict[str, Any] = {"items": reported.current, "seconds": seconds}
+    output["rate"] = round(reported.current / seconds, 3) if seconds else None
+    if reported.total is not None and reported.current < reported.total:
+        output["total"] = reported.total
+
+    def change(record: TaskRecord, now: Timestamp) -> TaskRecord:
+        if isinstance(error, (KeyboardInterrupt, TaskCancelledError)):
+            reason = None if record.cancel_requested else type(error).__name__
+            return transitions.finish_cancelled(record, now, lease_id=lease_id, reason=reason)
+        if error is not None and not isinstance(error, GeneratorExit):
+            return transitions.fail(record, now, lease_id=lease_id, error=error_text(error))
+        if place is not None:
+            where = f"line {place.lineno} of {place.filename}, in {place.name}"
+            text = f"The loop was ended at item {reported.current} by an exception at {where}, which somebody handled."
+            return transitions.fail(record, now, lease_id=lease_id, error=text)
+        return transitions.complete(record, now, lease_id=lease_id, output=output)
+
+    return change
+
+
+def _uncaught_in(frame: FrameType) -> BaseException | None:
+    """Return the exception that left a frame, once it has reached the top of the program or of the notebook's cell."""
+    deadline = time.monotonic() + _TRACEBACK_SECONDS
+    while True:
+        error = getattr(sys, "last_value", None)
+        tb = getattr(error, "__traceback__", None)
+        while tb is not None:
+            if tb.tb_frame is frame:
+                return error if isinstance(error, BaseException) else None
+            tb = tb.tb_next
+        if time.monotonic() >= deadline:
+            return None
+        time.sleep(0.02)

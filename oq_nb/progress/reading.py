@@ -1,0 +1,53 @@
+"""What a bar says of itself, for those who look from elsewhere.
+
+Imports nothing of the package.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["BarState", "read"]
+
+
+@dataclass(frozen=True)
+class BarState:
+    """What a bar says of itself."""
+
+    current: int
+    total: int | None
+    message: str | None
+    rate: float | None
+    unit: str
+    seconds: float
+
+
+def read(bar: Any, inner: Any = None) -> BarState:
+    """Return what a bar shows now, from any thread.
+
+    Args:
+        bar: of any tqdm class.
+        inner: the bar of a loop inside its own, whose position becomes part of the message.
+    """
+    shown = bar.format_dict
+    scale = shown["unit_scale"] if not isinstance(shown["unit_scale"], bool) and shown["unit_scale"] else 1
+    done, total, elapsed = shown["n"] or 0, shown["total"], shown["elapsed"] or 0.0
+    rate = shown["rate"] or ((done - (shown["initial"] or 0)) / elapsed if elapsed > 0 else None)
+    current = max(0, int(done * scale))
+    return BarState(
+        current=current,
+        total=int(total * scale) if total is not None and total * scale >= current else None,
+        message=_message(bar, inner),
+        rate=rate * scale if rate is not None and rate >= 0 else None,
+        unit=str(bar.unit)[:50],
+        seconds=elapsed,
+    )
+
+
+def _message(bar: Any, inner: Any) -> str | None:
+    parts = [str(bar.desc or "").rstrip(": "), str(bar.postfix or "")]
+    if inner is not None:
+        count = inner.n if inner.total is None else f"{inner.n}/{inner.total}"
+        parts.append(f"{str(inner.desc or '').rstrip(': ')} {count}".strip())
+    return ", ".join(part for part in parts if part) or None

@@ -1,0 +1,378 @@
+"""Where the progress of a loop goes: to the running task, or to a task that the loop is itself.
+
+Both are called by one background writer, `WRITER`; the loop's thread only reads what they noticed.
+
+A loop's own task is written as running from the start, under a lease of its own and with ``max_retries`` 0. It is never
+pending, so no worker can claim it, ours or upstream's; when its process dies, its lease runs out, and whoever tends the
+bucket marks it as failed: there is no retry that could put it back. Its type is ``track:<description>``.
+
+Invariants:
+
+* Nothing here raises into a loop but a lost lease in a handler, and a cancellation that somebody asked for.
+* A loop that is over is written within `FLUSH_SECONDS`, or given up; nothing waits longer for a store that is gone.
+
+Imports of the package: `errors`, `model`, `context`, `endings`, `scheduler`, `lease`, `loops`, `queue`, `reported`,
+`task`.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import socket
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+from oq_nb import model
+from oq_nb.attempt.context import TaskContext, make_progress
+from oq_nb.attempt.lease import Lease
+from oq_nb.attempt.scheduler import Scheduler
+from oq_nb.errors import LeaseExpiredError, OqError, TaskCancelledError
+from oq_nb.model import TaskRecord, TaskStatus, Timestamp
+from oq_nb.progress.loops import Ending
+from oq_nb.progress.outcome import end_of_loop
+from oq_nb.progress.reading import BarState
+from oq_nb.queue import Queue
+from oq_nb.queue.task import Task
+
+__all__ = ["FLUSH_SECONDS", "BarState", "LoopTask", "RunningTask"]
+
+logger = logging.getLogger("oq_nb.track")
+
+FLUSH_SECONDS = 5.0
+_RETRY_SECONDS = 5.0
+_LEAST_SECONDS = 0.02
+_LINGER_SECONDS = 1.0
+
+
+#: Returns what the bar says now, or None when the bar is gone.
+Source = Callable[[], "BarState | None"]
+#: Has the loop look at once whether there is something that it has to be told.
+Hurry = Callable[[], None]
+
+
+def _new_writer() -> None:
+    global WRITER
+    WRITER = Scheduler("track", max_threads=4, linger_seconds=_LINGER_SECONDS)
+
+
+#: The process's one background writer; its threads end by themselves when no loop is open.
+WRITER: Scheduler
+_new_writer()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_new_writer)
+
+
+class RunningTask:
+    """Reports a loop to the task that is running.
+
+    Args:
+        context: the running attempt.
+        source: reads the bar.
+        throttle_seconds: at most one write per so many seconds.
+        min_seconds: a loop that is shorter reports nothing.
+        hurry: called by the writer when there is a `problem`.
+    """
+
+    def __init__(
+        self,
+        context: TaskContext,
+        source: Source,
+        throttle_seconds: float,
+        min_seconds: float,
+        hurry: Hurry = lambda: None,
+    ) -> None:
+        self._context = context
+        self._source = source
+        self._hurry = hurry
+        self._throttle_seconds = throttle_seconds
+        self._begins_at = time.monotonic() + min_seconds
+        self._seen: tuple[Any, ...] | None = None
+        self._is_over = False
+        self._lost: OqError | None = None
+        self._pid = os.getpid()
+        self._scheduler = WRITER
+        self._scheduler.call(self, self._begins_at)
+
+    def run_due(self) -> float | None:
+        """Hand the newest value to the task's writer."""
+        if self._is_over:
+            return None
+        reported = self._source()
+        if reported is None:
+            return None
+        self._report(reported, self._throttle_seconds)
+        if self.problem is not None:
+            self._hurry()
+        return None if self._lost else time.monotonic() + max(self._throttle_seconds, _LEAST_SECONDS)
+
+    def _report(self, reported: BarState, throttle_seconds: float) -> None:
+        content = (reported.current, reported.total, reported.message)
+        if content == self._seen:
+            return
+        self._seen = content
+        try:
+            self._context.report_progress(
+                current=reported.current,
+                total=reported.total,
+                message=reported.message,
+                rate=reported.rate,
+                unit=reported.unit,
+                throttle_seconds=throttle_seconds,
+                wait=False,
+            )
+        except LeaseExpiredError as exc:
+            self._lost = exc
+        except OqError as exc:
+            logger.debug("progress of a loop is not reported: %s", exc)
+
+    @property
+    def problem(self) -> OqError | None:
+        """What the loop has to be told: a lost lease, a cancellation."""
+        context = self._context
+        if self._lost is None and context.is_lease_lost:
+            self._lost = LeaseExpiredError(
+                f"task {context.task_id}: another worker has it since, stop working on it", task_id=context.task_id
+            )
+        if self._lost is None and context.cancel_requested:
+            return TaskCancelledError(f"task {context.task_id} is asked to stop", task_id=context.task_id)
+        return self._lost
+
+    def end(self, ending: Ending, reported: BarState) -> None:
+        """Hand over the last, exact value; no waiting."""
+        self._is_over = True
+        if os.getpid() != self._pid:
+            return
+        self._scheduler.forget(self)
+        if time.monotonic() >= self._begins_at and not isinstance(ending.error, LeaseExpiredError):
+            self._report(reported, 0.0)
+
+
+class LoopTask:
+    """Makes a loop a task of its own, and reports to it.
+
+    Args:
+        find_queue: returns the queue, or None; called by the writer, it may take its time.
+        task_type: of the task.
+        source: reads the bar.
+        throttle_seconds: at most one write per so many seconds.
+        min_seconds: a loop that is shorter leaves no task, unless `task` is asked for.
+        lease_seconds: how long after the process's death the task counts as running.
+        hurry: called by the writer when there is a `problem`.
+
+    Requests: 3 PUT, 1 LIST and 1 DELETE for a loop, and 1 PUT per ``throttle_seconds`` while its position changes,
+    else per third of the lease.
+    """
+
+    def __init__(
+        self,
+        find_queue: Callable[[], Queue | None],
+        task_type: str,
+        source: Source,
+        throttle_seconds: float,
+        min_seconds: float,
+        lease_seconds: float,
+        hurry: Hurry = lambda: None,
+    ) -> None:
+        self._find_queue = find_queue
+        self._task_type = task_type
+        self._source = source
+        self._hurry = hurry
+        self._throttle_seconds = throttle_seconds
+        self._lease_seconds = lease_seconds
+        self._begins_at = time.monotonic() + min_seconds
+        self._lease: Lease | None = None
+        self._task: Task | None = None
+        self._record: TaskRecord | None = None
+        self._seen: tuple[Any, ...] | None = None
+        self._ending: tuple[Ending, BarState, float] | None = None
+        self._has_warned = False
+        self._created = threading.Event()
+        self._over = threading.Event()
+        self._pid = os.getpid()
+        self._scheduler = WRITER
+        _open.add(self)
+        self._scheduler.call(self, self._begins_at)
+
+    # --- the loop's side
+
+    @property
+    def problem(self) -> OqError | None:
+        """What the loop has to be told: that somebody wants it to stop."""
+        lease = self._lease
+        if lease is not None and lease.record.cancel_requested:
+            return TaskCancelledError(f"the loop's task {lease.task_id} was cancelled", task_id=lease.task_id)
+        return None
+
+    def task(self, timeout_seconds: float) -> Task | None:
+        """Return a handle on the task, which is created when it is not there; None when that took too long."""
+        if not self._created.is_set() and not self._over.is_set():
+            self._begins_at = time.monotonic()
+            self._scheduler.call(self)
+            self._created.wait(timeout_seconds)
+        return self._task
+
+    def end(self, ending: Ending, reported: BarState) -> None:
+        """Have the task ended by the writer; no waiting."""
+        if self._ending is not None or os.getpid() != self._pid:
+            return
+        self._ending = (ending, reported, time.monotonic() + FLUSH_SECONDS)
+        if self._lease is None and time.monotonic() < self._begins_at:
+            self._scheduler.forget(self)
+            self._close()
+        else:
+            self._scheduler.call(self)
+
+    def wait(self, timeout_seconds: float) -> bool:
+        """Wait until the end is written or given up; return whether it is."""
+        return self._over.wait(timeout_seconds)
+
+    # --- the writer's side
+
+    def run_due(self) -> float | None:
+        """Do what is due: create the task, report to it, end it."""
+        if self._over.is_set():
+            return None
+        now = time.monotonic()
+        if self._lease is None and now < self._begins_at:
+            return self._begins_at
+        try:
+            if self._lease is None:
+                self._create()
+            if self._lease is None or self._ending is not None:
+                self._finish()
+                return None
+            return self._report(self._lease)
+        except OqError as exc:
+            self._warn(f"the loop goes on, but cannot be watched from elsewhere for now: {exc}")
+            if self._ending is None:
+                return time.monotonic() + _RETRY_SECONDS
+            self._close()
+            return None
+        except Exception:
+            self._close()
+            raise
+
+    def _create(self) -> None:
+        """Write the task, running, its lease entry first; no lease when there is no queue."""
+        queue = self._find_queue()
+        reported = self._source() if self._ending is None else self._ending[1]
+        if queue is None or reported is None:
+            return
+        store = queue.store
+        now = store.clock.stamp()
+        record = self._record
+        if record is None or record.lease_expires_at is None or record.lease_expires_at <= now:
+            record = self._record = self._new_record(store.shard_of, reported, now)
+        held = store.create(record)  # the same record again after a lost answer: it may be there
+        self._task = Task(queue, held)
+        if held.record.lease_id != record.lease_id:
+            self._warn("somebody else ended the loop's task before its beginning was known; it is not reported")
+            return
+        entries = store.index.find(model.lease_key(record))
+        self._lease = Lease(store, held, self._scheduler, lease_seconds=self._lease_seconds, entries=entries)
+        self._created.set()
+
+    def _new_record(self, shard_of: Callable[[str], str], reported: BarState, now: Timestamp) -> TaskRecord:
+        task_id, host = model.new_id(), socket.gethostname()
+        return TaskRecord(
+            id=task_id,
+            shard=shard_of(task_id),
+            task_type=self._task_type,
+            input={"host": host, "pid": os.getpid(), "total": reported.total},
+            status=TaskStatus.RUNNING,
+            timeout_seconds=max(1, int(self._lease_seconds)),
+            max_retries=0,
+            created_at=now,
+            available_at=now,
+            updated_at=now,
+            attempt=1,
+            lease_id=model.new_id(),
+            lease_expires_at=Timestamp.of(now + timedelta(seconds=self._lease_seconds)),
+            worker_id=f"track-{host}-{os.getpid()}",
+            progress=self._progress(reported, now),
+        )
+
+    def _progress(self, reported: BarState, now: Timestamp) -> model.Progress:
+        self._seen = (reported.current, reported.total, reported.message)
+        return make_progress(
+            now,
+            current=reported.current,
+            total=reported.total,
+            message=reported.message,
+            rate=reported.rate,
+            unit=reported.unit,
+        )
+
+    def _report(self, lease: Lease) -> float | None:
+        if lease.is_lost:
+            self._warn("somebody else ended the loop's task; the loop goes on and is no longer reported")
+            self._close()
+            return None
+        reported = self._source()
+        if reported is None:  # the bar is gone and was not closed
+            self._ending = (Ending(0), BarState(0, None, None, None, "it", 0.0), time.monotonic() + FLUSH_SECONDS)
+            self._finish()
+            return None
+        if (reported.current, reported.total, reported.message) != self._seen:
+            lease.report(
+                self._progress(reported, Timestamp.of(lease.now())),
+                throttle_seconds=self._throttle_seconds,
+                wait=False,
+            )
+        if self.problem is not None:
+            self._hurry()
+        return time.monotonic() + max(self._throttle_seconds, _LEAST_SECONDS)
+
+    def _finish(self) -> None:
+        try:
+            if self._lease is not None and self._ending is not None:
+                ending, reported, deadline = self._ending
+                change = end_of_loop(self._lease.lease_id, ending, reported)
+                self._lease.finish(change, give_up=lambda: time.monotonic() >= deadline)
+                if self._task is not None:
+                    self._task._held = self._lease._held
+        except OqError as exc:
+            self._warn(f"the end of the loop could not be written: {exc}")
+        finally:
+            self._close()
+
+    def _close(self) -> None:
+        self._ending = self._ending and (Ending(self._ending[0].count), *self._ending[1:])  # drops the frame
+        if self._lease is not None:
+            self._scheduler.forget(self._lease)
+        self._over.set()
+        self._created.set()
+        _open.discard(self)
+
+    def _warn(self, message: str) -> None:
+        if not self._has_warned:
+            logger.warning("%s: %s", self._task_type, message)
+        self._has_warned = True
+
+
+_open: weakref.WeakSet[LoopTask] = weakref.WeakSet()
+
+
+@atexit.register
+def _flush_all() -> None:
+    """At the interpreter's end: end what is open, and give its writing a bounded time."""
+    left = [task for task in _open if task._pid == os.getpid()]
+    # What ended a script; at a prompt or in a notebook it is any error that was shown.
+    uncaught = None if hasattr(sys, "ps1") else getattr(sys, "last_value", None)
+    for task in left:
+        reported = task._source()
+        if reported is not None:
+            error = uncaught
+            if error is None and reported.total is not None and reported.current < reported.total:
+                error = RuntimeError(f"the program ended at item {reported.current} of {reported.total}")
+            task.end(Ending(reported.current, error=error), reported)
+    deadline = time.monotonic() + FLUSH_SECONDS
+    for task in left:
+        task.wait(max(0.0, deadline - time.monotonic()))

@@ -1,0 +1,18 @@
+"""The client: connect to a bucket, submit tasks, watch them, wait for them.
+
+======================  =======================================================
+`connection`            `connect` and the default queue
+`queue`, `task`         `Queue`, and `Task`, a handle of one task
+`poller`, `watcher`     what is read, and how often, for all who watch
+`waiting`               `wait`, `as_completed`, `Queue.map`
+======================  =======================================================
+
+May import: `oq_nb.errors`, `oq_nb.text`, `oq_nb.model`, `oq_nb.s3`, `oq_nb.store`, `oq_nb.attempt`, the pure half of
+`oq_nb.display`; `connection` imports `oq_nb.local` when the embedded store is needed.
+"""
+
+from oq_nb.queue.connection import connect, default_queue, open_store
+from oq_nb.queue.queue import Queue
+from oq_nb.queue.task import Task
+
+__all__ = ["Queue", "Task", "connect", "default_queue", "open_store"]

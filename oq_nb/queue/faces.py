@@ -1,0 +1,126 @@
+"""What queues and tasks look like: the only module that imports upwards, and only when somebody looks.
+
+`Queue` and `Task` have conveniences that the rooms above draw: widgets, HTML, the web page, the bar of `wait`. They all
+go through here, so that the rest of the room needs no import from above, and `import oq_nb` loads none of it.
+
+The imports inside these functions are named in the configuration of import-linter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+from oq_nb.model import Progress
+
+if TYPE_CHECKING:
+    from oq_nb.display.queue_widget import QueueWidget as QueueWidget
+    from oq_nb.display.task_widget import TaskWidget as TaskWidget
+    from oq_nb.queue.queue import Queue
+    from oq_nb.queue.task import Task
+    from oq_nb.web.server import PageServer as PageServer
+
+__all__ = [
+    "ProgressBar",
+    "display_task",
+    "group_bar",
+    "queue_bundle",
+    "queue_widget",
+    "register_formatters",
+    "serve_page",
+    "task_bar",
+    "task_html",
+    "task_line",
+    "task_widget",
+]
+
+
+class ProgressBar(Protocol):
+    """What is shown while somebody waits."""
+
+    def show(self) -> None:
+        """Show how far it is now."""
+
+    def close(self) -> None:
+        """Show the last state, and no more."""
+
+
+def register_formatters(shell: Any) -> None:
+    """Have IPython show a `Progress` as a bar.
+
+    Args:
+        shell: the running `InteractiveShell`.
+    """
+
+    def draw(progress: Progress) -> str:
+        from oq_nb.display import markup
+
+        return markup.progress_html(progress)
+
+    shell.display_formatter.formatters["text/html"].for_type(Progress, draw)
+
+
+def task_line(task: Task) -> str:
+    """Return a task in one line."""
+    from oq_nb.display import view
+
+    return view.task_line(task.record, task.queue.now())
+
+
+def task_html(task: Task) -> str:
+    """Return a task as static HTML."""
+    from oq_nb.display import markup
+
+    return markup.task_html(task.record, task.queue.now()) + markup.more_html(task.record)
+
+
+def display_task(task: Task) -> None:
+    """Show a task in a notebook's cell: its widget, or static HTML once it has ended."""
+    if task.is_done:
+        from oq_nb.display.live import show_static
+
+        show_static(task_html(task), task_line(task))
+    else:
+        task.widget()._ipython_display_()
+
+
+def task_widget(task: Task, interval: float) -> TaskWidget:
+    """Return a new live display of a task."""
+    from oq_nb.display.task_widget import TaskWidget
+
+    return TaskWidget(task, interval)
+
+
+def queue_widget(queue: Queue, interval: float) -> QueueWidget:
+    """Return a new live display of a queue."""
+    from oq_nb.display.queue_widget import QueueWidget
+
+    return QueueWidget(queue, interval)
+
+
+def queue_bundle(queue: Queue) -> dict[str, str]:
+    """Return a queue as text and HTML. Requests: one look at the queue, of two seconds at most."""
+    from oq_nb.display.queue_widget import queue_bundle
+
+    return queue_bundle(queue)
+
+
+def serve_page(queue: Queue, port: int, *, interval: float, allow_hosts: str | tuple[str, ...]) -> PageServer:
+    """Start the web page of a queue."""
+    from oq_nb.web import serve
+
+    return serve(queue, port, interval=interval, allow_hosts=allow_hosts)
+
+
+def group_bar(count: Callable[[], Mapping[str, int]], total: int) -> ProgressBar:
+    """Return a bar for a group of tasks; see `oq_nb.display.wait_bar.group_bar`."""
+    from oq_nb.display.wait_bar import group_bar
+
+    return group_bar(count, total)
+
+
+def task_bar(task: Task) -> ProgressBar:
+    """Return a bar for one task; see `oq_nb.display.wait_bar.task_bar`."""
+    from oq_nb.display.wait_bar import task_bar
+
+    return task_bar(task)

@@ -1,0 +1,550 @@
+"""`Queue`: the tasks in a bucket, and what can be done with them from outside of a worker.
+
+Imports of the package: `errors`, `model`, `store`, and this room; what it looks like is drawn through `faces`.
+"""
+
+from __future__ import annotations
+
+import builtins
+import hashlib
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Protocol
+
+from oq_nb import model
+from oq_nb.errors import (
+    ConfigurationError,
+    ConflictError,
+    OqError,
+    RecordError,
+    StorageUnavailableError,
+    TaskNotFoundError,
+    TransitionError,
+)
+from oq_nb.model import IdempotencyRecord, RetryPolicy, TaskRecord, TaskStatus, Timestamp, WorkerRecord, transitions
+from oq_nb.queue import faces
+from oq_nb.queue.task import Task
+from oq_nb.queue.watcher import Watcher
+from oq_nb.store import TaskStore
+from oq_nb.store.index import IndexEntry
+
+if TYPE_CHECKING:
+    from oq_nb.queue.faces import PageServer, QueueWidget
+    from oq_nb.queue.waiting import MapResults
+
+__all__ = ["Queue"]
+
+_IDEMPOTENCY_DAYS = 30
+_KEY_TRIES = 5
+_SUBMITTERS = 16
+
+
+class Wakeable(Protocol):
+    """A worker of this process, told of tasks that are submitted here."""
+
+    def wake(self) -> None:
+        """Look for tasks now."""
+
+
+class Queue:
+    """The tasks in a bucket. Safe to use from several threads.
+
+    Args:
+        store: the tasks.
+        label: shown in the repr, such as ``embedded seaweedfs``.
+    """
+
+    def __init__(self, store: TaskStore, *, label: str = "") -> None:
+        self.store = store
+        self._label = label
+        self._workers: weakref.WeakSet[Wakeable] = weakref.WeakSet()
+        #: Sessions at what widgets, pages and waiters of this process watch; makes no request while nobody does.
+        self.watcher = Watcher(store)
+        self._widget: QueueWidget | None = None
+        self._page: PageServer | None = None
+
+    def __repr__(self) -> str:
+        label = f" ({self._label})" if self._label else ""
+        return f"<Queue {repr(self.store.objects)[1:-1].removeprefix('S3Store ')}{label}>"
+
+    # --- showing
+
+    def widget(self, interval: float = 2.0) -> QueueWidget:
+        """Return a live display of the queue for a notebook; the same one each time.
+
+        Args:
+            interval: seconds between two looks while something changes; above 0.
+
+        Requests: none before it is shown; then as `Watcher.overview` says, until it is closed or dropped.
+        """
+        if self._widget is None or self._widget.is_finished or self._widget.interval != interval:
+            self._widget = faces.queue_widget(self, interval)
+        return self._widget
+
+    def _repr_mimebundle_(self, **_: object) -> dict[str, str]:
+        return faces.queue_bundle(self)
+
+    def serve_ui(self, port: int = 0, *, interval: float = 2.0, allow_hosts: Iterable[str] = ()) -> PageServer:
+        """Serve a web page of the queue on this machine, from a background thread; see docs/ui.md.
+
+        Called again with the same arguments, it returns the one that is served already.
+
+        Args:
+            port: of 127.0.0.1; 0 for any that is free.
+            interval: seconds between two looks while something changes; above 0.
+            allow_hosts: names under which a proxy on another machine asks for it, such as ``hub.example.org``.
+
+        Returns:
+            What serves it, until its ``stop()`` or the end of the process; its ``url`` has the token that is needed.
+
+        Raises:
+            ConfigurationError: an argument is not usable, the port cannot be had, or ``oq-nb[ui]`` is not installed.
+
+        Requests: none before the page is opened; then as `oq_nb.queue.watcher.Watcher` says, until it is closed.
+        """
+        hosts = allow_hosts if isinstance(allow_hosts, str) else tuple(allow_hosts)
+        if self._page is None or not self._page.serves(port, interval, hosts):
+            self._page = faces.serve_page(self, port, interval=interval, allow_hosts=hosts)
+        return self._page
+
+    # --- submitting
+
+    def submit(
+        self,
+        task_type: str,
+        input: Any = None,  # noqa: A002
+        *,
+        timeout_seconds: int = 300,
+        max_retries: int = 3,
+        retry_policy: RetryPolicy | None = None,
+        schedule_at: datetime | None = None,
+        ttl_seconds: float | None = None,
+        expires_at: datetime | None = None,
+        max_reschedules: int | None = None,
+        idempotency_key: str | None = None,
+        idempotency_scope: str | None = None,
+    ) -> Task:
+        """Add a task.
+
+        Args:
+            task_type: which handler runs it; 1 to 200 characters.
+            input: what the handler is given: anything that JSON holds. Above 64 KiB it is kept in an object of its own.
+            timeout_seconds: length of a lease; a worker that dies is noticed within it. From 1.
+            max_retries: further attempts after a retryable failure or a lost worker. From 0.
+            retry_policy: delays between attempts.
+            schedule_at: not to be run before; an aware `datetime`.
+            ttl_seconds: not to be started later than so many seconds from now (or from ``schedule_at``).
+            expires_at: not to be started at or after; an aware `datetime`.
+            max_reschedules: how often `RescheduleError` may put it off; None for always.
+            idempotency_key: submitting again with the same key and input returns the first task, for 30 days.
+            idempotency_scope: within which the key is unique; the task type when None.
+
+        Raises:
+            ConfigurationError: an argument is not usable, or the key stands for another input. Nothing was written.
+            StorageError: the store did not take it; it may be there all the same when no answer came.
+
+        Requests: 2 PUT; 1 PUT more for a large input, 1 PUT more with an idempotency key.
+        """
+        record = self._new_record(
+            task_type,
+            input,
+            timeout_seconds=timeout_seconds,
+            max_retries=max_retries,
+            retry_policy=retry_policy,
+            schedule_at=schedule_at,
+            ttl_seconds=ttl_seconds,
+            expires_at=expires_at,
+            max_reschedules=max_reschedules,
+        )
+        if idempotency_key is None:
+            return self._create(record)
+        return self._create_once(record, idempotency_key, idempotency_scope or task_type)
+
+    def submit_many(self, task_type: str, inputs: Iterable[Any], **options: Any) -> builtins.list[Task]:
+        """Add many tasks, some at the same time.
+
+        Args:
+            task_type: which handler runs them.
+            inputs: one for each task.
+            **options: as for `submit`, the same for all.
+
+        Returns:
+            The tasks, in the order of their inputs.
+
+        Raises:
+            ConfigurationError: an argument is not usable. Nothing was written.
+            StorageError: the store did not take all; its ``submitted`` lists the tasks that are there.
+
+        Requests: 2 PUT each; see `submit`.
+        """
+        if "idempotency_key" in options:
+            raise ConfigurationError("idempotency_key: one key cannot stand for many tasks; use submit for each")
+        if isinstance(inputs, (str, bytes)):
+            raise ConfigurationError("inputs: an iterable of inputs is needed, not text")
+        records = [self._new_record(task_type, item, **options) for item in inputs]
+        made: builtins.list[Task] = []
+        failure: OqError | None = None
+        pool = ThreadPoolExecutor(min(_SUBMITTERS, len(records) or 1), thread_name_prefix="oq-submit")
+        try:
+            for future in [pool.submit(self._create, record) for record in records]:
+                try:
+                    made.append(future.result())
+                except OqError as exc:
+                    failure = failure or exc
+        finally:
+            pool.shutdown(cancel_futures=True)  # after Ctrl-C what is under way is finished, nothing more is begun
+        if failure is not None:
+            failure.submitted = made  # type: ignore[attr-defined]
+            raise failure
+        return made
+
+    def map(
+        self,
+        task_type: str,
+        inputs: Iterable[Any],
+        *,
+        timeout: float | None = None,
+        progress: bool = True,
+        **options: Any,
+    ) -> MapResults:
+        """Run a handler on many inputs; return an iterator of its outputs in the order of the inputs.
+
+        As `concurrent.futures.Executor.map`: all tasks are submitted at once, an error is raised where its result would
+        be. Unlike there the other tasks go on then; ``tasks`` of what is returned has their handles, ``cancel()`` stops
+        them.
+
+        Args:
+            task_type: which handler runs them.
+            inputs: one for each task.
+            timeout: seconds from now, for all; None to wait for ever.
+            progress: show one bar for the group, in notebooks and terminals.
+            **options: as for `submit`, the same for all.
+
+        Raises:
+            ConfigurationError: an argument is not usable. Nothing was written.
+            StorageError: the store did not take all.
+
+        Requests: as `submit_many`, then as `oq_nb.wait`; iterating raises what `Task.result` raises.
+        """
+        from oq_nb.queue.waiting import MapResults
+
+        return MapResults(self.submit_many(task_type, inputs, **options), timeout, progress=progress)
+
+    def _new_record(
+        self,
+        task_type: str,
+        input: Any = None,  # noqa: A002
+        *,
+        timeout_seconds: int = 300,
+        max_retries: int = 3,
+        retry_policy: RetryPolicy | None = None,
+        schedule_at: datetime | None = None,
+        ttl_seconds: float | None = None,
+        expires_at: datetime | None = None,
+        max_reschedules: int | None = None,
+    ) -> TaskRecord:
+        model.check_task_type(task_type)
+        try:
+            model.to_json(input)
+        except (TypeError, ValueError, RecursionError) as exc:
+            raise ConfigurationError(f"input: not something that JSON holds: {exc}") from exc
+        _check_whole("timeout_seconds", timeout_seconds, 1)
+        _check_whole("max_retries", max_retries, 0)
+        if max_reschedules is not None:
+            _check_whole("max_reschedules", max_reschedules, 0)
+        if retry_policy is not None and not isinstance(retry_policy, RetryPolicy):
+            raise ConfigurationError(f"retry_policy: a RetryPolicy is needed, not {type(retry_policy).__name__}")
+        now = self.store.clock.stamp()
+        available = now if schedule_at is None else _instant("schedule_at", schedule_at)
+        ends = None if expires_at is None else _instant("expires_at", expires_at)
+        if ttl_seconds is not None:
+            if ends is not None:
+                raise ConfigurationError("ttl_seconds: give it or expires_at, not both")
+            if isinstance(ttl_seconds, bool) or not isinstance(ttl_seconds, (int, float)) or not 0 < ttl_seconds < 1e10:
+                raise ConfigurationError(f"ttl_seconds: a number of seconds above 0 is needed, not {ttl_seconds!r}")
+            ends = Timestamp.of(max(now, available) + timedelta(seconds=ttl_seconds))
+        if ends is not None and ends <= available:
+            raise ConfigurationError(f"expires_at: {ends} is not after {available}, when the task becomes available")
+        task_id = model.new_id()
+        return TaskRecord(
+            id=task_id,
+            shard=self.store.shard_of(task_id),
+            task_type=task_type,
+            input=input,
+            timeout_seconds=timeout_seconds,
+            max_retries=max_retries,
+            retry_policy=retry_policy or RetryPolicy(),
+            status=TaskStatus.PENDING,
+            created_at=now,
+            available_at=available,
+            updated_at=now,
+            max_reschedules=max_reschedules,
+            expires_at=ends,
+        )
+
+    def _create(self, record: TaskRecord) -> Task:
+        value, ref = self.store.offload(record.id, "input", record.input)
+        held = self.store.create(record.evolve(input=value, input_ref=ref))
+        self.store.emit("submitted", record.task_type)
+        for worker in list(self._workers):
+            worker.wake()
+        return Task(self, held)
+
+    def _create_once(self, record: TaskRecord, key: str, scope: str) -> Task:
+        if not isinstance(key, str) or not key or len(key) > 1000:
+            raise ConfigurationError("idempotency_key: text of 1 to 1,000 characters is needed")
+        path = model.idempotency_key(scope, key)
+        digest = hashlib.sha256(model.canonical_json(record.input)).hexdigest()
+        claim = IdempotencyRecord(
+            key=key,
+            key_hash=f"sha256:{path.rsplit('/', 1)[1].removesuffix('.json')}",
+            task_id=record.id,
+            task_key=record.key,
+            created_at=record.created_at,
+            expires_at=Timestamp.of(record.created_at + timedelta(days=_IDEMPOTENCY_DAYS)),
+            task_type=record.task_type,
+            input_hash=f"sha256:{digest}",
+        )
+        earlier = self._claim_key(path, claim)
+        if earlier.task_id == record.id:
+            return self._create_or_get(record)
+        if earlier.input_hash != claim.input_hash or earlier.task_type != claim.task_type:
+            raise ConfigurationError(
+                f"idempotency_key: {key!r} already stands for task {earlier.task_id} with another input or type",
+                task_id=earlier.task_id,
+            )
+        held = self.store.read(model.check_task_id(earlier.task_id))
+        if held is not None:
+            return Task(self, held)
+        # Whoever wrote the key stopped before its task: write it under the id that was promised.
+        task_id = earlier.task_id
+        return self._create_or_get(record.evolve(id=task_id, shard=self.store.shard_of(task_id)))
+
+    def _claim_key(self, path: str, claim: IdempotencyRecord) -> IdempotencyRecord:
+        """Write an idempotency key unless it stands for a task already; return what stands there then."""
+        objects, over = self.store.objects, None
+        for _ in range(_KEY_TRIES):
+            try:
+                if over is None:
+                    objects.put(path, claim.to_bytes(), create=True)
+                else:
+                    objects.put(path, claim.to_bytes(), if_match=over.etag)
+                return claim
+            except ConflictError:
+                over = objects.get(path)
+            if over is None:
+                continue  # it was removed just now, or the store was too busy to look at the condition
+            found = IdempotencyRecord.from_bytes(over.body, key=path)
+            if found.task_id == claim.task_id or found.expires_at > self.store.clock.now():
+                return found
+        raise StorageUnavailableError(
+            f"idempotency_key: {claim.key!r} is being changed all the time: try later", key=path
+        )
+
+    def _create_or_get(self, record: TaskRecord) -> Task:
+        """Write the task of an idempotency key, unless somebody who has the same key did so first."""
+        try:
+            return self._create(record)
+        except ConflictError:
+            return self._get(record.id)
+
+    # --- looking
+
+    def get(self, task_id: str) -> Task | None:
+        """Return a task, or None. Requests: 1 GET.
+
+        Raises:
+            ConfigurationError: it is not a task id.
+            RecordError: the object under its key is not a task.
+        """
+        held = self.store.read(model.check_task_id(task_id))
+        return None if held is None else Task(self, held)
+
+    def _get(self, task_id: str) -> Task:
+        task = self.get(task_id)
+        if task is None:
+            raise TaskNotFoundError(f"there is no task {task_id} in {self!r}", task_id=task_id)
+        return task
+
+    def list(
+        self,
+        status: TaskStatus | str | None = None,
+        task_type: str | None = None,
+        *,
+        limit: int | None = 100,
+        shards: Sequence[str] | None = None,
+    ) -> builtins.list[Task]:
+        """Return tasks, the ones that changed last first.
+
+        Args:
+            status: only these.
+            task_type: only these.
+            limit: so many at most; None for all.
+            shards: only in these; None for all.
+
+        Requests: pending and running ones: 1 LIST of each index per 1,000 entries; others: 1 LIST per 1,000 tasks; and
+        1 GET for each task looked at, 16 at a time.
+        """
+        wanted = None if status is None else _status(status)
+        if limit is not None:
+            _check_whole("limit", limit, 0)
+        if wanted in (TaskStatus.PENDING, TaskStatus.RUNNING):
+            ids = self._indexed_ids(shards)
+        else:
+            ids = self.store.task_ids_newest_first(shards)
+        found: builtins.list[Task] = []
+        for held in self.store.read_many(ids):
+            if limit is not None and len(found) >= limit:
+                break
+            if wanted in (None, held.record.status) and task_type in (None, held.record.task_type):
+                found.append(Task(self, held))
+        return found
+
+    def _indexed_ids(self, shards: Sequence[str] | None) -> builtins.list[str]:
+        """Return the ids that the index knows: every pending or running task is among them."""
+        entries: builtins.list[IndexEntry] = []
+        for prefix in (model.READY, model.LEASES):
+            for part in [prefix] if shards is None else [f"{prefix}{shard}/" for shard in shards]:
+                entries += self.store.index.scan(part, limit=1_000_000)
+        entries.sort(key=lambda entry: entry.minute, reverse=True)
+        return list(dict.fromkeys(entry.task_id for entry in entries))
+
+    def list_ready(self, *, limit: int = 100) -> builtins.list[Task]:
+        """Return tasks that can be claimed now, oldest first. Requests: 1 LIST, 1 GET for each entry looked at."""
+        now = self.now()
+        entries = self.store.index.scan(model.READY, limit=1_000_000, until_minute=model.minute_of(now))
+        entries.sort(key=lambda entry: entry.minute)
+        ids = list(dict.fromkeys(entry.task_id for entry in entries))
+        ready: builtins.list[Task] = []
+        for held in self.store.read_many(ids):
+            if len(ready) >= limit:
+                break
+            if transitions.is_claimable(held.record, now):
+                ready.append(Task(self, held))
+        return ready
+
+    def get_history(self, task_id: str, *, limit: int | None = None) -> builtins.list[TaskRecord]:
+        """Return the versions of a task, oldest first; the newest ``limit`` of them.
+
+        Raises:
+            TaskNotFoundError: there is no such task.
+
+        Requests: 1 LIST per 1,000 versions, 1 GET each.
+        """
+        versions = self.store.history(model.check_task_id(task_id), limit=limit)
+        if not versions:
+            raise TaskNotFoundError(f"there is no task {task_id} in {self!r}", task_id=task_id)
+        return versions
+
+    def workers(self) -> builtins.list[WorkerRecord]:
+        """Return the registered workers. Requests: 1 LIST, 1 GET each."""
+        found: builtins.list[WorkerRecord] = []
+        for entry in self.store.objects.entries(model.WORKERS):
+            stored = self.store.objects.get(entry.key)
+            if stored is None:
+                continue
+            try:
+                found.append(WorkerRecord.from_bytes(stored.body, key=entry.key))
+            except RecordError:
+                continue
+        return found
+
+    def now(self) -> datetime:
+        """Return the store's time, UTC. Requests: none once the store has answered anything."""
+        return self.store.clock.now()
+
+    def all_shards(self) -> builtins.list[str]:
+        """Return all shards."""
+        return list(self.store.shards)
+
+    # --- changing
+
+    def cancel(self, task_id: str, reason: str | None = None, *, by: str | None = None) -> Task:
+        """Cancel a pending task at once; ask a running one to stop, which its handler sees with its next report.
+
+        The reason is kept with a pending task. A running one belongs to its worker: nothing but who asked is written.
+
+        Raises:
+            TransitionError: it has ended already.
+            TaskNotFoundError: there is no such task.
+
+        Requests: 1 GET, 1 PUT, and 1 LIST and 1 DELETE for the index entry of a pending task.
+        """
+
+        def change(record: TaskRecord, now: Timestamp) -> TaskRecord:
+            if record.status is TaskStatus.RUNNING:
+                return transitions.request_cancellation(record, now, by=by)
+            return transitions.cancel(record, now, reason=reason, by=by)
+
+        return self._update(task_id, change)
+
+    def cancel_many(self, task_ids: Iterable[str], reason: str | None = None) -> builtins.list[Task]:
+        """Cancel several tasks; those that have ended already are passed over. Requests: as `cancel`, for each."""
+        cancelled: builtins.list[Task] = []
+        for task_id in [model.check_task_id(task_id) for task_id in task_ids]:
+            try:
+                cancelled.append(self.cancel(task_id, reason))
+            except (TransitionError, TaskNotFoundError):
+                continue
+        return cancelled
+
+    def cancel_by_type(self, task_type: str, reason: str | None = None) -> builtins.list[Task]:
+        """Cancel the pending tasks of a type. Requests: as `list` for pending tasks, and `cancel` for each."""
+        pending = self.list(TaskStatus.PENDING, model.check_task_type(task_type), limit=None)
+        return self.cancel_many([task.id for task in pending], reason)
+
+    def request_cancellation(self, task_id: str, *, by: str | None = None) -> Task:
+        """Ask a running task to stop. Requests: 1 GET, 1 PUT.
+
+        Raises:
+            TransitionError: it is not running.
+            TaskNotFoundError: there is no such task.
+        """
+        return self._update(task_id, lambda record, now: transitions.request_cancellation(record, now, by=by))
+
+    def replay(self, task_id: str) -> Task:
+        """Run a finished task again, with its retries at zero. Requests: 1 GET, 2 PUT.
+
+        Raises:
+            TransitionError: it has not ended.
+            TaskNotFoundError: there is no such task.
+        """
+        task = self._update(task_id, transitions.replay)
+        for worker in list(self._workers):
+            worker.wake()
+        return task
+
+    retry = replay
+
+    def archive(self, task_id: str) -> Task:
+        """Mark a finished task as put away. Requests: 1 GET, 1 PUT.
+
+        Raises:
+            TransitionError: it has not ended, or is archived already.
+            TaskNotFoundError: there is no such task.
+        """
+        return self._update(task_id, transitions.archive)
+
+    def _update(self, task_id: str, change: Callable[[TaskRecord, Timestamp], TaskRecord]) -> Task:
+        return Task(self, self.store.update(model.check_task_id(task_id), change))
+
+
+def _check_whole(name: str, value: Any, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 2**31:
+        raise ConfigurationError(f"{name}: a whole number from {least} is needed, not {value!r}")
+
+
+def _instant(name: str, value: Any) -> Timestamp:
+    if not isinstance(value, datetime) or value.tzinfo is None:
+        raise ConfigurationError(f"{name}: a datetime with a time zone is needed, not {value!r}")
+    return Timestamp.of(value)
+
+
+def _status(value: TaskStatus | str) -> TaskStatus:
+    try:
+        return TaskStatus(value)
+    except ValueError:
+        names = ", ".join(status.value for status in TaskStatus)
+        raise ConfigurationError(f"status: one of {names}, not {value!r}") from None

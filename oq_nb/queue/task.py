@@ -1,0 +1,191 @@
+"""`Task`: a handle on a task, what was last seen of it and what can be done with it.
+
+Imports of the package: `errors`, `model`, `store`, and this room; what it looks like is drawn through `faces`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from oq_nb.errors import TaskCancelledError, TaskFailedError, TaskNotFoundError
+from oq_nb.model import Progress, TaskRecord, TaskStatus
+from oq_nb.queue import faces
+from oq_nb.store import VersionedTask
+
+if TYPE_CHECKING:
+    from oq_nb.queue.faces import TaskWidget
+    from oq_nb.queue.queue import Queue
+
+__all__ = ["Task"]
+
+
+class Task:
+    """A handle on a task: what was last seen of it, and what can be done with it.
+
+    Args:
+        queue: where it is.
+        held: what was last seen.
+    """
+
+    def __init__(self, queue: Queue, held: VersionedTask) -> None:
+        self.queue = queue
+        self._held = held
+        self._widget: TaskWidget | None = None
+
+    def __repr__(self) -> str:
+        return f"<Task {faces.task_line(self)}>"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Task) and other.id == self.id and other.queue is self.queue
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    # --- the last snapshot
+
+    @property
+    def record(self) -> TaskRecord:
+        """Everything that was last seen, as it stands in the bucket."""
+        return self._held.record
+
+    @property
+    def id(self) -> str:
+        """The task's id."""
+        return self.record.id
+
+    @property
+    def task_type(self) -> str:
+        """Which handler runs it."""
+        return self.record.task_type
+
+    @property
+    def status(self) -> TaskStatus:
+        """Where it is in its life."""
+        return self.record.status
+
+    @property
+    def progress(self) -> Progress | None:
+        """What it last said of itself; None before its first report and after its end."""
+        return self.record.progress
+
+    @property
+    def attempt(self) -> int:
+        """How often it was claimed."""
+        return self.record.attempt
+
+    @property
+    def worker_id(self) -> str | None:
+        """Who runs it."""
+        return self.record.worker_id
+
+    @property
+    def last_error(self) -> str | None:
+        """Why it failed, is tried again, or was cancelled."""
+        return self.record.last_error
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it has ended."""
+        return self.status.is_terminal
+
+    @property
+    def input(self) -> Any:
+        """What its handler is given. Requests: 1 GET when it is held apart."""
+        return self.queue.store.load(self.record, "input")
+
+    @property
+    def output(self) -> Any:
+        """What its handler returned; None before. Requests: 1 GET when it is held apart."""
+        return self.queue.store.load(self.record, "output")
+
+    # --- doing
+
+    def refresh(self) -> Task:
+        """Look again; return this handle. Requests: 1 GET, If-None-Match.
+
+        Raises:
+            TaskNotFoundError: it is gone from the bucket.
+        """
+        held = self.queue.store.read_again(self._held)
+        if held is None:
+            raise TaskNotFoundError(f"task {self.id} is gone from the bucket", task_id=self.id)
+        self._held = held
+        return self
+
+    def wait(self, timeout: float | None = None, *, progress: bool = False) -> Task:
+        """Wait until it has ended, however it ended; return this handle. A store that is away is waited for.
+
+        Args:
+            timeout: seconds; None to wait for ever.
+            progress: show a bar meanwhile.
+
+        Raises:
+            WaitTimeoutError: it has not ended in time.
+            TaskNotFoundError: it is gone from the bucket.
+            StorageDeniedError: it may not be read.
+
+        Requests: 1 GET, If-None-Match, at once, then less and less often, every 2 s in the end; see `oq_nb.wait` for
+        several.
+        """
+        from oq_nb.queue.waiting import wait_for
+
+        wait_for(self, timeout, progress=progress)
+        return self
+
+    def result(self, timeout: float | None = None) -> Any:
+        """Wait until it has ended; return its output.
+
+        Args:
+            timeout: seconds; None to wait for ever.
+
+        Raises:
+            TaskFailedError: it failed, or expired before a worker took it; with its handler's traceback.
+            TaskCancelledError: it was cancelled.
+            WaitTimeoutError: it has not ended in time.
+        """
+        self.wait(timeout)
+        if self.status is TaskStatus.CANCELLED:
+            why = f": {self.last_error}" if self.last_error else ""
+            raise TaskCancelledError(f"task {self.id} was cancelled{why}", task_id=self.id)
+        # An archived task no longer says how it ended: one that failed has an error, one that completed has none.
+        archived_failure = self.status is TaskStatus.ARCHIVED and self.last_error is not None
+        if self.status in (TaskStatus.FAILED, TaskStatus.EXPIRED) or archived_failure:
+            first = (self.last_error or "no worker took it in time").strip().splitlines()[0]
+            raise TaskFailedError(f"task {self.id} {self.status}: {first}", task_id=self.id, last_error=self.last_error)
+        return self.output
+
+    def cancel(self, reason: str | None = None) -> Task:
+        """Cancel it when pending, ask it to stop when running; return this handle. Requests: see `Queue.cancel`."""
+        self._held = self.queue.cancel(self.id, reason)._held
+        return self
+
+    def replay(self) -> Task:
+        """Run it again after it has ended; return this handle. Requests: see `Queue.replay`."""
+        self._held = self.queue.replay(self.id)._held
+        return self
+
+    retry = replay
+
+    def history(self, *, limit: int | None = None) -> list[TaskRecord]:
+        """Return its versions, oldest first. Requests: see `Queue.get_history`."""
+        return self.queue.get_history(self.id, limit=limit)
+
+    # --- showing
+
+    def widget(self, interval: float = 1.0) -> TaskWidget:
+        """Return a live display of it for a notebook; the same one each time: it can be shown in several places.
+
+        Args:
+            interval: seconds between two looks while it changes; above 0.
+
+        Requests: none before it is shown; then as `Watcher.watch` says, and none after the task's end.
+        """
+        if self._widget is None or self._widget.is_finished or self._widget.interval != interval:
+            self._widget = faces.task_widget(self, interval)
+        return self._widget
+
+    def _ipython_display_(self) -> None:
+        faces.display_task(self)
+
+    def _repr_html_(self) -> str:
+        return faces.task_html(self)

@@ -1,0 +1,481 @@
+"""`Watcher`: the one poller of a queue, for all widgets, pages and waiters of the process.
+
+::
+
+    watch = queue.watcher.watch(task_id)          # or a Task; .state is what is known, never blocking
+    while not watch.state.is_over:
+        watch.wait(timeout=1)                     # until something has changed
+    watch.close()
+
+    with queue.watcher.overview() as watch:       # the whole queue
+        watch.wait(timeout=5)
+        print(watch.state.counts)
+
+    queue.watcher.look("…")                       # once, in this thread, nothing is watched: a TaskState
+    queue.watcher.look_over()                     # once, the whole queue: an Overview
+
+Invariants:
+
+* One thread (``oq-watch-…``) per queue, and only while somebody watches; no request is made when nobody does.
+* A watch is held weakly: it ends with `close`, or when its owner drops it.
+* Nobody's code runs in the thread: it stores the new state and sets an event, so that no watcher can stall or break
+  another. States are immutable.
+* A store that does not answer leaves the last state, with its `trouble` set, and is tried again, ever less often.
+* A watch that nothing changes on is looked at less and less often, within bounds of its own.
+
+Imports of the package: `errors`, `model`, `store`, `look`.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+import weakref
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Generic, Protocol, TypeVar
+
+from oq_nb import model
+from oq_nb.errors import ConfigurationError, OqError, RecordError, StorageDeniedError, StorageError
+from oq_nb.model import TaskRecord
+from oq_nb.queue.poller import Overview, TaskPoller, is_alive
+from oq_nb.store import TaskStore, VersionedTask
+
+__all__ = ["Overview", "OverviewWatch", "Signal", "TaskState", "TaskWatch", "Watch", "Watcher", "is_alive"]
+
+logger = logging.getLogger("oq_nb.watch")
+
+_TOGETHER_SECONDS = 0.02  # after a new watch: others are likely to follow
+_TROUBLE_SECONDS = (1.0, 30.0)
+_OWN_INTERVALS = 2.5  # so long a task that this process writes is not read: its next report mostly comes before
+
+
+class Signal(Protocol):
+    """What is told of a change: a `threading.Event`, or anything else that cannot block."""
+
+    def set(self) -> None:
+        """Note that there is something new."""
+
+
+@dataclass(frozen=True)
+class TaskState:
+    """What is known of a task. Text in its record is untrusted."""
+
+    task_id: str
+    #: The task as last seen; None before the first look, and when it was never found.
+    held: VersionedTask | None = None
+    #: It was looked for and is not in the bucket.
+    is_gone: bool = False
+    #: Why the last look failed: then the rest is what was known before. None when it did not.
+    trouble: str | None = None
+    #: Whether that will not pass by itself: access was denied, the object is not a task.
+    is_lasting: bool = False
+    #: When it was last looked at with success, by the store's clock.
+    seen_at: datetime | None = None
+    #: Whether a live worker has a handler of its type; None where that is not known.
+    has_worker: bool | None = None
+
+    @property
+    def record(self) -> TaskRecord | None:
+        """The task as last seen."""
+        return self.held.record if self.held is not None else None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended, or is gone."""
+        return self.is_gone or (self.held is not None and self.held.record.status.is_terminal)
+
+
+State = TypeVar("State", TaskState, Overview)
+
+
+class Watch(Generic[State]):
+    """Somebody watches: `state` is what is known, `wait` returns when there is more. Made by a `Watcher`.
+
+    Args:
+        watcher: whose.
+        state: what is known so far.
+        interval: seconds between two looks while things change.
+        longest: seconds between two looks when nothing has changed for long.
+        signal: set when the state has changed; None for an event of its own.
+    """
+
+    def __init__(
+        self, watcher: Watcher, state: State, *, interval: float, longest: float, signal: Signal | None = None
+    ) -> None:
+        self._watcher = watcher
+        self._state: State = state
+        self._own = threading.Event()
+        self._signal = signal
+        self.interval, self.longest = interval, max(interval, longest)
+        self.is_closed = False
+        now = time.monotonic()
+        self._due = now + (_TOGETHER_SECONDS if interval > 0 else 0)
+        self._changed_at = now
+
+    @property
+    def state(self) -> State:
+        """What is known now; another object once it has changed."""
+        return self._state
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until the state has changed since the last call; return False when the time is over first."""
+        has_changed = self._own.wait(timeout)
+        self._own.clear()
+        return has_changed
+
+    def look_now(self) -> None:
+        """Have it looked at now instead of at its time."""
+        self._changed_at = self._due = time.monotonic()
+        self._watcher._wake()
+
+    def close(self) -> None:
+        """Stop watching; the state stays as it is."""
+        self.is_closed = True
+        self._watcher._drop(self)
+
+    def __enter__(self) -> Watch[State]:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    # --- called by the watcher
+
+    def _tell(self) -> None:
+        """Say that the state has changed."""
+        self._changed_at = time.monotonic()
+        self._own.set()
+        if self._signal is not None:
+            self._signal.set()
+
+    def _plan(self, now: float, trouble_pause: float | None) -> None:
+        """Set the next look: after a quarter of the time that nothing has changed, within bounds."""
+        pause = min(self.longest, max(self.interval, (now - self._changed_at) / 4))
+        self._due = now + (pause if trouble_pause is None else max(trouble_pause, self.interval))
+
+
+class TaskWatch(Watch[TaskState]):
+    """Somebody watches a task."""
+
+    def __init__(self, *args: Any, wants_workers: bool, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.wants_workers = wants_workers
+
+
+class OverviewWatch(Watch[Overview]):
+    """Somebody watches the whole queue."""
+
+
+AnyWatch = TaskWatch | OverviewWatch
+
+
+class Watcher:
+    """Sessions at what is watched, from one thread. Safe to use from several threads.
+
+    Args:
+        store: the tasks.
+        name: of the thread.
+    """
+
+    def __init__(self, store: TaskStore, *, name: str = "queue") -> None:
+        self._store = store
+        self._name = name
+        self._lock = threading.Lock()  # guards the next two
+        self._watches: list[weakref.ref[AnyWatch]] = []
+        self._thread: threading.Thread | None = None
+        # Weak references end at any moment in any thread, also inside a lock: only a SimpleQueue may be told of it.
+        self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._poller = TaskPoller(store)  # the thread's
+        self._failures = 0
+
+    # --- watching
+
+    def watch(
+        self,
+        task: Any,
+        *,
+        interval: float = 1.0,
+        longest: float = 10.0,
+        workers: bool = False,
+        signal: Signal | None = None,
+    ) -> TaskWatch:
+        """Watch a task until the watch is closed or dropped.
+
+        Args:
+            task: its id, or what has one: a `Task`, whose last snapshot is the first state.
+            interval: seconds between two looks while it changes; above 0.
+            longest: seconds between two looks when it has not changed for long.
+            workers: also tell whether a live worker has a handler for it, while it is pending.
+            signal: set when there is news.
+
+        Requests: see `oq_nb.queue.poller.TaskPoller.refresh`; none after its end.
+        """
+        return self.watch_many([task], interval=interval, longest=longest, workers=workers, signal=signal)[0]
+
+    def watch_many(
+        self,
+        tasks: Iterable[Any],
+        *,
+        interval: float = 1.0,
+        longest: float = 10.0,
+        workers: bool = False,
+        signal: Signal | None = None,
+    ) -> list[TaskWatch]:
+        """Watch several tasks; the arguments are those of `watch`."""
+        check_interval(interval)
+        made = [
+            TaskWatch(self, state, interval=interval, longest=longest, signal=signal, wants_workers=workers)
+            for state in map(_first_state, tasks)
+        ]
+        self._add(made)
+        return made
+
+    def overview(self, *, interval: float = 2.0, longest: float = 10.0, signal: Signal | None = None) -> OverviewWatch:
+        """Watch the whole queue until the watch is closed or dropped; see `watch`. Its first state is empty."""
+        check_interval(interval)
+        made = OverviewWatch(self, self._poller.overview, interval=interval, longest=longest, signal=signal)
+        self._add([made])
+        return made
+
+    def ingest(self, held: VersionedTask, *, from_attempt: bool = False) -> None:
+        """Take in a task that was just read or written in this process; its watchers need not wait for the next look.
+
+        Args:
+            held: the task.
+            from_attempt: it runs in this process, which hands over all that it writes: it is read again only after
+                some intervals, and no overview is refreshed for it.
+        """
+        intervals = _OWN_INTERVALS if from_attempt else 1.0
+        now = time.monotonic()
+        for watch in self._living():
+            if isinstance(watch, TaskWatch) and watch.state.task_id == held.record.id:
+                known = watch.state.held
+                if known is None or held.record.supersedes(known.record):
+                    watch._state = _seen(watch.state, held, self._store.clock.now())
+                    watch._tell()
+                watch._due = now + intervals * watch.interval
+            elif isinstance(watch, OverviewWatch) and not from_attempt:
+                watch._changed_at = watch._due = now
+        if not from_attempt:
+            self._wake()
+
+    def wake(self) -> None:
+        """Look at everything that is watched now."""
+        now = time.monotonic()
+        for watch in self._living():
+            watch._changed_at = watch._due = now
+        self._wake()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the thread runs."""
+        thread = self._thread
+        return thread is not None and thread.is_alive()
+
+    # --- once, without the thread
+
+    def look(self, task: Any, *, workers: bool = False) -> TaskState:
+        """Look at a task once, in this thread. Requests: 1 GET; with ``workers`` 1 LIST and 1 GET each at most.
+
+        Returns:
+            Its state; where the store does not answer, with its ``trouble`` set.
+        """
+        state = _first_state(task)
+        poller = TaskPoller(self._store)
+        if state.held is not None:
+            poller.ingest(state.held)
+        try:
+            poller.refresh([state.task_id], workers=workers)
+        except (StorageError, ConfigurationError) as exc:
+            return replace(state, trouble=str(exc), is_lasting=_is_lasting(exc))
+        return _next_state(state, poller, self._store.clock.now(), workers)
+
+    def look_over(self) -> Overview:
+        """Look at the whole queue once, in this thread. Requests: see `oq_nb.queue.poller.TaskPoller.refresh`.
+
+        Returns:
+            What was seen; where the store does not answer, with its ``trouble`` set.
+        """
+        poller = TaskPoller(self._store)
+        try:
+            poller.refresh(overview=True)
+        except (StorageError, ConfigurationError) as exc:
+            return replace(poller.overview, trouble=str(exc))
+        return poller.overview
+
+    # --- the thread
+
+    def _living(self) -> list[AnyWatch]:
+        with self._lock:
+            return [watch for reference in self._watches if (watch := reference()) is not None]
+
+    def _add(self, made: Iterable[AnyWatch]) -> None:
+        bell = self._bell
+
+        def ring(_: object) -> None:
+            bell.put(None)
+
+        with self._lock:
+            self._watches += [weakref.ref(watch, ring) for watch in made]
+        self._wake()
+
+    def _drop(self, watch: Any) -> None:
+        with self._lock:
+            self._watches = [reference for reference in self._watches if reference() not in (None, watch)]
+        self._wake()
+
+    def _wake(self) -> None:
+        with self._lock:
+            is_wanted = any(_is_open(reference()) for reference in self._watches)
+            if is_wanted and not self.is_running:
+                self._thread = threading.Thread(target=self._run, name=f"oq-watch-{self._name}", daemon=True)
+                self._thread.start()
+        self._bell.put(None)
+
+    def _run(self) -> None:
+        while True:
+            pause = self._step()
+            if pause is None:
+                return
+            try:
+                self._bell.get(timeout=pause)
+                while True:
+                    self._bell.get_nowait()
+            except queue.Empty:
+                pass
+
+    def _step(self) -> float | None:
+        """Look at what is due; return the seconds until more is, or None when nobody watches any more.
+
+        No watch may be referred to from here while the thread sleeps: their owners could not drop them.
+        """
+        with self._lock:
+            self._watches = [reference for reference in self._watches if reference() is not None]
+            watches = [watch for reference in self._watches if (watch := reference()) is not None and _is_open(watch)]
+            if not watches:
+                self._thread = None
+                self._poller = TaskPoller(self._store)
+                return None
+        now = time.monotonic()
+        due = [watch for watch in watches if watch._due <= now + 0.25 * watch.interval]
+        if any(watch._due <= now for watch in due):
+            try:
+                self._look_at(due, watches)
+            except Exception:
+                logger.exception("a look at %s failed", self._store.objects)
+                for watch in due:
+                    watch._due = time.monotonic() + 30
+        now = time.monotonic()
+        return max(0.01, min((watch._due - now for watch in watches), default=60.0))
+
+    def _look_at(self, due: list[AnyWatch], watches: list[AnyWatch]) -> None:
+        tasks = [watch for watch in due if isinstance(watch, TaskWatch)]
+        overviews = [watch for watch in due if isinstance(watch, OverviewWatch)]
+        for known in [watch.state.held for watch in tasks]:
+            if known is not None:
+                self._poller.ingest(known)
+        wants_workers = any(w.wants_workers and _is_pending(w.state) for w in tasks)
+        trouble: OqError | None = None
+        try:
+            self._poller.refresh(
+                [watch.state.task_id for watch in tasks], overview=bool(overviews), workers=wants_workers
+            )
+            if self._failures:
+                logger.info("%s answers again", self._store.objects)
+            self._failures = 0
+        except (StorageError, ConfigurationError) as exc:
+            trouble = exc
+            self._failures += 1
+            if self._failures == 1:
+                logger.warning("what is watched cannot be looked at for now: %s", exc)
+        shortest, longest = _TROUBLE_SECONDS
+        pause = min(longest, shortest * 2 ** min(self._failures - 1, 10)) if trouble is not None else None
+        seen_at, now = self._store.clock.now(), time.monotonic()
+        told: list[AnyWatch] = []
+        for watch in due:
+            before = watch.state
+            if isinstance(watch, TaskWatch):
+                watch._state = (
+                    _next_state(watch.state, self._poller, seen_at, watch.wants_workers)
+                    if trouble is None
+                    else replace(watch.state, trouble=str(trouble), is_lasting=_is_lasting(trouble))
+                )
+            else:
+                watch._state = self._poller.overview if trouble is None else replace(watch.state, trouble=str(trouble))
+            if replace(watch.state, seen_at=None) != replace(before, seen_at=None):
+                told.append(watch)
+        if trouble is None:
+            told += self._show_others(set(watches) - set(due), seen_at)
+        for watch in told:  # who waits for one of them finds all of them up to date
+            watch._tell()
+        for watch in due:
+            watch._plan(now, pause)
+        if not any(isinstance(watch, OverviewWatch) for watch in watches):
+            self._poller.forget_overview()
+        self._poller.keep(watch.state.task_id for watch in watches if isinstance(watch, TaskWatch))
+
+    def _show_others(self, others: Iterable[AnyWatch], seen_at: datetime) -> list[AnyWatch]:
+        """Let watches that are not due have what was seen of their tasks; return those that this is news to."""
+        told: list[AnyWatch] = []
+        for watch in others:
+            if not isinstance(watch, TaskWatch):
+                continue
+            found, known = self._poller.seen.get(watch.state.task_id), watch.state.held
+            if isinstance(found, VersionedTask) and found is not known and (known is None or _is_later(found, known)):
+                watch._state = replace(watch.state, held=found, is_gone=False, seen_at=seen_at)
+                told.append(watch)
+        return told
+
+
+def _is_later(found: VersionedTask, known: VersionedTask) -> bool:
+    return found.etag != known.etag and found.record.supersedes(known.record)
+
+
+def _is_open(watch: AnyWatch | None) -> bool:
+    """Return whether there is still something to look for."""
+    return watch is not None and not (isinstance(watch, TaskWatch) and watch.state.is_over)
+
+
+def _first_state(task: Any) -> TaskState:
+    if isinstance(task, VersionedTask):
+        return TaskState(task.record.id, task)
+    held = getattr(task, "_held", None)
+    if isinstance(held, VersionedTask):
+        return TaskState(held.record.id, held)
+    return TaskState(model.check_task_id(task))
+
+
+def _next_state(state: TaskState, poller: TaskPoller, now: datetime, wants_workers: bool) -> TaskState:
+    found = poller.seen.get(state.task_id)
+    if isinstance(found, RecordError):
+        return replace(state, trouble=str(found), is_lasting=True, seen_at=now)
+    if state.held is not None and found is not None and not found.record.supersedes(state.held.record):
+        found = state.held  # noted while the look was under way
+    if found is None:
+        return replace(state, is_gone=True, trouble=None, is_lasting=False, seen_at=now)
+    has_worker = poller.has_worker_for(found.record) if wants_workers else None
+    return replace(_seen(state, found, now), has_worker=has_worker)
+
+
+def _seen(state: TaskState, held: VersionedTask, now: datetime) -> TaskState:
+    """Return the state of a task that was just seen in the store, so that there is no trouble with it."""
+    return replace(state, held=held, is_gone=False, trouble=None, is_lasting=False, seen_at=now)
+
+
+def _is_pending(state: TaskState) -> bool:
+    return state.record is None or state.record.status is model.TaskStatus.PENDING
+
+
+def _is_lasting(exc: OqError) -> bool:
+    return isinstance(exc, (StorageDeniedError, ConfigurationError))
+
+
+def check_interval(interval: Any) -> None:
+    """Raise `ConfigurationError` unless ``interval`` is a number of seconds above 0."""
+    if isinstance(interval, bool) or not isinstance(interval, (int, float)) or not 0 < interval < 1e6:
+        raise ConfigurationError(f"interval: a number of seconds above 0 is needed, not {interval!r}")

@@ -1,0 +1,23 @@
+"""Tasks in a bucket: read and written by compare-and-swap, found by an index.
+
+======================  =======================================================
+`task_store`            `TaskStore`: the one bounded compare-and-swap loop
+`index`                 entries under ``ready/`` and ``leases/``, which are hints
+======================  =======================================================
+
+May import: `oq_nb.errors`, `oq_nb.text`, `oq_nb.model`, `oq_nb.s3`.
+"""
+
+from oq_nb.store.index import Index, IndexEntry
+from oq_nb.store.task_store import FINISHED_TAG, PAYLOAD_LIMIT_BYTES, Listener, TaskStore, Transition, VersionedTask
+
+__all__ = [
+    "FINISHED_TAG",
+    "PAYLOAD_LIMIT_BYTES",
+    "Index",
+    "IndexEntry",
+    "Listener",
+    "TaskStore",
+    "Transition",
+    "VersionedTask",
+]

@@ -1,0 +1,192 @@
+"""The index entries: empty objects under ``ready/`` and ``leases/`` that say where to look. Hints, never the truth.
+
+Invariants:
+
+* An entry is removed only by the version that was seen, so that a newer entry under the same key survives, and no
+  delete markers pile up (a listing slows down with every marker and old version under its prefix).
+* What others left behind (markers, old versions) is removed in passing after a minute, a bounded number per scan.
+* Removing is best effort: an entry that stays is met and judged again later.
+
+Imports nothing of the package but `errors`, `model` and `s3`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from oq_nb.errors import StorageDeniedError, StorageError
+from oq_nb.model import parse_index_key
+from oq_nb.s3 import SETTLED, Entry, ObjectStore
+
+__all__ = ["Index", "IndexEntry"]
+
+logger = logging.getLogger("oq_nb.index")
+
+_SWEEP_LIMIT = 20  # leftovers removed per scan
+_PAGE_LIMIT = 100  # pages per scan, when others hide the entries that are wanted
+
+_LIST_POLICY = '{"Effect": "Allow", "Action": ["s3:ListBucketVersions"], "Resource": "arn:aws:s3:::BUCKET"}'
+_DELETE_POLICY = '{"Effect": "Allow", "Action": ["s3:DeleteObjectVersion"], "Resource": "arn:aws:s3:::BUCKET/*"}'
+
+
+@dataclass(frozen=True)
+class IndexEntry:
+    """An entry that was written or met."""
+
+    key: str
+    version_id: str | None = None
+    #: When it was written, by the store's clock; None for one that was written just now.
+    written_at: datetime | None = None
+
+    @property
+    def task_id(self) -> str:
+        """The task that it points to."""
+        return self.key.rsplit("/", 1)[1]
+
+    @property
+    def name(self) -> str:
+        """Key and version: the same key may stand for another entry later."""
+        return f"{self.key}?{self.version_id}"
+
+    @property
+    def shard(self) -> str:
+        """The task's shard."""
+        return self.key.split("/")[1]
+
+    @property
+    def minute(self) -> str:
+        """The minute that it stands in."""
+        return self.key.split("/")[2]
+
+
+class Index:
+    """The entries of a bucket.
+
+    Args:
+        objects: the store.
+    """
+
+    def __init__(self, objects: ObjectStore) -> None:
+        self._objects = objects
+        self._by_version = objects.is_versioned
+
+    @property
+    def removes_versions(self) -> bool:
+        """Whether an entry is removed by its version, so that a newer one under the same key survives."""
+        return self._by_version
+
+    def add(self, key: str) -> IndexEntry:
+        """Write an entry. Requests: 1 PUT."""
+        return IndexEntry(key, self._objects.put(key, b"").version_id)
+
+    def find(self, key: str) -> list[IndexEntry]:
+        """Return the versions of one entry that are there now. Requests: 1 LIST."""
+        if not self._by_version:
+            return [IndexEntry(key)]
+        return [
+            IndexEntry(entry.key, entry.version_id, entry.last_modified)
+            for entry in self._listing(key)
+            if entry.key == key and not entry.is_delete_marker
+        ]
+
+    def remove(self, entry: IndexEntry) -> None:
+        """Remove the version of an entry that was seen, as far as the store lets us. Requests: 1 DELETE."""
+        try:
+            if self._by_version:
+                self._delete(entry.key, entry.version_id)
+            else:
+                self._objects.delete(entry.key)
+        except StorageError as exc:
+            logger.debug("entry %s stays for now: %s", entry.key, exc)
+
+    def scan(
+        self,
+        prefix: str,
+        *,
+        limit: int = 1000,
+        until_minute: str | None = None,
+        wants: Callable[[IndexEntry], bool] | None = None,
+    ) -> list[IndexEntry]:
+        """Return the entries under a prefix, in key order.
+
+        Args:
+            prefix: ``ready/`` or ``leases/``, or one shard of them.
+            limit: entries at most, up to 1,000 in one request.
+            until_minute: pass over entries of later minutes, and stop there when the prefix names a shard.
+            wants: pass over entries for which this is false.
+
+        Requests: 1 LIST; more only where leftovers or entries that are passed over hide the others; deletes of up to 20
+        leftovers.
+        """
+        found: list[IndexEntry] = []
+        leftovers: list[Entry] = []
+        standing: set[str] = set()  # keys with a version besides the leftovers, or perhaps one that was not reached
+        in_time_order = prefix.count("/") > 1
+        last = ""
+        for seen, entry in enumerate(self._listing(prefix), start=1):
+            last = entry.key
+            if entry.is_delete_marker or not entry.is_latest:
+                leftovers.append(entry)
+            else:
+                standing.add(entry.key)
+                parsed = parse_index_key(entry.key)
+                if parsed is not None and (until_minute is None or parsed[1] <= until_minute):
+                    made = IndexEntry(entry.key, entry.version_id, entry.last_modified)
+                    if wants is None or wants(made):
+                        found.append(made)
+                elif parsed is not None and in_time_order:
+                    break
+            if len(found) >= limit or seen >= max(limit, _PAGE_LIMIT * 1000):
+                break
+            if limit <= 1000 and seen % 1000 == 0 and found:  # what one page holds will do
+                break
+        else:
+            last = ""
+        standing.add(last)
+        settled = self._objects.clock.now() - SETTLED
+        leftovers = [e for e in leftovers if e.last_modified < settled]
+        self._sweep([e for e in leftovers if not e.is_delete_marker or e.key not in standing])
+        return found
+
+    def _listing(self, prefix: str) -> Iterator[Entry]:
+        if self._by_version:
+            try:
+                yield from self._objects.versions(prefix)
+                return
+            except StorageDeniedError:
+                self._do_without_versions("list versions", _LIST_POLICY)
+        yield from self._objects.entries(prefix)
+
+    def _delete(self, key: str, version_id: str | None) -> None:
+        try:
+            self._objects.delete(key, version_id=version_id)
+        except StorageDeniedError:
+            # Not plainly instead: that would remove what stands under the key now, which may be a newer entry.
+            self._do_without_versions("delete versions", _DELETE_POLICY)
+            raise
+
+    def _sweep(self, leftovers: list[Entry]) -> None:
+        """Remove old versions first and markers last: a marker must not uncover the version beneath it."""
+        leftovers.sort(key=lambda entry: entry.is_delete_marker)
+        whole = len(leftovers) <= _SWEEP_LIMIT
+        for entry in leftovers[:_SWEEP_LIMIT]:
+            if not self._by_version or (entry.is_delete_marker and not whole):
+                return
+            try:
+                self._delete(entry.key, entry.version_id)
+            except StorageError as exc:
+                logger.debug("leftover %s stays for now: %s", entry.key, exc)
+                return
+
+    def _do_without_versions(self, what: str, policy: str) -> None:
+        if self._by_version:
+            self._by_version = False
+            logger.warning(
+                "the credentials may not %s: index entries are deleted plainly, which leaves delete markers that slow "
+                "listings down over time; add this statement to their policy: %s",
+                what,
+                policy,
+            )

@@ -1,0 +1,439 @@
+"""Task records in and out of the bucket: the one bounded compare-and-swap loop, and the order of writes.
+
+Invariants:
+
+* Every change of a task is a PUT with ``If-Match`` on the ETag last seen, or ``If-None-Match: *`` for a new one.
+* An index entry outlives the state that it points to: the successor is written before the task, the predecessor is
+  removed after it. Entry and task are written close together: after a pause the entry is written again first.
+* A write whose answer was lost counts as ours when the task's history holds the very bytes that were sent.
+
+Imports nothing of the package but `errors`, `model`, `clock`, `s3`, `index` and `transitions`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from typing import Any, TypeVar
+
+from oq_nb import model
+from oq_nb.errors import (
+    ConfigurationError,
+    ConflictError,
+    RecordError,
+    StorageError,
+    StorageUnavailableError,
+    TaskNotFoundError,
+)
+from oq_nb.model import TaskRecord, TaskStatus, Timestamp
+from oq_nb.s3 import NotModified, ObjectStore, PutResult, StoredObject
+from oq_nb.s3.clock import Clock
+from oq_nb.store.index import Index, IndexEntry
+
+__all__ = ["FINISHED_TAG", "PAYLOAD_LIMIT_BYTES", "Listener", "TaskStore", "Transition", "VersionedTask"]
+
+logger = logging.getLogger("oq_nb.store")
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+#: A pure change of a task at a given store time.
+Transition = Callable[[TaskRecord, Timestamp], TaskRecord]
+
+#: Told of what this process does: the event (see `oq_nb.metrics.COUNTED`), the task's type, seconds that it took.
+Listener = Callable[[str, str, float], object]
+
+#: Inputs and outputs above this many bytes of JSON are kept in an object of their own.
+PAYLOAD_LIMIT_BYTES = 64 * 1024
+
+#: What a lifecycle rule tells finished tasks by (see `oq_nb.admin.retention`). A replay writes a version without it.
+FINISHED_TAG = {"oq-finished": "true"}
+
+_CONFLICT_TRIES = 12
+_PAUSE_SECONDS = 60.0
+_HISTORY_LOOKBACK = 20
+_READERS = 16
+_preparing = threading.Lock()
+
+
+@dataclass(frozen=True)
+class VersionedTask:
+    """A task as it was last seen, with the ETag that a change needs."""
+
+    record: TaskRecord
+    etag: str
+    version_id: str | None = None
+
+
+def _versioned(found: StoredObject, key: str) -> VersionedTask:
+    return VersionedTask(TaskRecord.from_bytes(found.body, key=key), found.etag, found.version_id)
+
+
+class TaskStore:
+    """The tasks of a bucket.
+
+    Args:
+        objects: the store.
+        shard_prefix_len: hexadecimal digits of a shard, 1 to 4.
+        tag_finished: tag tasks that have ended with `FINISHED_TAG`, for a lifecycle rule that removes them.
+    """
+
+    def __init__(self, objects: ObjectStore, *, shard_prefix_len: int = 1, tag_finished: bool = False) -> None:
+        with _preparing:
+            model.prepare()
+        self.objects = objects
+        self.index = Index(objects)
+        self.shards = model.shards(shard_prefix_len)
+        self._prefix_len = shard_prefix_len
+        self._tag_finished = tag_finished
+        #: Called for each event, in whichever thread it happens; must neither block nor raise.
+        self.listeners: tuple[Listener, ...] = ()
+
+    def emit(self, event: str, task_type: str, seconds: float = 0.0) -> None:
+        """Tell the listeners of something that happened; costs nothing to speak of when there are none."""
+        for listener in self.listeners:
+            listener(event, task_type, seconds)
+
+    @property
+    def clock(self) -> Clock:
+        """The store's time."""
+        return self.objects.clock
+
+    def key_of(self, task_id: str) -> str:
+        """Return the key of a task."""
+        return model.task_key(task_id, self.shard_of(task_id))
+
+    def shard_of(self, task_id: str) -> str:
+        """Return the shard of a task."""
+        return model.shard_of(task_id, self._prefix_len)
+
+    # --- reading
+
+    def read(self, task_id: str) -> VersionedTask | None:
+        """Return the task, or None. Requests: 1 GET.
+
+        Raises:
+            RecordError: the object under its key is not a task.
+        """
+        key = self.key_of(task_id)
+        found = self.objects.get(key)
+        return None if found is None else _versioned(found, key)
+
+    def read_again(self, held: VersionedTask) -> VersionedTask | None:
+        """Return the task as it is now, the same object when it has not changed. Requests: 1 GET, If-None-Match."""
+        key = held.record.key
+        found = self.objects.get_if_changed(key, held.etag)
+        if isinstance(found, NotModified):
+            return held
+        return None if found is None else _versioned(found, key)
+
+    def read_many(self, task_ids: Sequence[str]) -> Iterator[VersionedTask]:
+        """Yield the tasks that exist, in order; objects that are not tasks are passed over. Requests: 1 GET each."""
+        for held in self._in_parallel(self._read_or_none, task_ids):
+            if held is not None:
+                yield held
+
+    def _read_or_none(self, task_id: str) -> VersionedTask | None:
+        try:
+            return self.read(task_id)
+        except RecordError as exc:
+            logger.warning("passed over: %s", exc)
+            return None
+
+    def _in_parallel(self, function: Callable[[T], R], arguments: Sequence[T]) -> Iterator[R]:
+        if len(arguments) < 2:
+            yield from map(function, arguments)
+            return
+        with ThreadPoolExecutor(min(_READERS, len(arguments)), thread_name_prefix="oq-read") as pool:
+            for start in range(0, len(arguments), _READERS * 4):
+                yield from pool.map(function, arguments[start : start + _READERS * 4])
+
+    def task_ids_newest_first(self, shards: Sequence[str] | None = None) -> list[str]:
+        """Return the ids of all tasks, the one that changed last first. Requests: 1 LIST per 1,000 tasks."""
+        prefixes = [model.TASKS] if shards is None else [f"{model.TASKS}{shard}/" for shard in shards]
+        found = [entry for prefix in prefixes for entry in self.objects.entries(prefix)]
+        found.sort(key=lambda entry: entry.last_modified, reverse=True)
+        names = (entry.key.rsplit("/", 1)[1] for entry in found if entry.key.endswith(".json"))
+        return [name.removesuffix(".json") for name in names]
+
+    def ids_beginning_with(self, beginning: str, limit: int) -> list[str]:
+        """Return the ids of tasks that begin so, in order, ``limit`` at most. Requests: 1 LIST."""
+        shard = self.shard_of(beginning)
+        is_whole = len(shard) == self._prefix_len
+        under = f"{model.TASKS}{shard}/{beginning}" if is_whole else f"{model.TASKS}{beginning}"
+        entries = islice(self.objects.entries(under, page_size=limit), limit)
+        return [entry.key.rsplit("/", 1)[1].removesuffix(".json") for entry in entries]
+
+    def history(self, task_id: str, *, limit: int | None = None) -> list[TaskRecord]:
+        """Return the versions of a task, oldest first.
+
+        Args:
+            task_id: the task.
+            limit: the newest so many; None for all.
+
+        Requests: 1 LIST per 1,000 versions, 1 GET each.
+        """
+        key = self.key_of(task_id)
+        versions = (e for e in self.objects.versions(key) if e.key == key and not e.is_delete_marker)
+        ids = [entry.version_id for entry in islice(versions, limit)]
+        bodies = self._in_parallel(lambda version_id: self.objects.get(key, version_id=version_id), ids)
+        records: list[TaskRecord] = []
+        for found in (found for found in bodies if found is not None):
+            try:
+                records.append(TaskRecord.from_bytes(found.body, key=key))
+            except RecordError as exc:
+                logger.warning("a version was passed over: %s", exc)
+        return records[::-1]
+
+    # --- writing
+
+    def create(self, record: TaskRecord) -> VersionedTask:
+        """Write a new task, pending or running, its index entry first; again is no conflict.
+
+        Raises:
+            ConflictError: another task stands there.
+            StorageUnavailableError: the store did not take it.
+
+        Requests: 2 PUT.
+        """
+        is_pending = record.status is TaskStatus.PENDING
+        fresh = self._fresh_entry(model.ready_key(record) if is_pending else model.lease_key(record))
+        try:
+            return self._put(record, None, (record.to_bytes(),), fresh.keep)
+        except ConflictError as exc:
+            if self.objects.get(record.key) is not None:
+                raise
+            # Nothing stands there that could have refused it: the store was too busy to look at the condition.
+            message = f"task {record.id} was not written ({exc}): try later"
+            raise StorageUnavailableError(message, key=record.key) from exc
+
+    def move(self, held: VersionedTask, record: TaskRecord, *, doubted: Sequence[bytes] = ()) -> VersionedTask:
+        """Write a changed task over the one that was last seen; its ready entry first when it becomes pending.
+
+        The entry of the state that it leaves stays: the caller removes it.
+
+        Args:
+            held: the task as last seen.
+            record: the changed task.
+            doubted: bodies of earlier writes whose answers were lost: meeting one of them is no conflict.
+
+        Returns:
+            The task as it now is, which is ``record`` unless someone changed it since a write that was in doubt.
+
+        Raises:
+            ConflictError: someone else changed the task.
+
+        Requests: 1 PUT, If-Match; 1 PUT more for a ready entry.
+        """
+        if record.status is TaskStatus.PENDING:
+            fresh = self._fresh_entry(model.ready_key(record))
+            return self._put(record, held, doubted, fresh.keep)
+        return self._put(record, held, doubted)
+
+    def update(self, task_id: str, transition: Transition, *, held: VersionedTask | None = None) -> VersionedTask:
+        """Change a task that others may change too: read, decide, write, again when somebody was faster.
+
+        Args:
+            task_id: the task.
+            transition: what to change; it may refuse, and returning its record unchanged writes nothing.
+            held: the task as last seen, to spare the first read.
+
+        Raises:
+            TaskNotFoundError: there is no such task.
+            ConflictError: somebody was faster twelve times in a row.
+
+        Requests: 1 GET, 1 PUT; more after a conflict; entries as `move` says.
+        """
+        for attempt in range(_CONFLICT_TRIES):
+            if held is None:
+                held = self.read(task_id)
+            if held is None:
+                raise TaskNotFoundError(f"there is no task {task_id} in this bucket", task_id=task_id)
+            changed = transition(held.record, self.clock.stamp())
+            if changed is held.record:
+                return held
+            left = self._entries_left(held.record, changed)
+            try:
+                made = self.move(held, changed)
+            except ConflictError:
+                held = None
+                time.sleep(random.uniform(0, min(1.0, 0.01 * 2**attempt)))
+                continue
+            for entry in left:
+                self.index.remove(entry)
+            return made
+        raise ConflictError(f"task {task_id} is being changed by others all the time: try again", key=task_id)
+
+    def _entries_left(self, before: TaskRecord, after: TaskRecord) -> list[IndexEntry]:
+        """Return the index entries of the state that a change leaves.
+
+        They are looked up before the change: what is written under the same key after it belongs to a later state.
+        """
+        if before.status is TaskStatus.PENDING and after.status is not TaskStatus.PENDING:
+            return self.index.find(model.ready_key(before))
+        return []
+
+    def _put(
+        self,
+        record: TaskRecord,
+        over: VersionedTask | None,
+        doubted: Sequence[bytes] = (),
+        keep_entry: Callable[[], object] | None = None,
+    ) -> VersionedTask:
+        body = record.to_bytes()
+        try:
+            result = self._send(record, body, over, keep_entry)
+        except ConflictError as exc:
+            if not exc.ambiguous and not doubted:
+                self.emit("conflict", record.task_type)
+                raise
+            mine = self._find_own_write(record.key, {body, *doubted} if exc.ambiguous else set(doubted))
+            if mine is None:
+                self.emit("conflict", record.task_type)
+                raise
+            return mine
+        if keep_entry is not None:
+            keep_entry()  # nothing, unless the process stood still while it sent the task
+        return VersionedTask(record, result.etag, result.version_id)
+
+    def _send(
+        self, record: TaskRecord, body: bytes, over: VersionedTask | None, keep_entry: Callable[[], object] | None
+    ) -> PutResult:
+        """Write the object, with its tag when it has ended; a store or policy that refuses the tag gets it without."""
+        put = partial(
+            self.objects.put,
+            record.key,
+            body,
+            if_match=over.etag if over else None,
+            create=over is None,
+            before_try=keep_entry,
+        )
+        if not (self._tag_finished and record.status.is_terminal):
+            return put()
+        try:
+            return put(tags=FINISHED_TAG)
+        except (ConflictError, StorageUnavailableError):
+            raise
+        except StorageError as exc:
+            refusal = exc
+        try:
+            result = put()
+        except ConflictError as exc:
+            exc.ambiguous = True  # what was refused may have been another try than the one that was carried out
+            raise
+        self._tag_finished = False
+        logger.warning("finished tasks are not tagged from now on, so no lifecycle rule finds them: %s", refusal)
+        return result
+
+    def _find_own_write(self, key: str, bodies: set[bytes]) -> VersionedTask | None:
+        """Return the task as it is now when one of ``bodies`` is, or was a moment ago, what stands under its key."""
+        current = self.objects.get(key)
+        if current is None:
+            return None
+        held = _versioned(current, key)
+        if current.body in bodies:
+            return held
+        if self.objects.is_versioned:
+            for entry in islice(self.objects.versions(key), _HISTORY_LOOKBACK):
+                if entry.key == key and not entry.is_delete_marker and not entry.is_latest:
+                    older = self.objects.get(key, version_id=entry.version_id)
+                    if older is not None and older.body in bodies:
+                        return held
+        return None
+
+    def _fresh_entry(self, key: str) -> _FreshEntry:
+        return _FreshEntry(self.index, key, self.clock)
+
+    # --- payloads
+
+    def offload(self, task_id: str, which: str, value: Any, *, attempt: int = 1) -> tuple[Any, str | None]:
+        """Return ``(value, None)``, or ``(None, key)`` after writing a large value to an object of its own.
+
+        An attempt writes to a key of its own: one that has lost its lease must not change what another has completed.
+
+        Requests: 1 PUT for a value above 64 KiB.
+        """
+        body = model.to_json(value)
+        if len(body) <= PAYLOAD_LIMIT_BYTES:
+            return value, None
+        key = model.payload_key(task_id, which, attempt)
+        self.objects.put(key, body)
+        return None, key
+
+    def load(self, record: TaskRecord, which: str) -> Any:
+        """Return a task's ``input`` or ``output``, wherever it is held. Requests: 1 GET when it is held apart.
+
+        Raises:
+            RecordError: the object that the task refers to is missing, elsewhere, or not JSON.
+        """
+        key: str | None = getattr(record, f"{which}_ref")
+        if key is None:
+            return getattr(record, which)
+        if not key.startswith(f"{model.PAYLOADS}{record.id}/"):
+            raise RecordError(f"task {record.id}: its {which} points outside its payloads", task_id=record.id)
+        found = self.objects.get(key)
+        if found is None:
+            raise RecordError(f"task {record.id}: its {which} ({key}) is gone", task_id=record.id, key=key)
+        try:
+            return json.loads(found.body)
+        except (ValueError, RecursionError) as exc:
+            raise RecordError(f"task {record.id}: its {which} ({key}) is not JSON", task_id=record.id, key=key) from exc
+
+    # --- fitness
+
+    def verify_conditional_writes(self, key: str, body: bytes) -> None:
+        """Write an object and show that the store refuses a stale change of it, as everything here rests on that.
+
+        Raises:
+            ConfigurationError: the store ignores the condition.
+
+        Requests: 3 PUT.
+        """
+        self.objects.put(key, body)
+        stale = '"00000000000000000000000000000000"'
+        for how in ("If-Match", "If-None-Match"):
+            try:
+                if how == "If-Match":
+                    self.objects.put(key, body, if_match=stale)
+                else:
+                    self.objects.put(key, body, create=True)
+            except ConflictError:
+                continue
+            except StorageError as exc:
+                raise ConfigurationError(f"the store cannot do conditional writes ({how}): {exc}") from exc
+            raise ConfigurationError(
+                f"the store {self.objects!r} ignores {how} on writes: two workers would run the same task. Use a store "
+                "with conditional writes (AWS S3, MinIO, R2, SeaweedFS, Ceph)"
+            )
+
+
+class _FreshEntry:
+    """A ready entry that is written just before its task, and again when too long has passed since.
+
+    Both clocks are asked, because one of them stops while a laptop sleeps.
+    """
+
+    def __init__(self, index: Index, key: str, clock: Clock) -> None:
+        self._index, self._key, self._clock = index, key, clock
+        self._written: tuple[float, float] | None = None
+
+    def keep(self) -> None:
+        """Write the entry unless that was just now; a pause while it is being written counts too."""
+        while not self._is_fresh():
+            asked = (self._clock.monotonic(), self._clock.wall())
+            self._index.add(self._key)
+            self._written = asked
+
+    def _is_fresh(self) -> bool:
+        if self._written is None:
+            return False
+        monotonic, wall = self._written
+        return max(self._clock.monotonic() - monotonic, abs(self._clock.wall() - wall)) < _PAUSE_SECONDS

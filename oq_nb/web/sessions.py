@@ -1,0 +1,305 @@
+"""`Sessions`: what the pages watch. A watch is opened when somebody asks for it and closed when nobody has for a while.
+
+Invariants:
+
+* Nothing waits for the store in the event loop: that is done by the queue's watcher, or in a daemon thread
+  (``oq-ui-…``), which puts down what it found by assignments that stand alone.
+* No request is made to the store when no page is open.
+
+Imports of the package: `errors`, `model`, `watch`, `web.history`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from oq_nb.errors import OqError
+from oq_nb.model import TaskRecord, TaskStatus
+from oq_nb.queue.watcher import Overview, OverviewWatch, TaskState, TaskWatch
+from oq_nb.web.history import History, Versions
+
+if TYPE_CHECKING:
+    from oq_nb.queue import Queue
+
+__all__ = ["Sessions", "TaskLook"]
+
+logger = logging.getLogger("oq_nb.web")
+
+T = TypeVar("T")
+AnyWatch = TypeVar("AnyWatch", TaskWatch, OverviewWatch)
+
+_IDLE_SECONDS = 20.0  # without a request, after which a look is closed
+_SWEEP_SECONDS = 5.0
+_TASKS = 100  # looked at at the same time
+_FIRST_SECONDS = 5.0  # that a page waits for the first look
+_ENDED_SECONDS = 10.0  # between two looks at a task that has ended
+_HISTORY_SECONDS = 5.0  # between two readings of a task's versions
+_ACTION_SECONDS = 8.0  # that an answer waits for what a button does
+_SAID_SECONDS = 30.0
+_JOIN_SECONDS = 5.0
+
+
+class _Look(Generic[AnyWatch]):
+    """A watch, and when it was asked for last.
+
+    Args:
+        open_watch: makes the watch, given what is to be told of news.
+    """
+
+    def __init__(self, open_watch: Callable[[_Bell], AnyWatch]) -> None:
+        self._open_watch: Callable[[_Bell], AnyWatch] = open_watch
+        self._bell = _Bell()
+        self.watch: AnyWatch = open_watch(self._bell)
+        self.opened_at = self.asked_at = time.monotonic()
+
+    async def wait_for_first(self) -> None:
+        """Wait until something is known, but not for ever."""
+        self.asked_at = time.monotonic()
+        if self.watch.state.seen_at is None:  # else an earlier watch has left what it knew
+            await self._bell.wait(_FIRST_SECONDS)
+
+    def open_again(self) -> None:
+        """Look at it afresh."""
+        self.watch.close()
+        self.watch = self._open_watch(self._bell)
+        self.opened_at = time.monotonic()
+
+
+class _Bell:
+    """An `oq_nb.queue.watcher.Signal` that is set from the watcher's thread and waited for in the loop."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._event = asyncio.Event()
+
+    def set(self) -> None:
+        """Note that there is something new; it stays noted."""
+        try:
+            self._loop.call_soon_threadsafe(self._event.set)
+        except RuntimeError:  # the loop is closed: nobody waits any more
+            pass
+
+    async def wait(self, timeout: float) -> None:
+        try:
+            await asyncio.wait_for(self._event.wait(), timeout)
+        except asyncio.TimeoutError:
+            pass
+
+
+class TaskLook(_Look[TaskWatch]):
+    """A task that is looked at, its versions, and what a button last did.
+
+    Args:
+        queue: where it is.
+        task_id: which.
+        interval: seconds between two looks.
+    """
+
+    def __init__(self, queue: Queue, task_id: str, interval: float) -> None:
+        super().__init__(lambda bell: queue.watcher.watch(task_id, interval=interval, workers=True, signal=bell))
+        self.versions: Versions | None = None
+        self.history_trouble = ""
+        self.said = ""
+        self._said_at = 0.0
+        self._said_of: TaskStatus | None = None
+        self.action: asyncio.Future[None] | None = None
+        self.reading: asyncio.Future[None] | None = None
+        self._history = History(queue.store, task_id)
+        self._read_at = float("-inf")
+        self._read_for: TaskRecord | None = None
+        self._before: TaskState | None = None
+
+    @property
+    def state(self) -> TaskState:
+        """What is known of the task."""
+        state = self.watch.state
+        is_empty = state.record is None and not state.is_gone and state.trouble is None
+        return self._before if is_empty and self._before is not None else state
+
+    def refresh_end(self) -> None:
+        """Look again at a task that has ended: somebody may have run it again, and a watch ends with its task."""
+        if self.watch.state.is_over and time.monotonic() - self.opened_at > _ENDED_SECONDS:
+            self._before = self.watch.state
+            self.open_again()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a button's work is under way."""
+        return self.action is not None and not self.action.done()
+
+    def say(self, text: str) -> None:
+        """Tell what a button did, for a while, until the task has gone on."""
+        self._said_at, self._said_of = time.monotonic(), self._status
+        self.said = text
+
+    def forget_said(self) -> None:
+        """Say it no longer, when it is old."""
+        is_old = time.monotonic() - self._said_at > _SAID_SECONDS or self._said_of is not self._status
+        if is_old and not self.is_busy:
+            self.said = ""
+
+    @property
+    def _status(self) -> TaskStatus | None:
+        record = self.state.record
+        return record.status if record is not None else None
+
+    def history_is_due(self) -> bool:
+        """Whether to read the versions: there are new ones, and the last time is a while ago or the status another."""
+        record = self.state.record
+        if record is None or (self.reading is not None and not self.reading.done()):
+            return False
+        known = self._read_for
+        if known is None or known.status is not record.status:
+            return True
+        return known != record and time.monotonic() - self._read_at >= _HISTORY_SECONDS
+
+    def read_history(self) -> None:
+        """Read the versions; in a thread."""
+        self._read_at, self._read_for = time.monotonic(), self.state.record
+        try:
+            self.versions, self.history_trouble = self._history.read(), ""
+        except OqError as exc:
+            self.history_trouble = str(exc)
+        except Exception as exc:
+            logger.exception("the versions of a task could not be read")
+            self.history_trouble = f"{type(exc).__name__}: {exc}"
+
+
+class Sessions:
+    """What the pages of a queue look at. Made and used in the event loop's thread.
+
+    Args:
+        queue: which.
+        interval: seconds between two looks at the store while something changes.
+    """
+
+    def __init__(self, queue: Queue, interval: float) -> None:
+        self._queue = queue
+        self._interval = interval
+        self._overview: _Look[OverviewWatch] | None = None
+        self._tasks: dict[str, TaskLook] = {}
+        self._threads: set[threading.Thread] = set()
+        self._timer: asyncio.TimerHandle | None = None
+
+    # --- looking
+
+    async def overview(self) -> Overview:
+        """Return what is known of the queue; the first time wait for a look at it."""
+        if self._overview is None:
+            watcher, interval = self._queue.watcher, self._interval
+            self._overview = _Look(lambda bell: watcher.overview(interval=interval, signal=bell))
+            self._sweep_later()
+        look = self._overview
+        await look.wait_for_first()
+        return look.watch.state
+
+    async def task(self, task_id: str) -> TaskLook:
+        """Return what is known of a task; the first time wait for a look at it, and for its versions.
+
+        Args:
+            task_id: in its stored form.
+        """
+        look = self._tasks.get(task_id)
+        if look is None:
+            while len(self._tasks) >= _TASKS:
+                oldest = min(self._tasks, key=lambda known: self._tasks[known].asked_at)
+                self._tasks.pop(oldest).watch.close()
+            look = self._tasks[task_id] = TaskLook(self._queue, task_id, self._interval)
+            self._sweep_later()
+        look.refresh_end()
+        await look.wait_for_first()
+        look.forget_said()
+        if look.history_is_due():
+            look.reading = self.in_thread(look.read_history)
+            if look.versions is None:
+                await asyncio.wait([look.reading], timeout=_FIRST_SECONDS)
+        return look
+
+    # --- doing
+
+    async def act(self, task_id: str, doing: str, work: Callable[[], str]) -> None:
+        """Do something to a task, one thing at a time; what it said is shown on the task's page.
+
+        Args:
+            task_id: in its stored form.
+            doing: what is said while it is being done.
+            work: returns what to say; called in a thread.
+        """
+        look = await self.task(task_id)
+        if not look.is_busy:
+            look.say(doing)
+            look.action = self.in_thread(lambda: look.say(_outcome(work)))
+        assert look.action is not None
+        await asyncio.wait([look.action], timeout=_ACTION_SECONDS)
+
+    def in_thread(self, work: Callable[[], T]) -> asyncio.Future[T]:
+        """Call a function that waits for the store in a daemon thread: at the end nobody has to wait for it."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+
+        def tell(setter: Callable[[Any], None], value: Any) -> None:
+            if not future.done():
+                setter(value)
+
+        def run() -> None:
+            try:
+                setter: Callable[[Any], None] = future.set_result
+                value: Any = work()
+            except Exception as exc:
+                setter, value = future.set_exception, exc
+            try:
+                loop.call_soon_threadsafe(tell, setter, value)
+            except RuntimeError:  # the loop is closed
+                pass
+            finally:
+                self._threads.discard(threading.current_thread())
+
+        thread = threading.Thread(target=run, name="oq-ui-work", daemon=True)
+        self._threads.add(thread)
+        thread.start()
+        return future
+
+    # --- closing
+
+    def _sweep_later(self) -> None:
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_SWEEP_SECONDS, self._sweep)
+
+    def _sweep(self) -> None:
+        self._timer = None
+        oldest = time.monotonic() - _IDLE_SECONDS
+        if self._overview is not None and self._overview.asked_at < oldest:
+            self._overview.watch.close()
+            self._overview = None
+        for task_id, look in list(self._tasks.items()):
+            if look.asked_at < oldest and not look.is_busy:
+                self._tasks.pop(task_id).watch.close()
+        if self._overview is not None or self._tasks:
+            self._sweep_later()
+
+    def close(self) -> None:
+        """Close all looks. From any thread, once the loop has ended."""
+        for look in self._tasks.values():
+            look.watch.close()
+        self._tasks.clear()
+        if self._overview is not None:
+            self._overview.watch.close()
+            self._overview = None
+        deadline = time.monotonic() + _JOIN_SECONDS
+        for thread in list(self._threads):
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+
+def _outcome(work: Callable[[], str]) -> str:
+    try:
+        return work()
+    except OqError as exc:
+        return f"Not done: {exc}"
+    except Exception as exc:  # whatever it is, it is said rather than lost with the thread
+        logger.exception("a button of the page failed")
+        return f"Not done: {type(exc).__name__}: {exc}"

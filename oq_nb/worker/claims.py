@@ -1,0 +1,248 @@
+"""What a worker does at an index entry: claim its task, recover it, expire it, or tidy the entry away. No threads here.
+
+Invariants:
+
+* Losing a race for a task is normal and silent: the answer is None.
+* Nothing that stands in the bucket stops a worker: an object that is not a task is logged once and passed over.
+* A stranger's entry that leads nowhere is removed only when it is old (rule 1 of the protocol).
+* An entry whose task needs nothing for now is not looked at again before its time.
+
+Imports nothing of the package but `errors`, `model`, `transitions`, `store`, `index`, `trail`,
+`scheduler` and `text`.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+
+from oq_nb import model
+from oq_nb.attempt.index_entries import AttemptIndexEntries
+from oq_nb.attempt.scheduler import Scheduler
+from oq_nb.errors import ConflictError, RecordError, StorageError, TransitionError
+from oq_nb.model import TaskStatus, transitions
+from oq_nb.store import TaskStore, Transition, VersionedTask
+from oq_nb.store.index import IndexEntry
+from oq_nb.text import printable
+
+__all__ = ["Claim", "Claims"]
+
+logger = logging.getLogger("oq_nb.worker")
+
+_YOUNG_ENTRY = timedelta(minutes=2)  # twice what may lie between an entry and its task
+_OLD_ENTRY = timedelta(minutes=10)  # rule 1
+_BEING_LOOKED_AT_SECONDS = 30.0
+_FOREIGN_TYPE_SECONDS = 3600.0  # a task keeps its type; `handlers_changed` says when to look again
+_NOT_A_TASK_SECONDS = 3600.0
+_LEASE_PAD_SECONDS = 1.0  # how long after its end a lease is looked at again
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A task that was claimed, and the index entries of its attempt."""
+
+    held: VersionedTask
+    trail: AttemptIndexEntries
+
+
+class Claims:
+    """A worker's way with index entries. Safe to use from several threads.
+
+    Args:
+        store: the tasks.
+        worker_id: under whose name tasks are claimed.
+        handles: says whether the worker has a handler for a task type.
+
+    Attributes:
+        scheduler: its threads remove entries that are done with; None: they are removed at once.
+        lease_entry_delay_seconds: how much later than the claim a lease entry is written, where there is a scheduler.
+    """
+
+    def __init__(self, store: TaskStore, worker_id: str, handles: Callable[[str], bool]) -> None:
+        self._store = store
+        self._worker_id = worker_id
+        self._handles = handles
+        self.scheduler: Scheduler | None = None
+        self.lease_entry_delay_seconds = 0.0
+        self._lock = threading.Lock()
+        self._not_before: dict[str, float] = {}  # entry's name → monotonic time of the next look
+        self._foreign: set[str] = set()  # names of entries of tasks without a handler here
+        self._doubtful: dict[str, str] = {}  # task id → lease id of a claim whose answer was lost
+
+    # --- when to look at which entry
+
+    def due(self, entries: Iterable[IndexEntry]) -> list[IndexEntry]:
+        """Return those entries whose time has come; forget what is known of entries that are gone."""
+        now = self._store.clock.monotonic()
+        listed = list(entries)
+        names = {entry.name for entry in listed}
+        with self._lock:
+            for name in [n for n, at in self._not_before.items() if at < now and n not in names]:
+                del self._not_before[name]
+                self._foreign.discard(name)
+            return [entry for entry in listed if self._not_before.get(entry.name, now) <= now]
+
+    def is_due(self, entry: IndexEntry) -> bool:
+        """Return whether the time of an entry has come."""
+        with self._lock:
+            return self._not_before.get(entry.name, 0.0) <= self._store.clock.monotonic()
+
+    def handlers_changed(self) -> None:
+        """Look again at the tasks that there was no handler for."""
+        with self._lock:
+            for name in self._foreign:
+                self._not_before.pop(name, None)
+            self._foreign.clear()
+
+    def take_up(self, entries: Iterable[IndexEntry]) -> None:
+        """Note that these entries are about to be looked at, so that the next listing does not bring them again."""
+        until = self._store.clock.monotonic() + _BEING_LOOKED_AT_SECONDS
+        with self._lock:
+            self._not_before.update((entry.name, until) for entry in entries)
+
+    def look_again(self, entry: IndexEntry, seconds: float) -> None:
+        """Pass over an entry for so many seconds."""
+        with self._lock:
+            self._not_before[entry.name] = self._store.clock.monotonic() + seconds
+
+    def due_at(self, entry: IndexEntry) -> float:
+        """Return the monotonic time of the next look at an entry; infinity when none is planned."""
+        with self._lock:
+            return self._not_before.get(entry.name, float("inf"))
+
+    def next_due_at(self) -> float:
+        """Return the monotonic time of the next look at any entry; infinity when none is planned."""
+        with self._lock:
+            return min(self._not_before.values(), default=float("inf"))
+
+    # --- one entry
+
+    def handle_entry(self, entry: IndexEntry, *, may_claim: bool = False) -> Claim | None:
+        """Look at the task that an entry points to and do what it needs.
+
+        Args:
+            entry: an entry of either index.
+            may_claim: claim the task when it can be; else only recover, expire and tidy.
+
+        Returns:
+            The claim, when the task was claimed.
+
+        Raises:
+            StorageError: the store did not answer; look at the entry again later.
+
+        Requests: 1 GET; for a claim 2 PUT and 1 DELETE, 1 LIST more at a further attempt; for a recovery 2 PUT and 1
+        DELETE.
+        """
+        try:
+            held = self._store.read(entry.task_id)
+        except RecordError as exc:
+            logger.warning("passed over: %s", exc)
+            self.look_again(entry, _NOT_A_TASK_SECONDS)
+            return None
+        if held is None or held.record.status.is_terminal:
+            self._judge_stale(entry)
+            return None
+        if held.record.status is TaskStatus.RUNNING:
+            if held.record.lease_id and self._doubtful.get(held.record.id) == held.record.lease_id:
+                return self._begin(held, entry) if may_claim else None
+            self._judge_running(held, entry)
+            return None
+        return self._judge_pending(held, entry, may_claim)
+
+    def _judge_stale(self, entry: IndexEntry) -> None:
+        """An entry that leads nowhere: remove it when it is old, else remember it (rule 1).
+
+        A young one is written just before its task: it is looked at again soon, then ever less often.
+        """
+        if entry.written_at is None:
+            return
+        age = self._store.clock.earliest() - entry.written_at
+        if age >= _OLD_ENTRY:
+            self._store.index.remove(entry)
+        elif age < _YOUNG_ENTRY:
+            self.look_again(entry, max(0.1, age.total_seconds() / 2))
+            return
+        self.look_again(entry, max(60.0, (_OLD_ENTRY - age).total_seconds()))
+
+    def _judge_pending(self, held: VersionedTask, entry: IndexEntry, may_claim: bool) -> Claim | None:
+        record, now = held.record, self._store.clock.now()
+        if record.expires_at is not None and record.expires_at <= now:
+            self._settle(held, entry, transitions.expire)
+        elif record.available_at > now:
+            self.look_again(entry, -(now - record.available_at).total_seconds())
+        elif not may_claim:
+            self._judge_stale(entry)  # a lease entry of a pending task: its ready entry leads to it
+        elif not self._handles(record.task_type):
+            self.look_again(entry, _FOREIGN_TYPE_SECONDS)
+            with self._lock:
+                self._foreign.add(entry.name)
+        else:
+            return self._claim(held, entry)
+        return None
+
+    def _judge_running(self, held: VersionedTask, entry: IndexEntry) -> None:
+        """Recover a task whose lease has run out; move the entry of one that goes on to the right minute."""
+        record, now = held.record, self._store.clock.earliest()
+        ends = record.lease_expires_at
+        if ends is not None and now < ends:
+            left = -(now - ends).total_seconds()
+            wait = left + _LEASE_PAD_SECONDS + random.uniform(0, 0.5)
+            if entry.key.startswith(model.READY) and entry.written_at is not None:
+                # Written just before its task is handed back or tried again, or about to be removed by its claimant.
+                age = (self._store.clock.earliest() - entry.written_at).total_seconds()
+                wait = min(wait, max(0.1, age / 2))
+            self.look_again(entry, wait)
+            right_key = model.lease_key(record)
+            if entry.key.startswith(model.LEASES) and entry.key < right_key:
+                self._store.index.add(right_key)
+                self._store.index.remove(entry)
+            return
+        logger.warning("task %s: the lease of worker %s has run out", record.id, printable(str(record.worker_id)))
+        chance = random.random()
+        self._settle(held, entry, lambda record, now: transitions.recover(record, now, chance=chance))
+
+    def _settle(self, held: VersionedTask, entry: IndexEntry, transition: Transition) -> None:
+        """Make a transition that anyone may make, and remove the entry that led here."""
+        try:
+            changed = transition(held.record, self._store.clock.stamp())
+            self._store.move(held, changed)
+        except (ConflictError, TransitionError):
+            self.look_again(entry, _LEASE_PAD_SECONDS)
+            return
+        self._store.emit("expired" if changed.status is TaskStatus.EXPIRED else "recovered", changed.task_type)
+        if entry.version_id is not None or changed.status.is_terminal or entry.key != model.ready_key(changed):
+            self._store.index.remove(entry)
+
+    def _claim(self, held: VersionedTask, entry: IndexEntry) -> Claim | None:
+        record, lease_id = held.record, model.new_id()
+        changed = transitions.claim(
+            record,
+            self._store.clock.stamp(),
+            lease_id=lease_id,
+            worker_id=self._worker_id,
+            lease_seconds=record.lease_seconds,
+        )
+        # A task that was pending before may have another entry by now than the one that was listed a while ago.
+        others = self._store.index.find(model.ready_key(record)) if record.attempt else []
+        try:
+            made = self._store.move(held, changed)
+        except ConflictError:
+            return None
+        except StorageError:
+            self._doubtful[record.id] = lease_id  # it may have been applied: the next look tells
+            raise
+        return self._begin(made, entry, *others) if made.record.lease_id == lease_id else None
+
+    def _begin(self, held: VersionedTask, *ready: IndexEntry) -> Claim:
+        """Have the lease entry written and the ready entries removed, beside the handler when there is a scheduler."""
+        self._doubtful.pop(held.record.id, None)
+        self._store.emit("claimed", held.record.task_type)
+        entries = {old.name: old for old in ready}.values()
+        trail = AttemptIndexEntries(self._store.index, held.record, entries, self.scheduler)
+        delay = self.lease_entry_delay_seconds
+        trail.begin(self._store.clock.monotonic() + delay if delay else None)
+        return Claim(held, trail)

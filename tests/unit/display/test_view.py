@@ -1,0 +1,309 @@
+"""What tasks look like: every state in words, hostile text as text, HTML that stands by itself."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from html.parser import HTMLParser
+
+import pytest
+
+from oq_nb.display import markup, view
+from oq_nb.model import Progress, TaskRecord, TaskStatus, Timestamp, WorkerRecord
+from oq_nb.queue.poller import Overview
+from oq_nb.store import VersionedTask
+
+NOW = datetime(2026, 11, 24, 12, 0, 0, tzinfo=timezone.utc)
+ID = "8f14e45f-ceea-467f-a9c3-52b3b0a1f6d2"
+EVIL = (
+    "<script>alert(1)</script><img src=x onerror=\"alert('2')\"> &lt; ' "
+    "\u202e\u2066gnp\x1b[31m\x00\u200b</pre></details>"
+)
+
+
+def ago(seconds: float) -> Timestamp:
+    return Timestamp.of(NOW - timedelta(seconds=seconds))
+
+
+def made(status: str = "running", **changes) -> TaskRecord:
+    fields = {
+        "id": ID,
+        "shard": "8",
+        "task_type": "batch",
+        "status": TaskStatus(status),
+        "created_at": ago(60),
+        "available_at": ago(60),
+        "updated_at": ago(5),
+    }
+    if status == "running":
+        fields |= {"attempt": 1, "lease_id": ID, "lease_expires_at": ago(-100), "worker_id": "w1"}
+    return TaskRecord(**(fields | changes))
+
+
+def progress(**fields) -> Progress:
+    return Progress(**({"updated_at": ago(12)} | fields))
+
+
+# --- every state in words
+
+
+@pytest.mark.parametrize(
+    ("record", "more", "word", "tone", "note"),
+    [
+        (made("pending"), {}, "pending", "waiting", "waiting for a worker for 60 seconds"),
+        (made("pending"), {"has_worker": False}, "pending", "waiting", "No worker has this type"),
+        (
+            made("pending", available_at=ago(-300)),
+            {},
+            "scheduled",
+            "waiting",
+            "can start in 5 minutes (at 12:05:00 UTC)",
+        ),
+        (
+            made("pending", available_at=ago(-20), retry_count=2, attempt=2),
+            {},
+            "retrying",
+            "warning",
+            "tried again in 20 seconds (at 12:00:20 UTC): retry 2 of 3",
+        ),
+        (made("pending", retry_count=1), {}, "retrying", "warning", "Retry 1 of 3"),
+        (made("pending", available_at=ago(-20), reschedule_count=1), {}, "rescheduled", "waiting", "in 20 seconds"),
+        (made("pending", expires_at=ago(1)), {}, "expired", "bad", "not started in time"),
+        (made(), {}, "running", "running", None),
+        (made(progress=progress(percent=5)), {}, "running", "running", None),
+        (
+            made(progress=progress(percent=5, updated_at=ago(90))),
+            {},
+            "stalled",
+            "warning",
+            "not reported for 90 seconds",
+        ),
+        (made(progress=progress(percent=5, updated_at=ago(90), rate=0.02)), {}, "running", "running", None),
+        (made(lease_expires_at=ago(10)), {}, "lease ran out", "warning", "ran out 10 seconds ago"),
+        (made(lease_expires_at=ago(10), max_retries=0), {}, "lease ran out", "warning", "no retry left"),
+        (made(cancel_requested=True), {}, "running", "running", "asked to stop"),
+        (made(), {"trouble": "AccessDenied", "is_lasting": True}, "running", "running", "It cannot be read."),
+        (made("completed"), {}, "completed", "good", None),
+        (made("failed", retry_count=3), {}, "failed", "bad", "3 of 3 retries"),
+        (made("cancelled", last_error="no need"), {}, "cancelled", "off", "Reason: no need"),
+        (made("expired"), {}, "expired", "bad", "No worker took it"),
+        (made("archived"), {}, "archived", "off", None),
+        (None, {}, "not seen yet", "waiting", None),
+        (made(), {"is_gone": True}, "deleted", "off", "no longer in the bucket"),
+        (
+            made(),
+            {"trouble": "no answer", "seen_at": ago(30)},
+            "running",
+            "running",
+            "last known state, from 30 seconds",
+        ),
+        (None, {"trouble": "no answer"}, "not seen yet", "warning", "cannot be reached and is tried again"),
+    ],
+)
+def test_situations(record, more, word, tone, note):
+    found = view.status_view(record, NOW, **more)
+    assert (found.word, found.tone) == (word, tone)
+    assert (note is None and not found.notes) or note in " ".join(found.notes)
+    shown = markup.task_html(record, NOW, task_id=ID, status=found)
+    assert word in shown
+    check(shown)
+
+
+# --- HTML
+
+
+class Checker(HTMLParser):
+    """Notes every tag and attribute, and that tags are closed in order."""
+
+    VOID = {"br", "img", "line", "circle", "polyline"}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: set[str] = set()
+        self.attributes: set[str] = set()
+        self.text = ""
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        self.attributes |= {name for name, _ in attrs}
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.add(tag)
+        self.attributes |= {name for name, _ in attrs}
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def check(html: str) -> Checker:
+    """No script, no style sheet, no handler, no address, nothing left open."""
+    checker = Checker()
+    checker.feed(html)
+    checker.close()
+    assert checker.open == []
+    assert not checker.tags & {"script", "style", "img", "iframe", "object", "embed", "link", "a", "form", "input"}
+    assert not {name for name in checker.attributes if name.startswith("on") or name in ("src", "href", "srcset")}
+    return checker
+
+
+def hostile() -> list[TaskRecord]:
+    said = progress(percent=5, message=EVIL, unit=EVIL, rate=1.0)
+    return [
+        made(task_type=EVIL, worker_id=EVIL, progress=said),
+        made("pending", task_type=EVIL, last_error=EVIL, retry_count=1),
+        made("failed", task_type=EVIL, last_error=f"{EVIL}\n{EVIL}"),
+        made("cancelled", task_type=EVIL, last_error=EVIL, cancelled_by=EVIL),
+        made("completed", task_type=EVIL, output={EVIL: [EVIL] * 20}),
+        made("completed", task_type=EVIL, output=EVIL[:40]),
+    ]
+
+
+def everything_of(record: TaskRecord) -> list[str]:
+    worker = WorkerRecord(
+        worker_id=EVIL, started_at=ago(9), last_heartbeat=ago(9), task_types=[EVIL], current_tasks=[EVIL]
+    )
+    status = view.status_view(record, NOW, has_worker=False, trouble=EVIL, seen_at=ago(3))
+    return [
+        markup.task_html(record, NOW, status=status, is_live=True),
+        markup.task_html(record, NOW),
+        markup.error_html(record),
+        markup.output_html(record),
+        markup.tasks_html([record], NOW, caption="c"),
+        markup.workers_html([worker], NOW),
+        markup.worker_html(worker, is_running=True, concurrency=1),
+        markup.history_svg([record, record.evolve(updated_at=ago(1), status=TaskStatus.FAILED)]),
+        *([markup.progress_html(record.progress)] if record.progress else []),
+    ]
+
+
+@pytest.mark.parametrize("record", hostile(), ids=lambda record: record.status.value)
+def test_hostile_text_is_text(record):
+    for html in everything_of(record):
+        checker = check(html)
+        for char in "\x1b\x00\u202e\u2066\u200b":
+            assert char not in html
+        assert "alert" not in str(checker.attributes)
+
+
+def test_hostile_text_of_a_queue():
+    from oq_nb.display.queue_widget import queue_html, queue_text
+
+    records = hostile()
+    seen = Overview(
+        live=tuple(VersionedTask(record, "e") for record in records[:2]),
+        ended=tuple(VersionedTask(record, "e") for record in records[2:]),
+        counts={"running": 1, "pending": 1},
+        seen_at=NOW,
+        trouble=EVIL,
+    )
+    checker = check(queue_html(EVIL, seen, NOW))
+    assert "<script>alert(1)</script>" in checker.text
+    assert "\x1b" not in queue_text(EVIL, seen)
+
+
+def test_a_bar_has_a_name_and_a_value():
+    html = markup.task_html(made(progress=progress(percent=45, current=450, total=1000, rate=10.0)), NOW)
+    assert '<progress max="100" value="45"' in html
+    label = html[html.index("<label") : html.index("</label>")]
+    assert "batch" in label
+    assert "45% (450/1000), 10 it/s, 55 seconds left" in label
+    assert "<progress" in label
+    assert "aria-valuetext" in label
+
+
+def test_a_bar_without_a_percentage_has_no_value():
+    assert "value=" not in markup.bar(None, said="").replace("valuetext", "")
+
+
+@pytest.mark.parametrize(
+    ("status", "said"), [("completed", 'value="100"'), ("failed", 'value="45"'), ("cancelled", "45%")]
+)
+def test_how_far_it_was_is_still_shown_at_the_end(status, said):
+    assert said in markup.task_html(made(status), NOW, last_progress=progress(percent=45))
+
+
+def test_what_is_saved_names_instants_and_what_is_live_distances():
+    record = made(progress=progress(percent=1))
+    assert "12 seconds ago" in markup.task_html(record, NOW, is_live=True)
+    saved = markup.task_html(record, NOW)
+    assert "2026-11-24 11:59:48 UTC" in saved
+    assert "12 seconds ago" not in saved
+
+
+def test_states_are_not_told_by_colour_alone():
+    shown = {markup.pill(view.StatusView("x", tone)).split("&nbsp;")[0][-1] for tone in markup.TONES}
+    assert len(shown) == len(markup.TONES)
+
+
+def test_errors_are_folded_and_say_their_last_line_first():
+    record = made("failed", last_error='Traceback:\n  File "x"\n    f()\nValueError: no <b>\n')
+    html = markup.error_html(record)
+    assert html.startswith("<details")
+    assert "<summary" in html
+    assert "Last error: ValueError: no &lt;b&gt;</summary>" in html
+
+
+def test_long_texts_are_cut():
+    record = made("completed", output="x" * 100_000, last_error=None)
+    assert len(markup.output_html(record)) < 5000
+    assert len(markup.error_html(made("failed", last_error="y" * 1_000_000))) < 15_000
+    assert len(markup.task_row(made(progress=progress(message="m" * 1000)), NOW)) < 2000
+
+
+def test_history_over_attempts():
+    versions = [
+        made("pending", updated_at=ago(60)),
+        made(updated_at=ago(50)),
+        *(made(updated_at=ago(50 - n), progress=progress(percent=n, updated_at=ago(50 - n))) for n in range(1, 20)),
+        made("pending", updated_at=ago(25), retry_count=1),
+        made(updated_at=ago(20), lease_id="b", attempt=2),
+        made(updated_at=ago(10), lease_id="b", attempt=2, progress=progress(percent=50)),
+        made(updated_at=ago(5), lease_id="b", attempt=2, progress=progress(percent=90)),
+        made("completed", updated_at=ago(1), attempt=2),
+    ]
+    svg = markup.history_svg(versions)
+    check(svg)
+    assert svg.count("<polyline") == 2, "a line for each attempt"
+    assert "claimed, attempt 2" in svg
+    assert "retry 1 of 3" in svg
+    assert markup.history_svg([]) == ""
+    check(markup.history_svg(versions[:1]))
+
+
+@pytest.mark.parametrize(
+    ("counts", "total", "done", "said"),
+    [
+        ({}, 0, 0, "0 of 0 tasks, 5 seconds"),
+        ({"pending": 1}, 1, 0, "0 of 1 task, 5 seconds"),
+        ({"running": 2, "completed": 1, "pending": 1200}, 1203, 1, "1 of 1,203 tasks, 2 running, 5 seconds"),
+        (
+            {"failed": 1, "expired": 1, "cancelled": 1, "deleted": 1, "completed": 1},
+            5,
+            5,
+            "5 of 5 tasks, 1 failed, 1 expired, 1 cancelled, 1 deleted, 5 seconds",
+        ),
+    ],
+)
+def test_a_group(counts, total, done, said):
+    assert view.group_line(counts, total, 5.4) == (done, said)
+    html = markup.group_html(counts, total, 5.4)
+    check(html)
+    assert said in html
+    assert f'value="{done * 100 // total if total else 100}"' in html
+
+
+def test_a_narrow_column_has_the_time_of_today_and_the_date_of_other_days():
+    assert ">11:59:55 UTC<" in markup.task_row(made(), NOW, is_live=False)
+    assert ">2026-11-22<" in markup.task_row(made(updated_at=ago(2 * 86400)), NOW, is_live=False)
+
+
+def test_counts():
+    html = markup.counts_html({"running": 2, "pending": 0, "failed": 1200}, 5000)
+    for text in ("<b>2</b> running", "<b>0</b> pending", "<b>1,200</b> failed", "5,000 that ended earlier"):
+        assert text in html
+    assert "cancelled" not in html

@@ -1,0 +1,411 @@
+"""Widgets without a kernel: what they show, who keeps whom alive, what buttons do."""
+
+from __future__ import annotations
+
+import gc
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from datetime import timedelta
+
+import ipywidgets
+import pytest
+from IPython.core.interactiveshell import InteractiveShell
+from ipywidgets.widgets import widget as registry
+
+import oq_nb
+from oq_nb import model
+from oq_nb.display import live
+from oq_nb.errors import ConfigurationError, StorageUnavailableError
+from oq_nb.model import Progress, TaskStatus, transitions
+from oq_nb.queue import faces
+from oq_nb.queue.watcher import TaskState
+
+
+def until(condition, seconds: float = 10.0):
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.01)
+    return found
+
+
+def claim(queue, task_id: str, **progress) -> str:
+    lease_id = model.new_id()
+    queue.store.update(
+        task_id, lambda r, now: transitions.claim(r, now, worker_id="w", lease_id=lease_id, lease_seconds=300)
+    )
+    if progress:
+        said = Progress(updated_at=queue.store.clock.stamp(), **progress)
+        queue.store.update(task_id, lambda r, now: transitions.report(r, now, lease_id=lease_id, progress=said))
+    return lease_id
+
+
+def fail(queue, task_id: str, lease_id: str) -> None:
+    queue.store.update(task_id, lambda r, now: transitions.fail(r, now, lease_id=lease_id, error="ValueError: no"))
+
+
+@pytest.fixture
+def shown(fake_queue):
+    """Show a task; it is looked at often, and closed in the end."""
+    widgets = []
+
+    def show(task):
+        widget = task.widget(interval=0.01)
+        assert isinstance(widget.box, ipywidgets.VBox)
+        widgets.append(widget)
+        return widget
+
+    yield show
+    for widget in widgets:
+        widget.close()
+
+
+def text(widget) -> str:
+    return widget._main.value + widget._detail.value + widget._said.value
+
+
+def test_it_follows_its_task(fake_queue, shown):
+    task = fake_queue.submit("a")
+    widget = shown(task)
+    assert "pending" in text(widget)
+    until(lambda: "No worker has this type" in text(widget))
+    lease_id = claim(fake_queue, task.id, percent=45, message="half <way>")
+    until(lambda: 'value="45"' in text(widget))
+    assert "half &lt;way&gt;" in text(widget)
+    fail(fake_queue, task.id, lease_id)
+    until(lambda: "ValueError: no" in text(widget))
+    assert "stopped at 45%" in text(widget)
+    until(lambda: widget._button.description == "Retry")
+    assert not widget._button.disabled
+
+
+def test_the_last_report_is_shown_though_nobody_has_seen_it_running(fake_queue, shown):
+    task = fake_queue.submit("a", max_retries=0)
+    widget = shown(task)
+    widget._watch.close()  # it looks no more
+    lease_id = claim(fake_queue, task.id, percent=45)
+    fail(fake_queue, task.id, lease_id)
+    widget._watch._state = TaskState(task.id, fake_queue.get(task.id)._held)
+    live.wake()
+    until(lambda: "stopped at 45%" in text(widget))
+
+
+def test_cancel_and_retry(fake_queue, shown):
+    task = fake_queue.submit("a", max_retries=0)
+    widget = shown(task)
+    fail(fake_queue, task.id, claim(fake_queue, task.id))
+    until(lambda: widget._button.description == "Retry")
+    widget._button.click()
+    until(lambda: "pending again" in text(widget))
+    until(lambda: widget._button.description == "Cancel" and not widget._button.disabled)
+    widget._button.click()
+    until(lambda: "Cancelled." in text(widget))
+    until(lambda: widget.is_finished)
+    assert task.refresh().status is TaskStatus.CANCELLED
+    assert widget._button.layout.display == "none"
+    assert not fake_queue.watcher.is_running
+
+
+def test_a_button_that_comes_too_late_says_so(fake_queue, fake_store, shown):
+    task = fake_queue.submit("a")
+    widget = shown(task)
+    widget._watch.close()  # it has not seen what happened since
+    fake_queue.cancel(task.id)
+    widget._button.click()
+    until(lambda: "Not done: " in text(widget))
+
+
+def test_a_button_without_a_store_says_so(fake_queue, fake_store, shown):
+    widget = shown(fake_queue.submit("a"))
+
+    def away(kind, key, when):
+        raise StorageUnavailableError("no answer from <there>")
+
+    fake_store.fault = away
+    widget._button.click()
+    until(lambda: "Not done: no answer from &lt;there&gt;" in text(widget))
+    fake_store.fault = None
+
+
+def test_several_clicks_at_once_do_it_once(fake_queue, fake_store, shown):
+    widget = shown(fake_queue.submit("a"))
+    go = threading.Event()
+    calls = []
+
+    def slow(kind, key, when):
+        if kind == "PUT" and when == "before":
+            calls.append(key)
+            go.wait(5)
+
+    fake_store.fault = slow
+    clicks = [threading.Thread(target=widget._button.click) for _ in range(8)]
+    for click in clicks:
+        click.start()
+    for click in clicks:
+        click.join()
+    until(lambda: widget._button.disabled)
+    assert "Cancelling" in text(widget)
+    go.set()
+    until(lambda: "Cancelled." in text(widget))
+    assert len(calls) == 1
+
+
+def test_a_store_that_is_away(fake_queue, fake_store, shown):
+    task = fake_queue.submit("a")
+    claim(fake_queue, task.id, percent=45)
+    widget = shown(task)
+    until(lambda: 'value="45"' in text(widget))
+
+    def away(kind, key, when):
+        raise StorageUnavailableError("no answer")
+
+    fake_store.fault = away
+    until(lambda: "The store cannot be reached and is tried again. This is its last known state" in text(widget))
+    assert 'value="45"' in text(widget)
+    fake_store.fault = None
+    fake_queue.watcher.wake()
+    until(lambda: "cannot be reached" not in text(widget))
+
+
+def test_a_task_that_is_deleted(fake_queue, fake_store, shown):
+    task = fake_queue.submit("a")
+    widget = shown(task)
+    fake_store.delete(task.record.key)
+    until(lambda: "deleted" in text(widget))
+    until(lambda: widget.is_finished)
+
+
+def test_updated_so_long_ago_keeps_counting_without_requests(fake_queue, fake_store):
+    task = fake_queue.submit("a")
+    claim(fake_queue, task.id, percent=45)
+    widget = task.refresh().widget(interval=600)
+    assert widget.box is not None
+    until(lambda: widget.state.seen_at)
+    until(lambda: "updated 1 second ago" in text(widget))
+    before = sum(fake_store.requests.values())
+    until(lambda: "updated 2 seconds ago" in text(widget))
+    assert sum(fake_store.requests.values()) == before
+    widget.close()
+
+
+def test_a_widget_that_fails_hurts_no_other(fake_queue, shown, caplog):
+    bad, good = shown(fake_queue.submit("a")), shown(other := fake_queue.submit("b"))
+
+    def broken():
+        raise RuntimeError("broken")
+
+    bad._draw = broken
+    claim(fake_queue, other.id, percent=33)
+    until(lambda: 'value="33"' in text(good))
+    live.wake()
+    until(lambda: [record for record in caplog.records if "could not be drawn" in record.message])
+    time.sleep(0.5)
+    assert len([record for record in caplog.records if "could not be drawn" in record.message]) == 1
+    del bad._draw
+
+
+# --- life
+
+
+def test_the_same_widget_each_time(fake_queue):
+    task = fake_queue.submit("a")
+    assert task.widget() is task.widget()
+    assert task.widget(2.0) is not task.widget(1.0)
+    fake_queue.cancel(task.id)
+    task.refresh()
+    task.widget().close()
+
+
+def test_no_request_and_no_thread_before_it_is_shown(fake_queue, fake_store):
+    before = sum(fake_store.requests.values())
+    fake_queue.submit("a").widget()
+    fake_queue.widget()
+    assert sum(fake_store.requests.values()) - before == 2, "the submission"
+    assert not fake_queue.watcher.is_running
+
+
+def test_what_is_dropped_takes_its_models_and_threads_along(fake_queue):
+    models = len(registry._instances)
+    tasks = fake_queue.submit_many("a", range(20))
+    boxes = [task.widget().box for task in tasks]
+    board = fake_queue.widget().box
+    assert len(registry._instances) > models + 200
+    gone = weakref.ref(tasks[0].widget())
+    fake_queue.widget().close()
+    del boxes, tasks, board
+    gc.collect()
+    assert gone() is None
+    until(lambda: len(registry._instances) == models)
+    until(lambda: not [t for t in threading.enumerate() if t.name in ("oq-widget", "oq-watch-queue")])
+
+
+def test_closing_twice_is_fine(fake_queue):
+    task = fake_queue.submit("a")
+    widget = task.widget()
+    assert widget.box is not None
+    widget.close()
+    widget.close()
+    assert task.widget() is not widget
+
+
+@pytest.mark.parametrize("interval", [0, -1, "1", None, float("nan")])
+def test_a_wrong_interval(fake_queue, interval):
+    with pytest.raises(ConfigurationError, match="interval"):
+        fake_queue.submit("a").widget(interval)
+    with pytest.raises(ConfigurationError, match="interval"):
+        fake_queue.widget(interval)
+
+
+# --- without a notebook
+
+
+def test_a_terminal_gets_text(fake_queue, capsys):
+    task = fake_queue.submit("a", schedule_at=fake_queue.now() + timedelta(hours=3))
+    task._ipython_display_()
+    assert f"a {task.id[:8]} pending, available in 2 hours" in capsys.readouterr().out
+    assert "<div" in task._repr_html_()
+    assert repr(task.widget()).startswith("a ")
+
+
+def test_reprs_of_a_last_line(fake_queue):
+    task = fake_queue.submit("train")
+    lease_id = claim(fake_queue, task.id, percent=45, current=9, total=20)
+    assert lease_id
+    bundle = fake_queue._repr_mimebundle_()
+    assert "1 running" in bundle["text/plain"]
+    assert "train" in bundle["text/html"]
+    progress = task.refresh().progress
+    assert repr(progress) == "<Progress 45% (9/20)>"
+    assert str(progress) == repr(progress)
+    shell = InteractiveShell()  # where IPython runs, it is told how a progress looks
+    faces.register_formatters(shell)
+    assert '<progress max="100" value="45"' in shell.display_formatter.format(progress)[0]["text/html"]
+    worker = oq_nb.Worker(fake_queue, "w<1>")
+    worker.task("train")(lambda task_input: None)
+    assert "w&lt;1&gt;" in worker._repr_html_()
+    assert "worker.start()" in worker._repr_html_()
+
+
+def test_a_queue_whose_store_is_away_is_still_shown(fake_queue, fake_store):
+    def away(kind, key, when):
+        raise StorageUnavailableError("no <answer>")
+
+    fake_store.fault = away
+    bundle = fake_queue._repr_mimebundle_()
+    assert "no &lt;answer&gt;" in bundle["text/html"]
+    fake_store.fault = None
+
+
+def test_nothing_of_ipywidgets_is_loaded_before_it_is_needed():
+    code = (
+        "import sys, oq_nb, oq_nb.queue.waiting\n"
+        "import oq_nb.display.task_widget, oq_nb.display.queue_widget, oq_nb.display.markup\n"
+        "print(sorted({'IPython', 'ipywidgets', 'tqdm', 'boto3'} & set(sys.modules)))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
+# --- the dashboard
+
+
+@pytest.fixture
+def board(fake_queue):
+    fake_queue.submit_many("many", range(45))
+    board = fake_queue.widget(interval=0.01)
+    assert isinstance(board.box, ipywidgets.VBox)
+    until(lambda: "1 to 20 of 45" in board._table.value)
+    yield board
+    board.close()
+
+
+def test_pages(board):
+    assert board._back.disabled
+    assert not board._next.disabled
+    board._next.click()
+    board._next.click()
+    until(lambda: "41 to 45 of 45" in board._table.value)
+    assert board._next.disabled
+    board._back.click()
+    until(lambda: "21 to 40 of 45" in board._table.value)
+
+
+def test_filters(board, fake_queue):
+    few = fake_queue.submit_many("few", range(2))
+    fake_queue.cancel(few[0].id)
+    until(lambda: ("few", "few") in board._types.options)
+    board._types.value = "few"
+    until(lambda: board._table.value.count("<tr><td") == 2)
+    board._statuses.value = "cancelled"
+    until(lambda: board._table.value.count("<tr><td") == 1 and few[0].id in board._table.value)
+    board._types.value = ""
+    board._statuses.value = "completed"
+    until(lambda: "none" in board._table.value)
+
+
+def test_one_in_detail(board, fake_queue):
+    task = fake_queue.submit("one")
+    lease_id = claim(fake_queue, task.id, percent=10)
+    until(lambda: task.id in [value for _, value in board._tasks.options])
+    board._tasks.value = task.id
+    until(lambda: "<svg" in board._more_box.value)
+    assert board._button.layout.display is None
+    said = Progress(percent=60, updated_at=fake_queue.store.clock.stamp())
+    fake_queue.store.update(task.id, lambda r, now: transitions.report(r, now, lease_id=lease_id, progress=said))
+    until(lambda: 'value="60"' in board._detail_box.value)
+    assert board._tasks.value == task.id
+    board._button.click()
+    until(lambda: "Asked to stop" in board._said.value)
+    fake_queue.store.update(
+        task.id, lambda r, now: transitions.finish_cancelled(r, now, lease_id=lease_id, reason=None)
+    )
+    until(lambda: board._button.description == "Retry")
+    until(lambda: "Asked to stop" not in board._said.value)
+    board._tasks.value = ""
+    until(lambda: board._detail_box.value == "")
+    assert board._button.layout.display == "none"
+
+
+def test_a_thousand_rows_are_not_sent(fake_queue):
+    fake_queue.submit_many("many", range(1200))
+    board = fake_queue.widget(interval=0.01)
+    assert board.box is not None
+    until(lambda: "1 to 20 of 1,000, and 200 more that are counted but not read" in board._table.value, 30)
+    assert len(board._table.value) < 30_000
+    assert len(board._tasks.options) < 50
+    board.close()
+
+
+def test_a_cell_waits_for_a_drawing_only_when_there_is_news(shown, fake_queue, monkeypatch):
+    widget = shown(fake_queue.submit("quiet"))
+    widget._watch.close()  # nothing tells of news from now on
+    live.settle()
+    drawn = []
+    monkeypatch.setattr(widget, "_draw", lambda: drawn.append(1))
+    monkeypatch.setattr(live, "_TICK_SECONDS", 3600.0)
+    until(lambda: live._ticker._drawn == live._ticker._news)
+    drawn.clear()
+    for _ in range(20):
+        live.settle()
+    assert len(drawn) <= 1  # the thread's own tick, once
+    live.wake()
+    live.settle()
+    assert drawn
+    before = len(drawn)
+    live.wake()
+    live.settle()
+    assert len(drawn) > before
+
+
+def test_what_is_shown_is_replaced_only_when_it_differs(shown, fake_queue, monkeypatch):
+    widget = shown(fake_queue.submit("quiet"))
+    widget._remains.display_ids.append("oq-x")
+    said = []
+    monkeypatch.setattr(live, "_publish", lambda bundle, **how: said.append(how))
+    monkeypatch.setattr(widget, "_static", lambda: ("<b>now</b>", "now"))
+    for keeps_widget in (True, True, False, False, True):
+        widget._save(keeps_widget=keeps_widget)
+    assert len(said) == 3
