@@ -112,7 +112,7 @@ def run(
     watched: dict[Any, list[str]] = {}
 
     def refresh(queue: oq_nb.Queue) -> None:
-        TaskPoller(queue.store).look(watched[queue.store])
+        TaskPoller(queue.store).refresh(watched[queue.store])
 
     # What is called, and how often for one round: a single short call varies too much.
     calls: dict[str, tuple[Callable[[oq_nb.Queue], object], int]] = {
@@ -121,7 +121,7 @@ def run(
         f"a refresh of {waiting} watched tasks": (refresh, 9),
         "submit": (lambda queue: queue.submit("later", 1, schedule_at=queue.now().replace(year=2100)), 9),
         "list(limit=100)": (lambda queue: queue.list(limit=100), 1),
-        "the whole queue (dashboard), first look": (lambda queue: TaskPoller(queue.store).look(overview=True), 1),
+        "the whole queue (dashboard), first look": (lambda queue: TaskPoller(queue.store).refresh(overview=True), 1),
     }
     figures = []
     queues: dict[int, oq_nb.Queue] = {}

@@ -2,7 +2,7 @@
 
 ======================  =======================================================
 `app`                   the program, its exit codes and errors
-`options`                 ``--bucket`` and the other options that say which queue
+`queue_options`         ``--bucket`` and the other options that say which queue
 `output`                text, tables and JSON on the terminal
 `looking`, `watching`   status, history, list, workers, tail; ``--watch``
 `changing`              submit, cancel, replay, archive

@@ -63,7 +63,7 @@ def demo(
 
 
 def _bar(task: Task) -> None:
-    """Draw a bar on stderr, in options, until the task has ended."""
+    """Draw a bar on stderr, in place, until the task has ended."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
     from rich.table import Column
@@ -107,8 +107,8 @@ def _tell_result(task: Task, options: QueueOptions) -> int:
     say(f"Done: {output['files']} files, {output['bytes'] / 1e6:.0f} MB, sha256 {output['sha256'][:16]}…")
     say(
         f"\nLook at it next, from any shell or notebook of yours:\n"
-        f"  oq status {task.id[:8]}{options.options}\n"
-        f"  oq history {task.id[:8]}{options.options}\n"
+        f"  oq status {task.id[:8]}{options.as_arguments}\n"
+        f"  oq history {task.id[:8]}{options.as_arguments}\n"
         f"  python -c \"import oq_nb; print(oq_nb.connect({options.arguments}).get('{task.id}').output)\""
     )
     if options.is_embedded:

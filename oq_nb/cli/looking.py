@@ -48,7 +48,7 @@ def status(
         typer.Option(
             "--watch",
             "-w",
-            help="Until the task has ended: drawn in options on a terminal, else a line whenever it changes.",
+            help="Until the task has ended: drawn in place on a terminal, else a line whenever it changes.",
         ),
     ] = False,
     interval: IntervalOption = 2.0,

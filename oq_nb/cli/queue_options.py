@@ -70,7 +70,7 @@ class QueueOptions:
         return not (self.bucket or os.environ.get("S3_BUCKET"))
 
     @property
-    def options(self) -> str:
+    def as_arguments(self) -> str:
         """The options that name it, as a shell wants them, each with a space before it."""
         return "".join(f" --{name} {shlex.quote(value)}" for name, value in self._given())
 

@@ -60,7 +60,7 @@ def doctor(
 ) -> int:
     """Examine a bucket: is it fit for a queue?
 
-    Sessions whether it can be reached with these credentials, whether it keeps versions, and whether conditional writes
+    Looks whether it can be reached with these credentials, whether it keeps versions, and whether conditional writes
     hold when several writers race, in a scratch prefix that is removed afterwards. The bucket itself is not changed.
 
     Exit code: 1 when a check has failed.

@@ -1,4 +1,4 @@
-"""``oq status --watch`` and ``oq tail``: drawn over in options on a terminal, a line per change elsewhere."""
+"""``oq status --watch`` and ``oq tail``: drawn over in place on a terminal, a line per change elsewhere."""
 
 from __future__ import annotations
 

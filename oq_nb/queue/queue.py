@@ -60,7 +60,7 @@ class Queue:
         self.store = store
         self._label = label
         self._workers: weakref.WeakSet[Wakeable] = weakref.WeakSet()
-        #: Sessions at what widgets, pages and waiters of this process watch; makes no request while nobody does.
+        #: Watches tasks for the widgets, pages and waiters of this process; makes no request while nobody does.
         self.watcher = Watcher(store)
         self._widget: QueueWidget | None = None
         self._page: PageServer | None = None

@@ -175,7 +175,7 @@ AnyWatch = TaskWatch | OverviewWatch
 
 
 class Watcher:
-    """Sessions at what is watched, from one thread. Safe to use from several threads.
+    """Looks at what is watched, from one thread. Safe to use from several threads.
 
     Args:
         store: the tasks.

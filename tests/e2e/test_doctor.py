@@ -204,7 +204,7 @@ def test_a_store_that_ignores_conditions_is_not_fit(moto_server):
 
 
 class Racy(FakeStore):
-    """Sessions first and writes then, as a store would that is not atomic."""
+    """Looks first and writes then, as a store would that is not atomic."""
 
     bucket, prefix, region = "racy", "", "us-east-1"
 

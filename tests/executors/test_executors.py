@@ -19,7 +19,7 @@ import pytest
 import oq_nb
 from oq_nb.errors import ConfigurationError, PermanentError, RescheduleError, RetryableError, TaskFailedError
 from oq_nb.model import RetryPolicy, TaskStatus, new_id, transitions
-from oq_nb.worker.executors.backend import elsewhere
+from oq_nb.worker.executors.backend import make_backend
 
 AT_ONCE = {"retry_policy": RetryPolicy(initial_interval_ms=0, max_interval_ms=0)}
 
@@ -456,7 +456,7 @@ def test_a_handler_that_cannot_be_sent_is_named_at_the_start(fake_queue):
 
 
 def test_threads_are_the_default(fake_queue):
-    assert elsewhere(None, "w") is None
-    assert elsewhere("threads", "w") is None
+    assert make_backend(None, "w") is None
+    assert make_backend("threads", "w") is None
     with register_all(worker_on(fake_queue, "threads")):
         assert fake_queue.submit("sum", [1]).result(30)["pid"] == os.getpid()
