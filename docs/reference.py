@@ -17,7 +17,7 @@ from typing import Any, get_args, get_origin
 import typer
 
 from oq_nb.cli import app
-from oq_nb.cli.queue_options import OPTIONS as PLACE
+from oq_nb.cli.queue_options import OPTIONS as QUEUE
 
 PAGE = Path(__file__).with_name("cli.md")
 
@@ -28,7 +28,7 @@ _HEAD = """# The command line
 _EXAMPLES = """```
 oq demo                                                  # half a minute of real work, with nothing set up
 oq submit batch_process '{"items": [1, 2, 3]}' --watch
-oq status abc123                                         # the beginning of an id will do
+oq status abc123                                         # a unique prefix of an id will do
 oq status abc123 --watch --interval 5
 oq status abc123 --json | jq '.progress'
 oq history abc123
@@ -40,14 +40,14 @@ _OUTPUT = """## Output
 What was asked for is on stdout, all else on stderr. With `--json` stdout has JSON objects only, one a line;
 [json.md](json.md) says which. Text that others stored is shown with its control characters written out. Colours and
 redrawing need a terminal: `NO_COLOR` turns the colours off, and a pipe or `TERM=dumb` gets plain lines. On a terminal
-tables are cut to its width, elsewhere nothing is cut.
+tables are cut to its width, the least important column first and never within a number; elsewhere nothing is cut.
 """
 _COMPLETION = """## Completion
 
 `oq --install-completion` teaches the shell (bash, zsh, fish, PowerShell) the commands, their options, and the values of
 `--status` and `--policy`; `oq --show-completion` prints what it would add. `python -m oq_nb` is the same program.
 """
-_PLACE = """## Which queue
+_WHICH_QUEUE = """## Which queue
 
 Every command that needs a queue takes these, shown as `[QUEUE]` below:
 """
@@ -106,17 +106,17 @@ def parameters(callback: Callable[..., Any]) -> tuple[list[Parameter], bool]:
     """Return a command's own parameters, and whether it takes those that say which queue."""
     every = inspect.signature(callback, eval_str=True).parameters.values()
     made = [Parameter(p) for p in every if get_args(p.annotation)]
-    return [p for p in made if p.name not in PLACE], any(p.name in PLACE for p in made)
+    return [p for p in made if p.name not in QUEUE], any(p.name in QUEUE for p in made)
 
 
 def usage(name: str, callback: Callable[..., Any]) -> str:
     """Return how a command is typed."""
-    own, takes_place = parameters(callback)
+    own, takes_queue = parameters(callback)
     parts = [name]
     for parameter in sorted(own, key=lambda p: not p.is_argument):
         text = parameter.spelling.split(", ")[-1]
         parts.append(text if parameter.is_needed else f"[{text}]")
-    return " ".join(parts + ["[QUEUE]"] * takes_place)
+    return " ".join(parts + ["[QUEUE]"] * takes_queue)
 
 
 def table(listed: list[Parameter]) -> str:
@@ -133,12 +133,18 @@ def page() -> str:
     """Return the whole page."""
     every = list(commands(app))
     contents = [f"| [{name}](#{name.replace(' ', '-')}) | {_first_line(callback)} |" for name, callback in every]
-    place = [
+    options = [
         Parameter(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind))
-        for name, kind in PLACE.items()
+        for name, kind in QUEUE.items()
     ]
     parts = [_HEAD, f"{inspect.cleandoc(str(app.info.help))}\n", _EXAMPLES]
-    parts += ["\n".join(["| | |", "| --- | --- |", *contents]) + "\n", _OUTPUT, _COMPLETION, _PLACE, table(place)]
+    parts += [
+        "\n".join(["| | |", "| --- | --- |", *contents]) + "\n",
+        _OUTPUT,
+        _COMPLETION,
+        _WHICH_QUEUE,
+        table(options),
+    ]
     for name, callback in every:
         parts += [f"## {name}\n", f"```\n{usage(name, callback)}\n```\n", f"{inspect.getdoc(callback)}\n"]
         own, _ = parameters(callback)

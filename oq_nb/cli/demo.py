@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from oq_nb.cli.looking import exit_code
 from oq_nb.cli.output import JsonOption, is_screen, name_of, note, say, say_json
+from oq_nb.cli.queries import exit_code
 from oq_nb.cli.queue_options import QueueOptions, with_queue_options
 from oq_nb.display import view
 

@@ -1,7 +1,7 @@
 """What goes to the terminal: lines, tables and JSON on stdout, everything else on stderr.
 
 Text from a bucket passes through `oq_nb.text.printable` (or JSON's own escapes, which here cover everything that is
-not ASCII) before it comes here.
+not ASCII) before it comes here. Rich draws it as plain text: brackets in it are no markup.
 """
 
 from __future__ import annotations
@@ -11,28 +11,33 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
-from typing import Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO
 
 import typer
 
 from oq_nb.text import printable
 
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
 __all__ = ["JsonOption", "complain", "is_screen", "name_of", "note", "paint", "say", "say_json", "table"]
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line; see docs/json.md.")]
 
-_COLOURS = {
-    "good": "32",
-    "bad": "31",
-    "warning": "33",
-    "running": "36",
-    "off": "2",
-    "completed": "32",
-    "failed": "31",
-    "expired": "31",
-    "cancelled": "2",
-    "archived": "2",
+#: How a status or a tone looks, in rich's words.
+_STYLES = {
+    "good": "green",
+    "bad": "red",
+    "warning": "yellow",
+    "off": "dim",
+    "running": "cyan",
+    "completed": "green",
+    "failed": "red",
+    "expired": "red",
+    "cancelled": "dim",
+    "archived": "dim",
 }
+_IN_NUMBERS = "0123456789.,/:%"
 
 
 def say(text: str = "") -> None:
@@ -67,35 +72,89 @@ def is_screen(stream: TextIO | None = None) -> bool:
 
 def paint(text: str, tone: str) -> str:
     """Return text in the colour of a status or a tone, where stdout shows colours and nobody minds (``NO_COLOR``)."""
-    code = _COLOURS.get(tone)
-    if code is None or not is_screen() or os.environ.get("NO_COLOR"):
-        return text
-    return f"\x1b[{code}m{text}\x1b[0m"
+    from rich.text import Text
+
+    return _drawn(Text(text, style=_STYLES.get(tone, "")), width=len(text) + 1)
 
 
-def table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, status_column: int | None = None) -> str:
-    """Return aligned columns; on a terminal the last one is cut to its width, elsewhere nothing is cut.
+def table(
+    headers: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    cuts: Sequence[tuple[int, int]] = (),
+    status_column: int | None = None,
+) -> str:
+    """Return aligned columns. On a terminal they are cut to its width, elsewhere nothing is cut.
 
     Args:
         headers: names of the columns.
         rows: printable text.
+        cuts: what may be cut on a narrow terminal, the least important first: a column, and the width it keeps at
+            least; with 0 the whole column is left out. No number is ever cut in two.
         status_column: the column that is coloured by its own text.
     """
+    from rich.cells import cell_len
+    from rich.table import Table
+    from rich.text import Text
+
+    widths = [max(map(cell_len, column)) for column in zip(headers, *rows, strict=True)]
+    if sys.stdout.isatty():
+        widths = _fit(widths, shutil.get_terminal_size().columns, cuts)
+    shown = [column for column, width in enumerate(widths) if width]
+    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="none")
+    for column in shown:
+        made.add_column(Text(_cut(headers[column], widths[column])), no_wrap=True, min_width=widths[column])
+    for row in rows:
+        styles = {column: _STYLES.get(row[column], "") for column in shown if column == status_column}
+        made.add_row(*(Text(_cut(row[column], widths[column]), style=styles.get(column, "")) for column in shown))
+    lines = _drawn(made, width=sum(widths) + 2 * len(widths)).splitlines()
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _fit(widths: list[int], room: int, cuts: Sequence[tuple[int, int]]) -> list[int]:
+    """Return the widths of columns with two spaces between them, cut until they fit or nothing more may be cut."""
+    made = list(widths)
+    for column, least in cuts:
+        over = _over(made, room)
+        if over <= 0:
+            break
+        made[column] = max(min(least, made[column]), made[column] - over) if least else 0
+    for column, _ in reversed([*cuts]):  # leaving out a column may have freed more than was needed
+        if made[column]:
+            made[column] = min(widths[column], made[column] + max(0, -_over(made, room)))
+    return made
+
+
+def _over(widths: Sequence[int], room: int) -> int:
+    """Return by how many cells a line is too long; negative when there is room."""
+    shown = [width for width in widths if width]
+    return sum(shown) + 2 * (len(shown) - 1) - room
+
+
+def _cut(text: str, width: int) -> str:
+    """Return text of at most so many cells; when it was cut, it ends with an ellipsis and not within a number."""
     from rich.cells import cell_len, set_cell_size
 
-    lines = [list(headers), *(list(row) for row in rows)]
-    widths = [max(cell_len(line[column]) for line in lines) for column in range(len(headers))]
-    room = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    shown: list[str] = []
-    for number, line in enumerate(lines):
-        cells = [cell + " " * (width - cell_len(cell)) for cell, width in zip(line[:-1], widths[:-1], strict=True)] + [
-            line[-1]
-        ]
-        text = "  ".join(cells).rstrip()
-        if room is not None and cell_len(text) > room:
-            text = set_cell_size(text, max(1, room - 1)).rstrip() + "…"
-        if status_column is not None and number:
-            word = line[status_column]
-            text = text.replace(f"  {word}", f"  {paint(word, word)}", 1)
-        shown.append(text)
-    return "\n".join(shown)
+    if cell_len(text) <= width:
+        return text
+    kept = set_cell_size(text, max(0, width - 1)).rstrip(" ")
+    if text[len(kept) : len(kept) + 1] in _IN_NUMBERS:
+        kept = kept.rstrip(_IN_NUMBERS)
+    return kept.rstrip(" (,") + "…"
+
+
+def _drawn(what: RenderableType, width: int) -> str:
+    """Return what rich draws, with colours where stdout shows them."""
+    from rich.console import Console
+
+    colours: Literal["auto"] | None = "auto" if is_screen() and not os.environ.get("NO_COLOR") else None
+    console = Console(
+        file=sys.stdout,
+        width=width,
+        color_system=colours,
+        legacy_windows=False,
+        highlight=False,
+    )
+    with console.capture() as captured:
+        console.print(what, end="", no_wrap=True)
+    return captured.get()

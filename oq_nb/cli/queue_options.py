@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["OPTIONS", "IdArgument", "QueueOptions", "find", "with_queue_options"]
 
-IdArgument = Annotated[str, typer.Argument(metavar="ID", help="The task's id, or a beginning that only it has.")]
+IdArgument = Annotated[str, typer.Argument(metavar="ID", help="Task id, or a unique prefix of it.")]
 
 #: The options, by the names of `QueueOptions`.
 OPTIONS: dict[str, Any] = {
@@ -42,7 +42,7 @@ OPTIONS: dict[str, Any] = {
         typer.Option("--region", metavar="NAME", help="Its region. Default: S3_REGION, else as AWS tools do."),
     ],
     "prefix": Annotated[
-        str | None, typer.Option("--prefix", metavar="TEXT", help="What stands before every key of this queue.")
+        str | None, typer.Option("--prefix", metavar="TEXT", help="Prefix of every key of this queue.")
     ],
 }
 _BEGINNING = re.compile(r"[0-9a-f-]{1,36}", re.ASCII)

@@ -1,4 +1,4 @@
-"""Commands that only look: ``status``, ``history``, ``list``, ``workers``, ``tail``."""
+"""Commands that only read: ``status``, ``history``, ``list``, ``workers``, ``tail``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from oq_nb.cli import watching
+from oq_nb.cli import watch as watching
 from oq_nb.cli.output import JsonOption, note, say, say_json, table
 from oq_nb.cli.queue_options import IdArgument, QueueOptions, find, with_queue_options
 from oq_nb.display import view
@@ -21,8 +21,12 @@ if TYPE_CHECKING:
 
 __all__ = ["STATUSES", "IntervalOption", "add_to", "exit_code"]
 
-IntervalOption = Annotated[float, typer.Option("--interval", metavar="SECONDS", min=0.1, help="Between two looks.")]
+IntervalOption = Annotated[
+    float, typer.Option("--interval", metavar="SECONDS", min=0.1, help="Time between two looks at the store.")
+]
 STATUSES = ("pending", "running", "completed", "failed", "cancelled", "expired", "archived")
+_CUTS = ((4, 20), (2, 8), (3, 0), (4, 6), (2, 4))  # of the columns of `oq list`
+_WORKER_CUTS = ((6, 10), (0, 12), (2, 0))  # of `oq workers`
 TypeOption = Annotated[str | None, typer.Option("--type", metavar="NAME", help="Only tasks of this type.")]
 
 
@@ -54,7 +58,7 @@ def status(
     interval: IntervalOption = 2.0,
     as_json: JsonOption = False,
 ) -> int:
-    """Show a task: its state and its progress.
+    """Show the status and progress of a task.
 
     Exit code: 1 when the task has failed, expired or was cancelled, or is not there; else 0.
     """
@@ -72,7 +76,7 @@ def history(
     options: QueueOptions,
     task_id: IdArgument,
     limit: Annotated[
-        int | None, typer.Option("--limit", metavar="COUNT", min=1, help="Only the newest so many versions.")
+        int | None, typer.Option("--limit", metavar="COUNT", min=1, help="Only this many newest versions.")
     ] = None,
     as_json: JsonOption = False,
 ) -> int:
@@ -110,7 +114,7 @@ def list_tasks(
         ),
     ] = None,
     task_type: TypeOption = None,
-    limit: Annotated[int, typer.Option("--limit", metavar="COUNT", min=1, help="So many at most.")] = 20,
+    limit: Annotated[int, typer.Option("--limit", metavar="COUNT", min=1, help="At most this many.")] = 20,
     as_json: JsonOption = False,
 ) -> int:
     """List tasks, the ones that changed last first."""
@@ -123,7 +127,7 @@ def list_tasks(
         now = queue.now()
         shown = _short_ids([task.id for task in found])
         rows = [_row(short, task.record, now) for short, task in zip(shown, found, strict=True)]
-        say(table(("ID", "STATUS", "TYPE", "CHANGED", "PROGRESS"), rows, status_column=1))
+        say(table(("ID", "STATUS", "TYPE", "CHANGED", "PROGRESS"), rows, cuts=_CUTS, status_column=1))
     else:  # what is on stdout is always a list
         note("no such task" if status or task_type else "no task yet: oq submit adds one")
     return 0
@@ -176,7 +180,8 @@ def workers(options: QueueOptions, as_json: JsonOption = False) -> int:
         for worker in found
     ]
     if rows:
-        say(table(("WORKER", "STATE", "HEARTBEAT", "BUSY", "COMPLETED", "FAILED", "TYPES"), rows))
+        headers = ("WORKER", "STATE", "HEARTBEAT", "BUSY", "COMPLETED", "FAILED", "TYPES")
+        say(table(headers, rows, cuts=_WORKER_CUTS))
     else:
         note("no worker: oq worker MODULE starts one")
     return 0

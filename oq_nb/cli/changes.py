@@ -11,20 +11,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from oq_nb.cli import watching
-from oq_nb.cli.looking import IntervalOption, exit_code
+from oq_nb.cli import watch as watching
 from oq_nb.cli.output import JsonOption, complain, say, say_json
+from oq_nb.cli.queries import IntervalOption, exit_code
 from oq_nb.cli.queue_options import QueueOptions, find, with_queue_options
 from oq_nb.errors import ConfigurationError, TaskNotFoundError, TransitionError
+from oq_nb.queue import actions
 
 if TYPE_CHECKING:
     from oq_nb.queue.task import Task
 
 __all__ = ["add_to"]
 
-IdsArgument = Annotated[
-    list[str], typer.Argument(metavar="ID", help="The tasks' ids, or beginnings that only they have.")
-]
+IdsArgument = Annotated[list[str], typer.Argument(metavar="ID", help="Task ids, or unique prefixes of them.")]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -37,17 +36,19 @@ def add_to(app: typer.Typer) -> None:
 
 def submit(
     options: QueueOptions,
-    task_type: Annotated[str, typer.Argument(metavar="TYPE", help="Which handler runs it.")],
+    task_type: Annotated[str, typer.Argument(metavar="TYPE", help="Task type: the name of its handler.")],
     task_input: Annotated[
         str | None, typer.Argument(metavar="INPUT", help="JSON; @FILE reads a file, @- standard input.")
     ] = None,
     timeout: Annotated[int, typer.Option("--timeout", metavar="SECONDS", min=1, help="Length of a lease.")] = 300,
-    retries: Annotated[int, typer.Option("--retries", metavar="COUNT", min=0, help="Further attempts.")] = 3,
+    retries: Annotated[
+        int, typer.Option("--retries", metavar="COUNT", min=0, help="Further attempts after a failure.")
+    ] = 3,
     at: Annotated[
-        str | None, typer.Option("--at", metavar="TIME", help="Not before, e.g. 2026-01-28T12:30:00Z.")
+        str | None, typer.Option("--at", metavar="TIME", help="Do not start it before, e.g. 2026-01-28T12:30:00Z.")
     ] = None,
     ttl: Annotated[
-        float | None, typer.Option("--ttl", metavar="SECONDS", help="Expires when not started within.")
+        float | None, typer.Option("--ttl", metavar="SECONDS", help="It expires when no worker has started it within.")
     ] = None,
     key: Annotated[
         str | None, typer.Option("--key", metavar="TEXT", help="Submitting again with the same key adds nothing.")
@@ -116,11 +117,9 @@ def cancel(
     Exit code: 1 when one of them has ended already or is not there.
     """
 
-    def change(task: Task) -> str:
-        task.cancel(reason)
-        if task.is_done:
-            return "cancelled"
-        return "is asked to stop"
+    def change(task: Task) -> tuple[Task, str]:
+        done = actions.cancel(task.queue, task.id, reason)
+        return done.task, done.brief
 
     return _each(options, task_ids, change, as_json=as_json)
 
@@ -131,7 +130,7 @@ def replay(options: QueueOptions, task_ids: IdsArgument, as_json: JsonOption = F
     Exit code: 1 when one of them has not ended or is not there.
     """
 
-    def change(task: Task) -> str:
+    def change(task: Task) -> tuple[Task, str]:
         if task.task_type.startswith("track:"):
             raise TransitionError(
                 f"task {task.id} is a loop that was followed by track(): no worker can run it, run its program again",
@@ -139,34 +138,33 @@ def replay(options: QueueOptions, task_ids: IdsArgument, as_json: JsonOption = F
                 wanted="replay",
                 task_id=task.id,
             )
-        task.replay()
-        return "is pending again"
+        done = actions.replay(task.queue, task.id)
+        return done.task, done.brief
 
     return _each(options, task_ids, change, as_json=as_json)
 
 
 def archive(options: QueueOptions, task_ids: IdsArgument, as_json: JsonOption = False) -> int:
-    """Mark finished tasks as put away.
+    """Archive finished tasks.
 
     Exit code: 1 when one of them has not ended or is not there.
     """
 
-    def change(task: Task) -> str:
-        task.queue.archive(task.id)
-        task.refresh()
-        return "is archived"
+    def change(task: Task) -> tuple[Task, str]:
+        return task.queue.archive(task.id), "is archived"
 
     return _each(options, task_ids, change, as_json=as_json)
 
 
-def _each(options: QueueOptions, task_ids: list[str], change: Callable[[Task], str], *, as_json: bool) -> int:
-    """Change each task; say what became of it. One that cannot be changed does not keep the others from it."""
+def _each(
+    options: QueueOptions, task_ids: list[str], change: Callable[[Task], tuple[Task, str]], *, as_json: bool
+) -> int:
+    """Change each task and print what happened to it. One that cannot be changed does not stop the others."""
     queue = options.connect()
     code = 0
     for text in task_ids:
         try:
-            task = find(queue, text)
-            said = change(task)
+            task, said = change(find(queue, text))
         except (TransitionError, TaskNotFoundError) as exc:
             complain(str(exc))
             code = 1

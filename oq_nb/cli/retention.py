@@ -1,9 +1,7 @@
-"""Commands about the bucket: ``doctor``, ``retention``."""
+"""``oq retention``: what old versions cost, the rules that remove them, and ``prune``."""
 
 from __future__ import annotations
 
-import json
-import os
 import re
 import sys
 from datetime import timedelta
@@ -11,16 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from oq_nb.admin.policies import ROLES
-from oq_nb.admin.policies import policy as policy_of
-from oq_nb.cli.looking import STATUSES
-from oq_nb.cli.output import JsonOption, name_of, paint, say, say_json, table
+from oq_nb.cli.output import JsonOption, name_of, say, say_json, table
+from oq_nb.cli.queries import STATUSES
 from oq_nb.cli.queue_options import QueueOptions, with_queue_options
 from oq_nb.errors import ConfigurationError
 from oq_nb.text import duration, printable
 
 if TYPE_CHECKING:
-    from oq_nb.admin.doctor import Check
     from oq_nb.admin.retention import Pruned, Survey
     from oq_nb.model import TaskStatus
 
@@ -28,81 +23,16 @@ __all__ = ["add_to"]
 
 _AGE = re.compile(r"(\d+)\s*([smhdw])")
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
-_TONES = {"ok": "good", "warning": "warning", "failed": "bad", "skipped": "off"}
 
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands."""
-    app.command("doctor")(with_queue_options(doctor))
     group = typer.Typer(rich_markup_mode=None, invoke_without_command=True)
     group.callback()(with_queue_options(show))
     group.command("set")(with_queue_options(set_rule))
     group.command("unset")(with_queue_options(unset_rule))
     group.command("prune")(with_queue_options(prune))
     app.add_typer(group, name="retention")
-
-
-# --- doctor
-
-
-def doctor(
-    options: QueueOptions,
-    policy: Annotated[
-        str | None,
-        typer.Option(
-            "--policy",
-            metavar="ROLE",
-            help="Print the smallest IAM policy of watcher, client, worker or doctor.",
-            autocompletion=lambda: list(ROLES),
-        ),
-    ] = None,
-    as_json: JsonOption = False,
-) -> int:
-    """Examine a bucket: is it fit for a queue?
-
-    Looks whether it can be reached with these credentials, whether it keeps versions, and whether conditional writes
-    hold when several writers race, in a scratch prefix that is removed afterwards. The bucket itself is not changed.
-
-    Exit code: 1 when a check has failed.
-    """
-    if policy is not None:
-        return _print_policy(options, policy, as_json=as_json)
-    from oq_nb.admin.doctor import examine
-    from oq_nb.queue.connection import open_store
-
-    objects = open_store(options.bucket, endpoint=options.endpoint, region=options.region, prefix=options.prefix or "")
-    if not as_json:
-        say(f"Examining {name_of(objects)}")
-    made = examine(objects, told=None if as_json else _print_check)
-    if as_json:
-        say_json(made.to_dict())
-    elif made.is_fit:
-        warned = any(check.outcome == "warning" for check in made.checks)
-        say(f"Fit for a queue{', with the warnings above' if warned else ''}.")
-        say(f"What a worker must be allowed: oq doctor --policy worker --bucket {objects.bucket} (or client, watcher)")
-    else:
-        say("Not fit for a queue as it is.")
-    return 0 if made.is_fit else 1
-
-
-def _print_check(check: Check) -> None:
-    said = f"{check.outcome:>7}  {check.name}: {printable(check.said)}"
-    say(said.replace(check.outcome, paint(check.outcome, _TONES[check.outcome]), 1))
-    if check.remedy:
-        say(f"         to mend it: {printable(check.remedy)}")
-
-
-def _print_policy(options: QueueOptions, role: str, *, as_json: bool) -> int:
-    bucket = options.bucket or os.environ.get("S3_BUCKET") or "BUCKET"
-    made = policy_of(role, bucket, options.prefix or "")
-    if as_json:
-        say_json(made)
-    else:
-        say(json.dumps(made, indent=2))
-    return 0
-
-
-# --- retention
 
 
 def show(
@@ -117,7 +47,7 @@ def show(
     ] = 1000,
     as_json: JsonOption = False,
 ) -> int:
-    """Show what old versions cost; have them removed.
+    """Show what old versions cost and how they are removed.
 
     Without a command: counts, sizes and prices of all objects and old versions, and the rule that removes them.
     """
@@ -159,13 +89,13 @@ def _print_survey(found: Survey, price: float) -> None:
     rows = [row(f"{folder}/", "current", folder) for folder in sorted(found.current)]
     rows += [row(f"old versions of {folder}/", "old", folder) for folder in sorted(found.old)]
     rows.append(row("all old versions", "old"))
-    say(table(("WHAT", "COUNT", "SIZE", f"A MONTH (${price:g} per GB)"), rows))
+    say(table(("WHAT", "COUNT", "SIZE", f"A MONTH (${price:g} per GB)"), rows, cuts=((0, 12),)))
     if found.delete_markers:
         say(f"delete markers: {found.delete_markers:,} (they cost nothing, but slow listings down)")
     if found.tasks:
         rows = [row(name, "tasks", name) for name in sorted(found.tasks)]
         say()
-        say(table(("TASKS", "COUNT", "SIZE, ALL VERSIONS", "A MONTH"), rows))
+        say(table(("TASKS", "COUNT", "SIZE, ALL VERSIONS", "A MONTH"), rows, cuts=((0, 12),)))
 
 
 def _size(size_bytes: int) -> str:
@@ -186,7 +116,9 @@ def set_rule(
     ] = None,
     keep: Annotated[
         int | None,
-        typer.Option("--keep", metavar="COUNT", min=1, max=100, help="Keep the newest so many of each even then."),
+        typer.Option(
+            "--keep", metavar="COUNT", min=1, max=100, help="Always keep this many old versions of each object."
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> int:
@@ -249,8 +181,8 @@ def prune(
             autocompletion=lambda: list(STATUSES[2:]),
         ),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be removed.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
     as_json: JsonOption = False,
 ) -> int:
     """Remove finished tasks with all that belongs to them.

@@ -69,9 +69,9 @@ def worker(
     found = load_worker(target, options)
     if concurrency is not None:
         found.concurrency = concurrency
-    say_what = WorkerLog(found, as_json=as_json)
+    log = WorkerLog(found, as_json=as_json)
     with _serve_metrics(found, metrics_port, metrics_host) as url:
-        return _run(found, say_what, url, grace)
+        return _run(found, log, url, grace)
 
 
 def load_worker(target: str, options: QueueOptions) -> Worker:
@@ -169,7 +169,7 @@ class WorkerLog:
         self.say("completed" if error is None else "error", said, **details)
 
 
-def _run(worker: Worker, sayings: WorkerLog, metrics_url: str | None, grace: float) -> int:
+def _run(worker: Worker, log: WorkerLog, metrics_url: str | None, grace: float) -> int:
     """Run until a signal; the first one stops gracefully, another Ctrl-C at once."""
     asked: list[int] = []
     ended = threading.Event()
@@ -184,7 +184,7 @@ def _run(worker: Worker, sayings: WorkerLog, metrics_url: str | None, grace: flo
     try:
         worker.start()
         types = worker.task_types
-        sayings.say(
+        log.say(
             "started",
             f"worker {worker.worker_id} on {name_of(worker.queue)}: {', '.join(types)}; "
             f"{worker.concurrency} at a time" + (f"; metrics at {metrics_url}" if metrics_url else ""),
@@ -201,14 +201,14 @@ def _run(worker: Worker, sayings: WorkerLog, metrics_url: str | None, grace: flo
                 break
         left = len(worker.current_tasks)
         word = f"waiting up to {grace:g} s for {left} running" if left else "nothing is running"
-        sayings.say("stopping", f"stopping: {word}", running=left)
+        log.say("stopping", f"stopping: {word}", running=left)
         worker.stop(grace)
     except KeyboardInterrupt:
         worker.stop(0)
     finally:
         for number, handler in earlier.items():
             signal.signal(number, handler)
-    sayings.say(
+    log.say(
         "stopped",
         f"stopped: {worker.tasks_completed} completed, {worker.tasks_failed} ended with an error",
         completed=worker.tasks_completed,

@@ -1,0 +1,163 @@
+"""`prune`: remove finished tasks with their versions and payloads.
+
+Invariants:
+
+* Only versions that were listed are removed, a task's newest one last, and none of a task with a version younger than
+  a minute: a task that somebody replays meanwhile keeps its new version and runs.
+* Payloads go after their task, never before it.
+
+Imports nothing of the package but `errors`, `model`, `s3` and `store`.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from oq_nb import model
+from oq_nb.errors import ConfigurationError
+from oq_nb.model import TaskStatus
+from oq_nb.s3 import SETTLED, Entry, ObjectStore
+from oq_nb.store import TaskStore, VersionedTask
+
+__all__ = ["FINISHED", "Pruned", "prune"]
+
+#: The statuses that a task can be pruned in.
+FINISHED = (TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.CANCELLED, TaskStatus.EXPIRED, TaskStatus.ARCHIVED)
+
+_WORKERS = 16
+_ORPHANED_FOR = timedelta(days=1)
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """A finished task that was removed, or would be; status ``removed``: payloads of one that was gone already."""
+
+    task_id: str
+    task_type: str
+    status: str
+    ended_at: datetime
+    versions: int
+    size_bytes: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON has it."""
+        return asdict(self) | {"ended_at": str(self.ended_at)}
+
+
+def prune(
+    store: TaskStore,
+    *,
+    older_than: timedelta,
+    statuses: Iterable[TaskStatus] | None = None,
+    dry_run: bool = False,
+    limit: int | None = None,
+    told: Callable[[Pruned], object] | None = None,
+) -> list[Pruned]:
+    """Remove finished tasks, with all their versions and payloads. It cannot be undone.
+
+    A task that changed within the last minute is left to the next time. Unless ``statuses`` are named, payloads go too
+    that a task left behind which is no more, as a lifecycle rule does.
+
+    Args:
+        store: the tasks.
+        older_than: only those that ended at least so long ago.
+        statuses: only these, of the final ones; None for all.
+        dry_run: only say what would be removed.
+        limit: so many at most.
+        told: called with each task.
+
+    Raises:
+        ConfigurationError: a status that is not final.
+        StorageError: the store did not answer; what was told of is removed.
+
+    Requests: 1 LIST per 1,000 tasks and per 1,000 payloads; for each task that is old enough 1 GET, 2 LIST and 1 DELETE
+    a version.
+    """
+    wanted = frozenset(FINISHED if statuses is None else statuses)
+    if not wanted <= frozenset(FINISHED):
+        raise ConfigurationError("statuses: only tasks that have ended can be pruned: " + ", ".join(FINISHED))
+    limit_at = store.clock.earliest() - older_than
+    changed_at = {
+        entry.key.rsplit("/", 1)[1].removesuffix(".json"): entry.last_modified
+        for entry in store.objects.entries(model.TASKS)
+        if entry.key.endswith(".json")
+    }
+    ids = [task_id for task_id, at in changed_at.items() if at <= limit_at]
+    removed: list[Pruned] = []
+
+    def note(made: Pruned) -> None:
+        removed.append(made)
+        if told is not None:
+            told(made)
+
+    for held in store.read_many(ids):
+        record = held.record
+        if limit is not None and len(removed) >= limit:
+            break
+        if record.status not in wanted or record.updated_at > limit_at:
+            continue
+        lines = _versions(store.objects, record.key)
+        payloads = _versions(store.objects, f"{model.PAYLOADS}{record.id}/")
+        if not dry_run and not _remove(store, held, lines, payloads):
+            continue
+        size = sum(line.size for line in (*lines, *payloads))
+        note(Pruned(record.id, record.task_type, record.status.value, record.updated_at, len(lines), size))
+    if statuses is None:
+        before = min(limit_at, store.clock.earliest() - _ORPHANED_FOR)
+        for made in _orphans(store, set(changed_at), before):
+            if limit is not None and len(removed) >= limit:
+                break
+            if not dry_run:
+                _delete_all(store.objects, _versions(store.objects, f"{model.PAYLOADS}{made.task_id}/"))
+            note(made)
+    return removed
+
+
+def _orphans(store: TaskStore, known: set[str], before: datetime) -> Iterator[Pruned]:
+    """Yield what is left of tasks that are no more, unless it is young: payloads are written before their task."""
+    payloads: dict[str, list[Entry]] = defaultdict(list)
+    for entry in store.objects.entries(model.PAYLOADS):
+        payloads[entry.key.split("/")[1]].append(entry)
+    for name, entries in payloads.items():
+        changed_at = max(entry.last_modified for entry in entries)
+        if name in known or changed_at > before:
+            continue
+        try:
+            task_id = model.check_task_id(name)
+        except ConfigurationError:  # not of a task: not ours to remove
+            continue
+        if store.objects.get(store.key_of(task_id)) is None:
+            yield Pruned(task_id, "", "removed", changed_at, len(entries), sum(entry.size for entry in entries))
+
+
+def _versions(objects: ObjectStore, prefix: str) -> list[Entry]:
+    lines = objects.versions(prefix) if objects.is_versioned else objects.entries(prefix)
+    return [line for line in lines if prefix.endswith("/") or line.key == prefix]
+
+
+def _remove(store: TaskStore, held: VersionedTask, lines: list[Entry], payloads: list[Entry]) -> bool:
+    """Remove the versions that were listed, then the payloads; return whether the task is gone."""
+    latest = next((line for line in lines if line.is_latest), None)
+    if latest is None or latest.etag != held.etag:
+        return False  # it has changed since it was read
+    settled = store.clock.earliest() - SETTLED
+    if any(line.last_modified > settled for line in lines):
+        return False  # what is listed as an old version may be a replay that is being written
+    _delete_all(store.objects, [line for line in lines if line is not latest])
+    store.objects.delete(latest.key, version_id=latest.version_id)
+    if store.objects.get(latest.key) is not None:
+        return False  # replayed in this very moment: it runs, and needs its payloads
+    _delete_all(store.objects, payloads)
+    return True
+
+
+def _delete_all(objects: ObjectStore, lines: list[Entry]) -> None:
+    if not lines:
+        return
+    with ThreadPoolExecutor(min(_WORKERS, len(lines)), thread_name_prefix="oq-prune") as pool:
+        list(pool.map(lambda line: objects.delete(line.key, version_id=line.version_id), lines))

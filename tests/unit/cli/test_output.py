@@ -1,0 +1,96 @@
+"""Tables and colours: what a terminal of a given width shows, and what a pipe gets."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+
+import pytest
+
+from oq_nb.cli import output
+
+HEADERS = ("ID", "STATUS", "TYPE", "CHANGED", "PROGRESS")
+ROWS = [
+    (
+        "8f14e45f",
+        "running",
+        "batch_process",
+        "30 seconds ago",
+        "45% (450/1000), 12.5 it/s  Processing [red]450 of 1000",
+    ),
+    ("9a0364b9", "failed", "t", "1 minute ago", "ValueError: no"),
+]
+CUTS = ((4, 20), (2, 8), (3, 0), (4, 6), (2, 4))
+
+
+class Screen(io.StringIO):
+    """A terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def screen(monkeypatch):
+    """Return a function that sets the width of the terminal that stdout is."""
+
+    def make(columns: int, **environment: str) -> None:
+        monkeypatch.setattr("sys.stdout", Screen())
+        monkeypatch.setattr("shutil.get_terminal_size", lambda: os.terminal_size((columns, 24)))
+        monkeypatch.setenv("TERM", "xterm")
+        monkeypatch.delenv("NO_COLOR", raising=False)
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+
+    return make
+
+
+def test_a_pipe_gets_everything_and_no_colour(capsys):
+    assert output.table(HEADERS, ROWS, cuts=CUTS, status_column=1).split("\n") == [
+        "ID        STATUS   TYPE           CHANGED         PROGRESS",
+        "8f14e45f  running  batch_process  30 seconds ago  45% (450/1000), 12.5 it/s  Processing [red]450 of 1000",
+        "9a0364b9  failed   t              1 minute ago    ValueError: no",
+    ]
+    assert output.paint("ok", "good") == "ok"
+
+
+@pytest.mark.parametrize(
+    ("columns", "line"),
+    [
+        (
+            200,
+            "8f14e45f  running  batch_process  30 seconds ago  45% (450/1000), 12.5 it/s  Processing [red]450 of 1000",
+        ),
+        (80, "8f14e45f  running  batch_process  30 seconds ago  45% (450/1000), 12.5 it/s  Pr…"),
+        (70, "8f14e45f  running  batch_process  30 seconds ago  45% (450/1000)…"),
+        (66, "8f14e45f  running  batch_pr…  30 seconds ago  45% (450/1000)…"),
+        (55, "8f14e45f  running  batch_process  45% (450/1000), 12.5…"),
+        (40, "8f14e45f  running  batch_p…  45%…"),
+        (30, "8f14e45f  running  bat…  45%…"),
+        (5, "8f14e45f  running  bat…  45%…"),
+    ],
+)
+def test_a_narrow_terminal_cuts_the_least_important_column_and_never_a_number(screen, columns, line):
+    screen(columns, NO_COLOR="1")
+    shown = output.table(HEADERS, ROWS, cuts=CUTS, status_column=1).split("\n")[1]
+    assert shown == line
+    numbers = set(re.findall(r"\d[\d.]*", ROWS[0][3] + ROWS[0][4]))
+    assert set(re.findall(r"\d[\d.]*", shown.split("  ", 2)[2])) <= numbers
+
+
+def test_colours_are_of_the_status_only_and_nothing_is_markup(screen):
+    screen(200)
+    header, first, second = output.table(HEADERS, ROWS, cuts=CUTS, status_column=1).split("\n")
+    assert "\x1b" not in header
+    assert first.startswith("8f14e45f  \x1b[36mrunning") and first.count("\x1b") == 2 and "[red]450" in first
+    assert "\x1b[31mfailed" in second
+    assert output.paint("ok", "good") == "\x1b[32mok\x1b[0m"
+
+
+def test_wide_characters_take_two_cells(screen):
+    screen(14, NO_COLOR="1")
+    assert output.table(("A", "B"), [("番号番号番号", "12")], cuts=((0, 4),)).split("\n") == [
+        "A           B",
+        "番号番号…   12",
+    ]
