@@ -130,7 +130,7 @@ def _watching(server: LocalStore, number: int, refreshes: int) -> Figure:
     def claim(task: oq_nb.Task) -> VersionedTask:
         now = store.clock.stamp()
         return store.move(
-            task._held,
+            task.snapshot,
             transitions.claim(task.record, now, lease_id=str(uuid.uuid4()), worker_id="w", lease_seconds=3600),
         )
 

@@ -75,7 +75,7 @@ class Action:
 
         def work() -> str:
             task = self._queue.cancel(task_id, "cancelled in a notebook")
-            self._queue.watcher.ingest(task._held)
+            self._queue.watcher.ingest(task.snapshot)
             if task.status is TaskStatus.CANCELLED:
                 return "Cancelled."
             return "Asked to stop: its handler sees it with its next report."
@@ -86,7 +86,7 @@ class Action:
         """Run a task again. Requests: see `Queue.replay`."""
 
         def work() -> str:
-            self._queue.watcher.ingest(self._queue.replay(task_id)._held)
+            self._queue.watcher.ingest(self._queue.replay(task_id).snapshot)
             return "It is pending again, with its retries at zero."
 
         self.start("Trying again …", work)
@@ -145,7 +145,7 @@ class TaskWidget(live.LiveDisplay):
         check_interval(interval)
         self.interval = interval
         self._queue = task.queue
-        self._first = TaskState(task.id, task._held)
+        self._first = TaskState(task.id, task.snapshot)
         self._watch: TaskWatch | None = None
         self._last_progress: Progress | None = task.progress
         self._action = Action(task.queue)

@@ -335,9 +335,9 @@ class LoopTask:
             if self._lease is not None and self._ending is not None:
                 ending, reported, deadline = self._ending
                 change = end_of_loop(self._lease.lease_id, ending, reported)
-                self._lease.finish(change, give_up=lambda: time.monotonic() >= deadline)
+                ended = self._lease.finish(change, give_up=lambda: time.monotonic() >= deadline)
                 if self._task is not None:
-                    self._task._held = self._lease._held
+                    self._task.adopt(ended)
         except OqError as exc:
             self._warn(f"the end of the loop could not be written: {exc}")
         finally:

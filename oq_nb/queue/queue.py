@@ -109,6 +109,20 @@ class Queue:
             self._page = faces.serve_page(self, port, interval=interval, allow_hosts=hosts)
         return self._page
 
+    # --- the workers of this process
+
+    def add_worker(self, worker: Wakeable) -> None:
+        """Have a worker of this process told of each task that is submitted here; held weakly."""
+        self._workers.add(worker)
+
+    def remove_worker(self, worker: Wakeable) -> None:
+        """Tell a worker of this process no more."""
+        self._workers.discard(worker)
+
+    def _wake_workers(self) -> None:
+        for worker in list(self._workers):
+            worker.wake()
+
     # --- submitting
 
     def submit(
@@ -288,8 +302,7 @@ class Queue:
         value, ref = self.store.offload(record.id, "input", record.input)
         held = self.store.create(record.evolve(input=value, input_ref=ref))
         self.store.emit("submitted", record.task_type)
-        for worker in list(self._workers):
-            worker.wake()
+        self._wake_workers()
         return Task(self, held)
 
     def _create_once(self, record: TaskRecord, key: str, scope: str) -> Task:
@@ -512,8 +525,7 @@ class Queue:
             TaskNotFoundError: there is no such task.
         """
         task = self._update(task_id, transitions.replay)
-        for worker in list(self._workers):
-            worker.wake()
+        self._wake_workers()
         return task
 
     retry = replay

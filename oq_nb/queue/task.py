@@ -24,12 +24,12 @@ class Task:
 
     Args:
         queue: where it is.
-        held: what was last seen.
+        snapshot: what was last seen.
     """
 
-    def __init__(self, queue: Queue, held: VersionedTask) -> None:
+    def __init__(self, queue: Queue, snapshot: VersionedTask) -> None:
         self.queue = queue
-        self._held = held
+        self._snapshot = snapshot
         self._widget: TaskWidget | None = None
 
     def __repr__(self) -> str:
@@ -44,9 +44,19 @@ class Task:
     # --- the last snapshot
 
     @property
+    def snapshot(self) -> VersionedTask:
+        """The record that was last seen, with its ETag."""
+        return self._snapshot
+
+    def adopt(self, snapshot: VersionedTask) -> None:
+        """Take over what somebody else has just read or written of this task, unless it is older than `snapshot`."""
+        if snapshot.record.supersedes(self._snapshot.record):
+            self._snapshot = snapshot
+
+    @property
     def record(self) -> TaskRecord:
         """Everything that was last seen, as it stands in the bucket."""
-        return self._held.record
+        return self._snapshot.record
 
     @property
     def id(self) -> str:
@@ -106,10 +116,10 @@ class Task:
         Raises:
             TaskNotFoundError: it is gone from the bucket.
         """
-        held = self.queue.store.read_again(self._held)
-        if held is None:
+        snapshot = self.queue.store.read_again(self._snapshot)
+        if snapshot is None:
             raise TaskNotFoundError(f"task {self.id} is gone from the bucket", task_id=self.id)
-        self._held = held
+        self._snapshot = snapshot
         return self
 
     def wait(self, timeout: float | None = None, *, progress: bool = False) -> Task:
@@ -156,12 +166,12 @@ class Task:
 
     def cancel(self, reason: str | None = None) -> Task:
         """Cancel it when pending, ask it to stop when running; return this handle. Requests: see `Queue.cancel`."""
-        self._held = self.queue.cancel(self.id, reason)._held
+        self._snapshot = self.queue.cancel(self.id, reason).snapshot
         return self
 
     def replay(self) -> Task:
         """Run it again after it has ended; return this handle. Requests: see `Queue.replay`."""
-        self._held = self.queue.replay(self.id)._held
+        self._snapshot = self.queue.replay(self.id).snapshot
         return self
 
     retry = replay

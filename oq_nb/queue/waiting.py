@@ -303,12 +303,12 @@ class _Group:
             poller = TaskPoller(store)
             own = [task for task in self.tasks if task.queue.store is store]
             for task in own:
-                poller.ingest(task._held)
+                poller.ingest(task.snapshot)
             poller.refresh([task.id for task in own])
             for task in own:
                 held = poller.seen[task.id]
                 if isinstance(held, VersionedTask):
-                    task._held = held
+                    task.adopt(held)
 
     @property
     def has_news(self) -> bool:
@@ -367,8 +367,8 @@ class _Group:
 
 
 def _take_over(task: Task, state: TaskState) -> None:
-    if state.held is not None and state.held.record.supersedes(task.record):
-        task._held = state.held
+    if state.held is not None:
+        task.adopt(state.held)
 
 
 def _check(state: TaskState) -> None:

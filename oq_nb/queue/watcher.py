@@ -444,9 +444,9 @@ def _is_open(watch: AnyWatch | None) -> bool:
 def _first_state(task: Any) -> TaskState:
     if isinstance(task, VersionedTask):
         return TaskState(task.record.id, task)
-    held = getattr(task, "_held", None)
-    if isinstance(held, VersionedTask):
-        return TaskState(held.record.id, held)
+    snapshot = getattr(task, "snapshot", None)
+    if isinstance(snapshot, VersionedTask):
+        return TaskState(snapshot.record.id, snapshot)
     return TaskState(model.check_task_id(task))
 
 

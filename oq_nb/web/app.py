@@ -145,7 +145,7 @@ class _Routes:
 
         def work() -> str:
             task = self._queue.cancel(task_id, "cancelled on the web page")
-            self._queue.watcher.ingest(task._held)
+            self._queue.watcher.ingest(task.snapshot)
             if task.status is TaskStatus.CANCELLED:
                 return "Cancelled."
             return "Asked to stop: its handler sees it with its next report."
@@ -165,7 +165,7 @@ class _Routes:
                     wanted="replay",
                     task_id=task_id,
                 )
-            self._queue.watcher.ingest(self._queue.replay(task_id)._held)
+            self._queue.watcher.ingest(self._queue.replay(task_id).snapshot)
             return "It is pending again, with its retries at zero."
 
         await self._sessions.act(task_id, "Running it again …", work)

@@ -89,7 +89,7 @@ def ready(seaweedfs):
         claimed = transitions.claim(
             task.record, store.clock.stamp(), lease_id=lease_id, worker_id="w", lease_seconds=3600
         )
-        held = store.move(task._held, claimed)
+        held = store.move(task.snapshot, claimed)
         progress = Progress(
             percent=45,
             current=450,
@@ -110,7 +110,7 @@ def ready(seaweedfs):
             )
     expired = tasks["expired"]
     later = Timestamp.of(expired.record.expires_at + timedelta(seconds=1))
-    store.move(expired._held, transitions.expire(expired.record, later))
+    store.move(expired.snapshot, transitions.expire(expired.record, later))
     worker = model.WorkerRecord(
         worker_id="w",
         started_at=Timestamp.of(queue.now()),

@@ -53,7 +53,7 @@ def claim(task, lease_seconds):
     changed = transitions.claim(
         task.record, store.clock.stamp(), lease_id=lease_id, worker_id="w", lease_seconds=lease_seconds
     )
-    held = store.move(task._held, changed)
+    held = store.move(task.snapshot, changed)
     store.index.add(model.lease_key(held.record))
     return held
 
@@ -249,7 +249,7 @@ def test_depth_tells_ready_scheduled_and_running_apart(fake_queue):
     running = fake_queue.submit("t")
     store = fake_queue.store
     held = store.move(
-        running._held,
+        running.snapshot,
         transitions.claim(
             running.record, store.clock.stamp(), lease_id=model.new_id(), worker_id="w", lease_seconds=60
         ),

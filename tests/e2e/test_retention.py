@@ -38,7 +38,7 @@ def finish(task, *, output=None):
     """Claim a task and complete it."""
     store, lease_id = task.queue.store, model.new_id()
     claimed = transitions.claim(task.record, store.clock.stamp(), lease_id=lease_id, worker_id="w", lease_seconds=60)
-    held = store.move(task._held, claimed)
+    held = store.move(task.snapshot, claimed)
     value, ref = store.offload(task.id, "output", output)
     done = transitions.complete(held.record, store.clock.stamp(), lease_id=lease_id, output=value, output_ref=ref)
     store.move(held, done)

@@ -212,7 +212,7 @@ def test_a_task_goes_through_its_life_with_every_answer_lost_once(fault, objects
     queue = Queue(TaskStore(objects))
     store = queue.store
     proxy.strike(fault, 1)
-    held = queue.submit("t", {"n": 1}, timeout_seconds=60)._held
+    held = queue.submit("t", {"n": 1}, timeout_seconds=60).snapshot
     now = store.clock.stamp
 
     def progress(record: Any) -> Any:

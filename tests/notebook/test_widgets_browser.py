@@ -273,26 +273,27 @@ EVIL = (
     "\"'&lt;</pre></details></option></select>\u202egnp\u2066\x1b[31m\x07"
 )
 HOSTILE = f"""
-from oq_nb import model, transitions
+from oq_nb import model
+from oq_nb.model import transitions
 EVIL = {EVIL!r}
 def add(task_type=EVIL, **changes):
     record = q._new_record("x").evolve(task_type=task_type, timeout_seconds=3600, **changes)
     return oq_nb.Task(q, q.store.create(record))
 def claim(task):
-    task._held = q.store.update(task.id, lambda r, now: transitions.claim(
-        r, now, worker_id=EVIL, lease_id=model.new_id(), lease_seconds=3600))
-    return task._held.record.lease_id
+    task.adopt(q.store.update(task.id, lambda r, now: transitions.claim(
+        r, now, worker_id=EVIL, lease_id=model.new_id(), lease_seconds=3600)))
+    return task.snapshot.record.lease_id
 running = add()
 lease = claim(running)
 said = model.Progress(percent=45, message=EVIL, unit=EVIL, rate=2.0, updated_at=q.store.clock.stamp())
-running._held = q.store.update(running.id, lambda r, now: transitions.report(r, now, lease_id=lease, progress=said))
+running.adopt(q.store.update(running.id, lambda r, now: transitions.report(r, now, lease_id=lease, progress=said)))
 failed = add()
 lease = claim(failed)
-failed._held = q.store.update(failed.id, lambda r, now: transitions.fail(
-    r, now, lease_id=lease, error="Traceback:\\n  x\\n" + EVIL))
+failed.adopt(q.store.update(failed.id, lambda r, now: transitions.fail(
+    r, now, lease_id=lease, error="Traceback:\\n  x\\n" + EVIL)))
 done = add()
 lease = claim(done)
-done._held = q.store.update(done.id, lambda r, now: transitions.complete(r, now, lease_id=lease, output={{EVIL: EVIL}}))
+done.adopt(q.store.update(done.id, lambda r, now: transitions.complete(r, now, lease_id=lease, output={{EVIL: EVIL}})))
 pending = add()
 now = q.store.clock.stamp()
 q.store.objects.put("workers/w.json", model.WorkerRecord(worker_id=EVIL, started_at=now, last_heartbeat=now,

@@ -37,7 +37,7 @@ def running(queue, *, percent=45, message="Processing file 450 of 1000", seconds
     task = queue.submit(task_type, {})
     store = queue.store
     held = store.move(
-        task._held,
+        task.snapshot,
         transitions.claim(task.record, store.clock.stamp(), lease_id=model.new_id(), worker_id="w", lease_seconds=300),
     )
     then = Timestamp.of(queue.now() - timedelta(seconds=seconds_ago))
@@ -55,7 +55,7 @@ def finished(queue, *, fails=False):
         changed = transitions.fail(task.record, now, lease_id=lease_id, error="Traceback …\nValueError: no")
     else:
         changed = transitions.complete(task.record, now, lease_id=lease_id, output={"processed": 1})
-    queue.store.move(task._held, changed)
+    queue.store.move(task.snapshot, changed)
     return task.refresh()
 
 
@@ -91,7 +91,7 @@ def test_a_pending_task_says_that_no_worker_has_its_type(oq, fake_queue):
 
 def test_a_message_alone_is_shown_alone(oq, fake_queue):
     task = running(fake_queue, percent=0)
-    held, store = task._held, fake_queue.store
+    held, store = task.snapshot, fake_queue.store
     said = Progress(message="Downloading file...", updated_at=store.clock.stamp())
     record = transitions.report(held.record, store.clock.stamp(), lease_id=held.record.lease_id, progress=said)
     store.move(held, record)
@@ -269,7 +269,7 @@ def test_cancel_replay_archive_say_what_became_of_each_task(oq, fake_queue):
 def test_a_loop_of_track_cannot_be_replayed(oq, fake_queue):
     loop = running(fake_queue, task_type="track:epochs")
     now, lease_id = fake_queue.store.clock.stamp(), loop.record.lease_id
-    fake_queue.store.move(loop._held, transitions.complete(loop.record, now, lease_id=lease_id, output=None))
+    fake_queue.store.move(loop.snapshot, transitions.complete(loop.record, now, lease_id=lease_id, output=None))
     code, out, err = oq("replay", loop.id)
     assert (code, out) == (1, "") and "run its program again" in err
     assert loop.refresh().status.value == "completed"
@@ -332,7 +332,7 @@ def test_a_store_that_is_away_for_a_while_does_not_end_a_watch(oq, fake_queue, f
                 raise StorageUnavailableError("the store does not answer")
             if looks == 5:
                 fake_store.fault = None
-                held = fake_queue.get(task.id)._held
+                held = fake_queue.get(task.id).snapshot
                 lease_id, now = held.record.lease_id, fake_queue.store.clock.stamp()
                 fake_queue.store.move(held, transitions.complete(held.record, now, lease_id=lease_id, output=1))
 

@@ -88,7 +88,7 @@ def test_the_last_report_is_shown_though_nobody_has_seen_it_running(fake_queue, 
     widget._watch.close()  # it looks no more
     lease_id = claim(fake_queue, task.id, percent=45)
     fail(fake_queue, task.id, lease_id)
-    widget._watch._state = TaskState(task.id, fake_queue.get(task.id)._held)
+    widget._watch._state = TaskState(task.id, fake_queue.get(task.id).snapshot)
     live.wake()
     until(lambda: "stopped at 45%" in text(widget))
 

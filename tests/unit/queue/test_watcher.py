@@ -65,7 +65,7 @@ def thousand(fake_queue):
     leases = {task.id: claim(fake_queue, task.id) for task in tasks[:10]}
     poller = TaskPoller(fake_queue.store)
     for task in tasks:
-        poller.ingest(task._held)
+        poller.ingest(task.snapshot)
     poller.refresh([task.id for task in tasks])
     return tasks, leases, poller
 
@@ -346,7 +346,7 @@ def test_a_replayed_task_is_watched_again(fake_queue):
     with fake_queue.watcher.watch(task.refresh(), interval=0.01) as watch:
         assert watch.state.is_over
         assert not fake_queue.watcher.is_running
-        fake_queue.watcher.ingest(fake_queue.replay(task.id)._held)
+        fake_queue.watcher.ingest(fake_queue.replay(task.id).snapshot)
         assert not watch.state.is_over
         claim(fake_queue, task.id)
         until(lambda: watch.state.record.status is TaskStatus.RUNNING)
@@ -405,4 +405,4 @@ def test_a_worker_of_the_same_process_tells_who_watches(fake_queue):
             assert watch.state.record.status is TaskStatus.RUNNING
             goes_on.set()
             until(lambda: watch.state.record.status is TaskStatus.COMPLETED)
-        assert watch.state.held.etag == fake_queue.get(task.id)._held.etag
+        assert watch.state.held.etag == fake_queue.get(task.id).snapshot.etag
