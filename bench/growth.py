@@ -25,6 +25,7 @@ from oq_nb import model
 from oq_nb.local import LocalStore
 from oq_nb.model import transitions
 from oq_nb.queue.poller import TaskPoller
+from oq_nb.queue.submit import new_record
 from oq_nb.store import VersionedTask
 
 __all__ = ["TITLE", "run"]
@@ -37,7 +38,7 @@ _THREADS = 8
 def _finish_one(queue: oq_nb.Queue, number: int) -> None:
     """Write and remove what a task writes and removes in its life, in the order in which it does."""
     store = queue.store
-    record = queue._new_record("done", number)
+    record = new_record(queue.store, "done", number)
     ready = store.index.add(model.ready_key(record))
     made = store.objects.put(record.key, record.to_bytes(), create=True)
     claimed = transitions.claim(record, store.clock.stamp(), lease_id="l", worker_id="w", lease_seconds=300)

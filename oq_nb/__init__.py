@@ -36,7 +36,7 @@ from oq_nb.queue.task import Task
 
 if TYPE_CHECKING:
     from oq_nb.progress.bar import tqdm, track, trange
-    from oq_nb.queue.waiting import as_completed, wait
+    from oq_nb.queue.groups import as_completed, wait
     from oq_nb.worker import Worker
     from oq_nb.worker.nested_asyncio import enable_nested_asyncio
 
@@ -82,12 +82,12 @@ __version__ = "0.1.0"
 
 _LAZY = {
     "Worker": "oq_nb.worker",
-    "as_completed": "oq_nb.queue.waiting",
+    "as_completed": "oq_nb.queue.groups",
     "enable_nested_asyncio": "oq_nb.worker.nested_asyncio",
     "tqdm": "oq_nb.progress.bar",
     "track": "oq_nb.progress.bar",
     "trange": "oq_nb.progress.bar",
-    "wait": "oq_nb.queue.waiting",
+    "wait": "oq_nb.queue.groups",
 }
 
 

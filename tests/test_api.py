@@ -74,6 +74,7 @@ def test_importing_the_package_loads_nothing_heavy():
         "oq_nb.worker",
         "oq_nb.progress",
         "oq_nb.display",
+        "oq_nb.queue.groups",
         "oq_nb.queue.waiting",
     ):
         assert heavy not in loaded, heavy

@@ -355,10 +355,10 @@ def queue_text(name: str, overview: Overview) -> str:
 def queue_bundle(queue: Queue) -> dict[str, str]:
     """Return a queue as text and HTML, with what a look of two seconds at most tells.
 
-    Requests: as one look of `oq_nb.queue.watcher.Watcher.look_over`.
+    Requests: as one look of `oq_nb.queue.watcher.Watcher.read_overview`.
     """
     seen: list[Overview] = []
-    thread = threading.Thread(target=lambda: seen.append(queue.watcher.look_over()), name="oq-look", daemon=True)
+    thread = threading.Thread(target=lambda: seen.append(queue.watcher.read_overview()), name="oq-look", daemon=True)
     thread.start()
     thread.join(_REPR_SECONDS)
     overview = seen[0] if seen else Overview()

@@ -3,8 +3,10 @@
 ======================  =======================================================
 `connection`            `connect` and the default queue
 `queue`, `task`         `Queue`, and `Task`, a handle of one task
+`submit`                new tasks: checks, idempotency keys, many at a time
 `poller`, `watcher`     what is read, and how often, for all who watch
-`waiting`               `wait`, `as_completed`, `Queue.map`
+`waiting`, `groups`     waiting for one task; `wait`, `as_completed`, `Queue.map`
+`faces`                 displays of queues and tasks: the only imports from above
 ======================  =======================================================
 
 May import: `oq_nb.errors`, `oq_nb.text`, `oq_nb.model`, `oq_nb.s3`, `oq_nb.store`, `oq_nb.attempt`, the pure half of

@@ -107,7 +107,7 @@ def _flag(name: str) -> bool:
 
 
 def open_store(bucket: str | None = None, **options: Any) -> S3Store:
-    """Return the store that `connect` would use, as it is: a bucket is neither looked for nor changed.
+    """Return the store that `connect` would use, as it is: a bucket is neither checked nor changed.
 
     Args:
         bucket: see `connect`.

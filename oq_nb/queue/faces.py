@@ -1,4 +1,4 @@
-"""What queues and tasks look like: the only module that imports upwards, and only when somebody looks.
+"""Displays of queues and tasks: the only module that imports upwards, and only when something is shown.
 
 `Queue` and `Task` have conveniences that the rooms above draw: widgets, HTML, the web page, the bar of `wait`. They all
 go through here, so that the rest of the room needs no import from above, and `import oq_nb` loads none of it.
@@ -99,7 +99,7 @@ def queue_widget(queue: Queue, interval: float) -> QueueWidget:
 
 
 def queue_bundle(queue: Queue) -> dict[str, str]:
-    """Return a queue as text and HTML. Requests: one look at the queue, of two seconds at most."""
+    """Return a queue as text and HTML. Requests: one refresh of the overview, of two seconds at most."""
     from oq_nb.display.queue_widget import queue_bundle
 
     return queue_bundle(queue)

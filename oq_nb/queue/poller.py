@@ -1,4 +1,4 @@
-"""`TaskPoller`: look at the tasks of a bucket with as few requests as can be, and remember what was seen.
+"""`TaskPoller`: read the tasks of a bucket with as few requests as can be, and remember what was seen.
 
 There are three ways to see which of N tasks have changed, and the one that takes the fewest requests is taken:
 
@@ -6,10 +6,10 @@ There are three ways to see which of N tasks have changed, and the one that take
 * a LIST of the index (``ready/`` and ``leases/``), which does not grow with finished tasks, and a conditional GET for
   each task that runs. A pending task whose entry stands and is not newer than the task itself has not changed;
 * a LIST of ``tasks/``, which tells the ETag of 1,000 tasks at once, and a GET for each that has another one: about as
-  many as at the last look.
+  many as at the last refresh.
 
 A listing that turns out longer than its alternative is given up, and its length remembered. As index entries are hints
-and never the truth, each look also reads a few tasks that the index calls unchanged.
+and never the truth, each refresh also reads a few tasks that the index calls unchanged.
 
 Imports of the package: `errors`, `model`, `store`.
 """
@@ -35,11 +35,11 @@ __all__ = ["Overview", "TaskPoller", "is_alive"]
 _PAGE = 1000
 _READERS = 16
 _LIST_PRICE = 12.5  # of a LIST, in GETs, at AWS
-_SPOT_CHECKS = 4  # tasks read although the index calls them unchanged, per look
+_SPOT_CHECKS = 4  # tasks read although the index calls them unchanged, per refresh
 _LIVE_LIMIT = 1000  # pending and running tasks of an overview that are read; the rest are counted
 _ENDED_LIMIT = 100  # ended tasks of an overview that are kept
 _COUNT_LIMIT = 1000  # ended tasks whose status is read for the counts
-_BACKFILL = 100  # of these, per look
+_BACKFILL = 100  # of these, per refresh
 _INDEX_PAGES = 20  # of an overview, for each index
 _TASK_PAGES = 200  # of an overview: at most so many LISTs of 1,000 tasks
 _SECONDS_PER_PAGE = 5.0  # of an overview: pause between two listings of all tasks
@@ -51,7 +51,7 @@ _DEAD_AFTER = timedelta(seconds=60)  # four heartbeats
 
 @dataclass(frozen=True)
 class Overview:
-    """What a queue looked like. Text in its records is untrusted."""
+    """State of a whole queue. Text in its records is untrusted."""
 
     #: Running tasks, then pending ones, each in the order of their turn; 1,000 at most.
     live: tuple[VersionedTask, ...] = ()
@@ -63,9 +63,9 @@ class Overview:
     uncounted: int | None = None
     #: Registered workers.
     workers: tuple[WorkerRecord, ...] = ()
-    #: When this was seen, by the store's clock; None before the first look.
+    #: When this was seen, by the store's clock; None before the first refresh.
     seen_at: datetime | None = None
-    #: Why the last look failed; this is what was seen before. None when it did not.
+    #: Why the last refresh failed; this is what was seen before. None when it did not.
     trouble: str | None = None
 
     @property
@@ -107,9 +107,9 @@ class TaskPoller:
         self._total: int | None = None
         self._list_tasks_at = 0.0
         self._spot = 0
-        self._changed = 1 << 30  # tasks that the last look found changed; not known yet
+        self._changed = 1 << 30  # tasks that the last refresh found changed; not known yet
 
-    # --- looking
+    # --- refreshing
 
     def ingest(self, held: VersionedTask) -> None:
         """Take in a task that somebody else has read or written, unless it is older than what was seen."""
@@ -121,8 +121,8 @@ class TaskPoller:
         """Bring `seen`, `overview` and `workers` up to date; tasks that have ended are not read again.
 
         Args:
-            task_ids: look at these.
-            overview: look at the whole queue.
+            task_ids: refresh these.
+            overview: refresh the whole queue.
             workers: read the register of workers, every five seconds at most.
 
         Raises:
@@ -133,12 +133,12 @@ class TaskPoller:
         and 1 GET for each heartbeat.
         """
         if workers or overview:
-            self._look_at_workers()
+            self._refresh_workers()
         wanted = list(dict.fromkeys(task_ids))
         if overview:
-            self._look_over(wanted)
+            self._refresh_overview(wanted)
         else:
-            self._look_at(wanted)
+            self._refresh_tasks(wanted)
 
     def keep(self, task_ids: Iterable[str]) -> None:
         """Forget every task but these and those of the overview."""
@@ -164,12 +164,12 @@ class TaskPoller:
 
     # --- tasks
 
-    def _look_at(self, wanted: list[str]) -> None:
+    def _refresh_tasks(self, wanted: list[str]) -> None:
         before = {task_id: self._etag(task_id) for task_id in wanted}
-        self._look_the_cheapest_way(wanted)
+        self._refresh_the_cheapest_way(wanted)
         self._changed = sum(self._etag(task_id) != etag for task_id, etag in before.items())
 
-    def _look_the_cheapest_way(self, wanted: list[str]) -> None:
+    def _refresh_the_cheapest_way(self, wanted: list[str]) -> None:
         if self._too_long_until is not None and time.monotonic() > self._too_long_until:
             self._index_pages, self._task_pages, self._too_long_until = 2, 1, None
         open_ids = [task_id for task_id in wanted if not self._has_ended(task_id)]
@@ -274,7 +274,7 @@ class TaskPoller:
 
     # --- the whole queue
 
-    def _look_over(self, wanted: list[str]) -> None:
+    def _refresh_overview(self, wanted: list[str]) -> None:
         index = self._list_index(_INDEX_PAGES)
         by_turn = sorted(index.ready.values(), key=lambda entry: entry.key.split("/")[2])
         in_index = list(dict.fromkeys([*index.leased, *(entry.key.rsplit("/", 1)[1] for entry in by_turn)]))
@@ -355,7 +355,7 @@ class TaskPoller:
 
     # --- workers
 
-    def _look_at_workers(self) -> None:
+    def _refresh_workers(self) -> None:
         now = time.monotonic()
         if self._workers_at is not None and now - self._workers_at < _WORKERS_SECONDS:
             return

@@ -1,30 +1,20 @@
 """`Queue`: the tasks in a bucket, and what can be done with them from outside of a worker.
 
-Imports of the package: `errors`, `model`, `store`, and this room; what it looks like is drawn through `faces`.
+Imports of the package: `errors`, `model`, `store`, and this room; displays are drawn through `faces`.
 """
 
 from __future__ import annotations
 
 import builtins
-import hashlib
-import weakref
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Protocol
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
 
 from oq_nb import model
-from oq_nb.errors import (
-    ConfigurationError,
-    ConflictError,
-    OqError,
-    RecordError,
-    StorageUnavailableError,
-    TaskNotFoundError,
-    TransitionError,
-)
-from oq_nb.model import IdempotencyRecord, RetryPolicy, TaskRecord, TaskStatus, Timestamp, WorkerRecord, transitions
+from oq_nb.errors import ConfigurationError, RecordError, TaskNotFoundError, TransitionError
+from oq_nb.model import RetryPolicy, TaskRecord, TaskStatus, Timestamp, WorkerRecord, transitions
 from oq_nb.queue import faces
+from oq_nb.queue.submit import LocalWorkers, Submitter, check_whole, new_record
 from oq_nb.queue.task import Task
 from oq_nb.queue.watcher import Watcher
 from oq_nb.store import TaskStore
@@ -32,20 +22,9 @@ from oq_nb.store.index import IndexEntry
 
 if TYPE_CHECKING:
     from oq_nb.queue.faces import PageServer, QueueWidget
-    from oq_nb.queue.waiting import MapResults
+    from oq_nb.queue.groups import MapResults
 
 __all__ = ["Queue"]
-
-_IDEMPOTENCY_DAYS = 30
-_KEY_TRIES = 5
-_SUBMITTERS = 16
-
-
-class Wakeable(Protocol):
-    """A worker of this process, told of tasks that are submitted here."""
-
-    def wake(self) -> None:
-        """Look for tasks now."""
 
 
 class Queue:
@@ -59,7 +38,9 @@ class Queue:
     def __init__(self, store: TaskStore, *, label: str = "") -> None:
         self.store = store
         self._label = label
-        self._workers: weakref.WeakSet[Wakeable] = weakref.WeakSet()
+        #: Workers of this process, woken for each task that is submitted here.
+        self.local_workers = LocalWorkers()
+        self._submitter = Submitter(store, self.local_workers)
         #: Watches tasks for the widgets, pages and waiters of this process; makes no request while nobody does.
         self.watcher = Watcher(store)
         self._widget: QueueWidget | None = None
@@ -75,7 +56,7 @@ class Queue:
         """Return a live display of the queue for a notebook; the same one each time.
 
         Args:
-            interval: seconds between two looks while something changes; above 0.
+            interval: seconds between two reads while something changes; above 0.
 
         Requests: none before it is shown; then as `Watcher.overview` says, until it is closed or dropped.
         """
@@ -93,7 +74,7 @@ class Queue:
 
         Args:
             port: of 127.0.0.1; 0 for any that is free.
-            interval: seconds between two looks while something changes; above 0.
+            interval: seconds between two reads while something changes; above 0.
             allow_hosts: names under which a proxy on another machine asks for it, such as ``hub.example.org``.
 
         Returns:
@@ -108,20 +89,6 @@ class Queue:
         if self._page is None or not self._page.serves(port, interval, hosts):
             self._page = faces.serve_page(self, port, interval=interval, allow_hosts=hosts)
         return self._page
-
-    # --- the workers of this process
-
-    def add_worker(self, worker: Wakeable) -> None:
-        """Have a worker of this process told of each task that is submitted here; held weakly."""
-        self._workers.add(worker)
-
-    def remove_worker(self, worker: Wakeable) -> None:
-        """Tell a worker of this process no more."""
-        self._workers.discard(worker)
-
-    def _wake_workers(self) -> None:
-        for worker in list(self._workers):
-            worker.wake()
 
     # --- submitting
 
@@ -161,7 +128,8 @@ class Queue:
 
         Requests: 2 PUT; 1 PUT more for a large input, 1 PUT more with an idempotency key.
         """
-        record = self._new_record(
+        record = new_record(
+            self.store,
             task_type,
             input,
             timeout_seconds=timeout_seconds,
@@ -173,8 +141,8 @@ class Queue:
             max_reschedules=max_reschedules,
         )
         if idempotency_key is None:
-            return self._create(record)
-        return self._create_once(record, idempotency_key, idempotency_scope or task_type)
+            return Task(self, self._submitter.create(record))
+        return Task(self, self._submitter.create_once(record, idempotency_key, idempotency_scope or task_type))
 
     def submit_many(self, task_type: str, inputs: Iterable[Any], **options: Any) -> builtins.list[Task]:
         """Add many tasks, some at the same time.
@@ -197,22 +165,13 @@ class Queue:
             raise ConfigurationError("idempotency_key: one key cannot stand for many tasks; use submit for each")
         if isinstance(inputs, (str, bytes)):
             raise ConfigurationError("inputs: an iterable of inputs is needed, not text")
-        records = [self._new_record(task_type, item, **options) for item in inputs]
-        made: builtins.list[Task] = []
-        failure: OqError | None = None
-        pool = ThreadPoolExecutor(min(_SUBMITTERS, len(records) or 1), thread_name_prefix="oq-submit")
-        try:
-            for future in [pool.submit(self._create, record) for record in records]:
-                try:
-                    made.append(future.result())
-                except OqError as exc:
-                    failure = failure or exc
-        finally:
-            pool.shutdown(cancel_futures=True)  # after Ctrl-C what is under way is finished, nothing more is begun
+        records = [new_record(self.store, task_type, item, **options) for item in inputs]
+        made, failure = self._submitter.create_many(records)
+        tasks = [Task(self, held) for held in made]
         if failure is not None:
-            failure.submitted = made  # type: ignore[attr-defined]
+            failure.submitted = tasks  # type: ignore[attr-defined]
             raise failure
-        return made
+        return tasks
 
     def map(
         self,
@@ -242,128 +201,11 @@ class Queue:
 
         Requests: as `submit_many`, then as `oq_nb.wait`; iterating raises what `Task.result` raises.
         """
-        from oq_nb.queue.waiting import MapResults
+        from oq_nb.queue.groups import MapResults
 
         return MapResults(self.submit_many(task_type, inputs, **options), timeout, progress=progress)
 
-    def _new_record(
-        self,
-        task_type: str,
-        input: Any = None,  # noqa: A002
-        *,
-        timeout_seconds: int = 300,
-        max_retries: int = 3,
-        retry_policy: RetryPolicy | None = None,
-        schedule_at: datetime | None = None,
-        ttl_seconds: float | None = None,
-        expires_at: datetime | None = None,
-        max_reschedules: int | None = None,
-    ) -> TaskRecord:
-        model.check_task_type(task_type)
-        try:
-            model.to_json(input)
-        except (TypeError, ValueError, RecursionError) as exc:
-            raise ConfigurationError(f"input: not something that JSON holds: {exc}") from exc
-        _check_whole("timeout_seconds", timeout_seconds, 1)
-        _check_whole("max_retries", max_retries, 0)
-        if max_reschedules is not None:
-            _check_whole("max_reschedules", max_reschedules, 0)
-        if retry_policy is not None and not isinstance(retry_policy, RetryPolicy):
-            raise ConfigurationError(f"retry_policy: a RetryPolicy is needed, not {type(retry_policy).__name__}")
-        now = self.store.clock.stamp()
-        available = now if schedule_at is None else _instant("schedule_at", schedule_at)
-        ends = None if expires_at is None else _instant("expires_at", expires_at)
-        if ttl_seconds is not None:
-            if ends is not None:
-                raise ConfigurationError("ttl_seconds: give it or expires_at, not both")
-            if isinstance(ttl_seconds, bool) or not isinstance(ttl_seconds, (int, float)) or not 0 < ttl_seconds < 1e10:
-                raise ConfigurationError(f"ttl_seconds: a number of seconds above 0 is needed, not {ttl_seconds!r}")
-            ends = Timestamp.of(max(now, available) + timedelta(seconds=ttl_seconds))
-        if ends is not None and ends <= available:
-            raise ConfigurationError(f"expires_at: {ends} is not after {available}, when the task becomes available")
-        task_id = model.new_id()
-        return TaskRecord(
-            id=task_id,
-            shard=self.store.shard_of(task_id),
-            task_type=task_type,
-            input=input,
-            timeout_seconds=timeout_seconds,
-            max_retries=max_retries,
-            retry_policy=retry_policy or RetryPolicy(),
-            status=TaskStatus.PENDING,
-            created_at=now,
-            available_at=available,
-            updated_at=now,
-            max_reschedules=max_reschedules,
-            expires_at=ends,
-        )
-
-    def _create(self, record: TaskRecord) -> Task:
-        value, ref = self.store.offload(record.id, "input", record.input)
-        held = self.store.create(record.evolve(input=value, input_ref=ref))
-        self.store.emit("submitted", record.task_type)
-        self._wake_workers()
-        return Task(self, held)
-
-    def _create_once(self, record: TaskRecord, key: str, scope: str) -> Task:
-        if not isinstance(key, str) or not key or len(key) > 1000:
-            raise ConfigurationError("idempotency_key: text of 1 to 1,000 characters is needed")
-        path = model.idempotency_key(scope, key)
-        digest = hashlib.sha256(model.canonical_json(record.input)).hexdigest()
-        claim = IdempotencyRecord(
-            key=key,
-            key_hash=f"sha256:{path.rsplit('/', 1)[1].removesuffix('.json')}",
-            task_id=record.id,
-            task_key=record.key,
-            created_at=record.created_at,
-            expires_at=Timestamp.of(record.created_at + timedelta(days=_IDEMPOTENCY_DAYS)),
-            task_type=record.task_type,
-            input_hash=f"sha256:{digest}",
-        )
-        earlier = self._claim_key(path, claim)
-        if earlier.task_id == record.id:
-            return self._create_or_get(record)
-        if earlier.input_hash != claim.input_hash or earlier.task_type != claim.task_type:
-            raise ConfigurationError(
-                f"idempotency_key: {key!r} already stands for task {earlier.task_id} with another input or type",
-                task_id=earlier.task_id,
-            )
-        held = self.store.read(model.check_task_id(earlier.task_id))
-        if held is not None:
-            return Task(self, held)
-        # Whoever wrote the key stopped before its task: write it under the id that was promised.
-        task_id = earlier.task_id
-        return self._create_or_get(record.evolve(id=task_id, shard=self.store.shard_of(task_id)))
-
-    def _claim_key(self, path: str, claim: IdempotencyRecord) -> IdempotencyRecord:
-        """Write an idempotency key unless it stands for a task already; return what stands there then."""
-        objects, over = self.store.objects, None
-        for _ in range(_KEY_TRIES):
-            try:
-                if over is None:
-                    objects.put(path, claim.to_bytes(), create=True)
-                else:
-                    objects.put(path, claim.to_bytes(), if_match=over.etag)
-                return claim
-            except ConflictError:
-                over = objects.get(path)
-            if over is None:
-                continue  # it was removed just now, or the store was too busy to look at the condition
-            found = IdempotencyRecord.from_bytes(over.body, key=path)
-            if found.task_id == claim.task_id or found.expires_at > self.store.clock.now():
-                return found
-        raise StorageUnavailableError(
-            f"idempotency_key: {claim.key!r} is being changed all the time: try later", key=path
-        )
-
-    def _create_or_get(self, record: TaskRecord) -> Task:
-        """Write the task of an idempotency key, unless somebody who has the same key did so first."""
-        try:
-            return self._create(record)
-        except ConflictError:
-            return self._get(record.id)
-
-    # --- looking
+    # --- reading
 
     def get(self, task_id: str) -> Task | None:
         """Return a task, or None. Requests: 1 GET.
@@ -374,12 +216,6 @@ class Queue:
         """
         held = self.store.read(model.check_task_id(task_id))
         return None if held is None else Task(self, held)
-
-    def _get(self, task_id: str) -> Task:
-        task = self.get(task_id)
-        if task is None:
-            raise TaskNotFoundError(f"there is no task {task_id} in {self!r}", task_id=task_id)
-        return task
 
     def list(
         self,
@@ -398,11 +234,11 @@ class Queue:
             shards: only in these; None for all.
 
         Requests: pending and running ones: 1 LIST of each index per 1,000 entries; others: 1 LIST per 1,000 tasks; and
-        1 GET for each task looked at, 16 at a time.
+        1 GET for each task read, 16 at a time.
         """
         wanted = None if status is None else _status(status)
         if limit is not None:
-            _check_whole("limit", limit, 0)
+            check_whole("limit", limit, 0)
         if wanted in (TaskStatus.PENDING, TaskStatus.RUNNING):
             ids = self._indexed_ids(shards)
         else:
@@ -425,7 +261,7 @@ class Queue:
         return list(dict.fromkeys(entry.task_id for entry in entries))
 
     def list_ready(self, *, limit: int = 100) -> builtins.list[Task]:
-        """Return tasks that can be claimed now, oldest first. Requests: 1 LIST, 1 GET for each entry looked at."""
+        """Return tasks that can be claimed now, oldest first. Requests: 1 LIST, 1 GET for each entry."""
         now = self.now()
         entries = self.store.index.scan(model.READY, limit=1_000_000, until_minute=model.minute_of(now))
         entries.sort(key=lambda entry: entry.minute)
@@ -494,7 +330,7 @@ class Queue:
         return self._update(task_id, change)
 
     def cancel_many(self, task_ids: Iterable[str], reason: str | None = None) -> builtins.list[Task]:
-        """Cancel several tasks; those that have ended already are passed over. Requests: as `cancel`, for each."""
+        """Cancel several tasks; those that have ended already are skipped. Requests: as `cancel`, for each."""
         cancelled: builtins.list[Task] = []
         for task_id in [model.check_task_id(task_id) for task_id in task_ids]:
             try:
@@ -525,7 +361,7 @@ class Queue:
             TaskNotFoundError: there is no such task.
         """
         task = self._update(task_id, transitions.replay)
-        self._wake_workers()
+        self.local_workers.wake()
         return task
 
     retry = replay
@@ -541,17 +377,6 @@ class Queue:
 
     def _update(self, task_id: str, change: Callable[[TaskRecord, Timestamp], TaskRecord]) -> Task:
         return Task(self, self.store.update(model.check_task_id(task_id), change))
-
-
-def _check_whole(name: str, value: Any, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 2**31:
-        raise ConfigurationError(f"{name}: a whole number from {least} is needed, not {value!r}")
-
-
-def _instant(name: str, value: Any) -> Timestamp:
-    if not isinstance(value, datetime) or value.tzinfo is None:
-        raise ConfigurationError(f"{name}: a datetime with a time zone is needed, not {value!r}")
-    return Timestamp.of(value)
 
 
 def _status(value: TaskStatus | str) -> TaskStatus:

@@ -1,6 +1,6 @@
 """`Task`: a handle on a task, what was last seen of it and what can be done with it.
 
-Imports of the package: `errors`, `model`, `store`, and this room; what it looks like is drawn through `faces`.
+Imports of the package: `errors`, `model`, `store`, and this room; displays are drawn through `faces`.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class Task:
     # --- doing
 
     def refresh(self) -> Task:
-        """Look again; return this handle. Requests: 1 GET, If-None-Match.
+        """Read it again; return this handle. Requests: 1 GET, If-None-Match.
 
         Raises:
             TaskNotFoundError: it is gone from the bucket.
@@ -186,7 +186,7 @@ class Task:
         """Return a live display of it for a notebook; the same one each time: it can be shown in several places.
 
         Args:
-            interval: seconds between two looks while it changes; above 0.
+            interval: seconds between two reads while it changes; above 0.
 
         Requests: none before it is shown; then as `Watcher.watch` says, and none after the task's end.
         """

@@ -11,8 +11,8 @@
         watch.wait(timeout=5)
         print(watch.state.counts)
 
-    queue.watcher.look("…")                       # once, in this thread, nothing is watched: a TaskState
-    queue.watcher.look_over()                     # once, the whole queue: an Overview
+    queue.watcher.read_task("…")                  # once, in this thread, nothing is watched: a TaskState
+    queue.watcher.read_overview()                 # once, the whole queue: an Overview
 
 Invariants:
 
@@ -21,9 +21,9 @@ Invariants:
 * Nobody's code runs in the thread: it stores the new state and sets an event, so that no watcher can stall or break
   another. States are immutable.
 * A store that does not answer leaves the last state, with its `trouble` set, and is tried again, ever less often.
-* A watch that nothing changes on is looked at less and less often, within bounds of its own.
+* What does not change is read less and less often, within bounds of its own.
 
-Imports of the package: `errors`, `model`, `store`, `look`.
+Imports of the package: `errors`, `model`, `store`, and `poller` of this room.
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ logger = logging.getLogger("oq_nb.watch")
 
 _TOGETHER_SECONDS = 0.02  # after a new watch: others are likely to follow
 _TROUBLE_SECONDS = (1.0, 30.0)
+_FAULT_SECONDS = 30.0  # after an error that nobody expected
 _OWN_INTERVALS = 2.5  # so long a task that this process writes is not read: its next report mostly comes before
 
 
@@ -66,15 +67,15 @@ class TaskState:
     """What is known of a task. Text in its record is untrusted."""
 
     task_id: str
-    #: The task as last seen; None before the first look, and when it was never found.
+    #: The task as last seen; None before it was first read, and when it was never found.
     held: VersionedTask | None = None
-    #: It was looked for and is not in the bucket.
+    #: It is not in the bucket.
     is_gone: bool = False
-    #: Why the last look failed: then the rest is what was known before. None when it did not.
+    #: Why it could not be read the last time: then the rest is what was known before. None when it could.
     trouble: str | None = None
     #: Whether that will not pass by itself: access was denied, the object is not a task.
     is_lasting: bool = False
-    #: When it was last looked at with success, by the store's clock.
+    #: When it was last read with success, by the store's clock.
     seen_at: datetime | None = None
     #: Whether a live worker has a handler of its type; None where that is not known.
     has_worker: bool | None = None
@@ -99,8 +100,8 @@ class Watch(Generic[State]):
     Args:
         watcher: whose.
         state: what is known so far.
-        interval: seconds between two looks while things change.
-        longest: seconds between two looks when nothing has changed for long.
+        interval: seconds between two reads while things change.
+        longest: seconds between two reads when nothing has changed for long.
         signal: set when the state has changed; None for an event of its own.
     """
 
@@ -128,15 +129,15 @@ class Watch(Generic[State]):
         self._own.clear()
         return has_changed
 
-    def look_now(self) -> None:
-        """Have it looked at now instead of at its time."""
-        self._changed_at = self._due = time.monotonic()
-        self._watcher._wake()
+    def refresh(self) -> None:
+        """Have it read now instead of at its time."""
+        self.expect_change()
+        self._watcher.ring()
 
     def close(self) -> None:
         """Stop watching; the state stays as it is."""
         self.is_closed = True
-        self._watcher._drop(self)
+        self._watcher.remove(self)
 
     def __enter__(self) -> Watch[State]:
         return self
@@ -146,17 +147,34 @@ class Watch(Generic[State]):
 
     # --- called by the watcher
 
-    def _tell(self) -> None:
-        """Say that the state has changed."""
+    @property
+    def due(self) -> float:
+        """When to read next, on `time.monotonic`."""
+        return self._due
+
+    def expect_change(self) -> None:
+        """Read it at the next opportunity, and often again from then on."""
+        self._changed_at = self._due = time.monotonic()
+
+    def put_off(self, seconds: float) -> None:
+        """Read it only after so many seconds."""
+        self._due = time.monotonic() + seconds
+
+    def plan(self, now: float, trouble_pause: float | None) -> None:
+        """Set the next read: after a quarter of the time that nothing has changed, within bounds."""
+        pause = min(self.longest, max(self.interval, (now - self._changed_at) / 4))
+        self._due = now + (pause if trouble_pause is None else max(trouble_pause, self.interval))
+
+    def replace_state(self, state: State) -> None:
+        """Set what is known, without telling anybody yet."""
+        self._state = state
+
+    def tell(self) -> None:
+        """Tell who watches that the state has changed."""
         self._changed_at = time.monotonic()
         self._own.set()
         if self._signal is not None:
             self._signal.set()
-
-    def _plan(self, now: float, trouble_pause: float | None) -> None:
-        """Set the next look: after a quarter of the time that nothing has changed, within bounds."""
-        pause = min(self.longest, max(self.interval, (now - self._changed_at) / 4))
-        self._due = now + (pause if trouble_pause is None else max(trouble_pause, self.interval))
 
 
 class TaskWatch(Watch[TaskState]):
@@ -175,7 +193,7 @@ AnyWatch = TaskWatch | OverviewWatch
 
 
 class Watcher:
-    """Looks at what is watched, from one thread. Safe to use from several threads.
+    """Reads what is watched, from one thread. Safe to use from several threads.
 
     Args:
         store: the tasks.
@@ -208,8 +226,8 @@ class Watcher:
 
         Args:
             task: its id, or what has one: a `Task`, whose last snapshot is the first state.
-            interval: seconds between two looks while it changes; above 0.
-            longest: seconds between two looks when it has not changed for long.
+            interval: seconds between two reads while it changes; above 0.
+            longest: seconds between two reads when it has not changed for long.
             workers: also tell whether a live worker has a handler for it, while it is pending.
             signal: set when there is news.
 
@@ -243,7 +261,7 @@ class Watcher:
         return made
 
     def ingest(self, held: VersionedTask, *, from_attempt: bool = False) -> None:
-        """Take in a task that was just read or written in this process; its watchers need not wait for the next look.
+        """Take in a task that was just read or written in this process; its watchers need not wait for the next read.
 
         Args:
             held: the task.
@@ -251,25 +269,23 @@ class Watcher:
                 some intervals, and no overview is refreshed for it.
         """
         intervals = _OWN_INTERVALS if from_attempt else 1.0
-        now = time.monotonic()
         for watch in self._living():
             if isinstance(watch, TaskWatch) and watch.state.task_id == held.record.id:
                 known = watch.state.held
                 if known is None or held.record.supersedes(known.record):
-                    watch._state = _seen(watch.state, held, self._store.clock.now())
-                    watch._tell()
-                watch._due = now + intervals * watch.interval
+                    watch.replace_state(_seen(watch.state, held, self._store.clock.now()))
+                    watch.tell()
+                watch.put_off(intervals * watch.interval)
             elif isinstance(watch, OverviewWatch) and not from_attempt:
-                watch._changed_at = watch._due = now
+                watch.expect_change()
         if not from_attempt:
-            self._wake()
+            self.ring()
 
-    def wake(self) -> None:
-        """Look at everything that is watched now."""
-        now = time.monotonic()
+    def refresh_all(self) -> None:
+        """Read everything that is watched now."""
         for watch in self._living():
-            watch._changed_at = watch._due = now
-        self._wake()
+            watch.expect_change()
+        self.ring()
 
     @property
     def is_running(self) -> bool:
@@ -279,8 +295,8 @@ class Watcher:
 
     # --- once, without the thread
 
-    def look(self, task: Any, *, workers: bool = False) -> TaskState:
-        """Look at a task once, in this thread. Requests: 1 GET; with ``workers`` 1 LIST and 1 GET each at most.
+    def read_task(self, task: Any, *, workers: bool = False) -> TaskState:
+        """Read a task once, in this thread. Requests: 1 GET; with ``workers`` 1 LIST and 1 GET each at most.
 
         Returns:
             Its state; where the store does not answer, with its ``trouble`` set.
@@ -295,11 +311,11 @@ class Watcher:
             return replace(state, trouble=str(exc), is_lasting=_is_lasting(exc))
         return _next_state(state, poller, self._store.clock.now(), workers)
 
-    def look_over(self) -> Overview:
-        """Look at the whole queue once, in this thread. Requests: see `oq_nb.queue.poller.TaskPoller.refresh`.
+    def read_overview(self) -> Overview:
+        """Read the whole queue once, in this thread. Requests: see `oq_nb.queue.poller.TaskPoller.refresh`.
 
         Returns:
-            What was seen; where the store does not answer, with its ``trouble`` set.
+            What was found; where the store does not answer, with its ``trouble`` set.
         """
         poller = TaskPoller(self._store)
         try:
@@ -307,6 +323,23 @@ class Watcher:
         except (StorageError, ConfigurationError) as exc:
             return replace(poller.overview, trouble=str(exc))
         return poller.overview
+
+    # --- called by watches
+
+    def remove(self, watch: Any) -> None:
+        """Watch no more for this one; see `Watch.close`."""
+        with self._lock:
+            self._watches = [reference for reference in self._watches if reference() not in (None, watch)]
+        self.ring()
+
+    def ring(self) -> None:
+        """Have the thread see what is due now; start it when somebody watches and it does not run."""
+        with self._lock:
+            is_wanted = any(_is_open(reference()) for reference in self._watches)
+            if is_wanted and not self.is_running:
+                self._thread = threading.Thread(target=self._run, name=f"oq-watch-{self._name}", daemon=True)
+                self._thread.start()
+        self._bell.put(None)
 
     # --- the thread
 
@@ -322,20 +355,7 @@ class Watcher:
 
         with self._lock:
             self._watches += [weakref.ref(watch, ring) for watch in made]
-        self._wake()
-
-    def _drop(self, watch: Any) -> None:
-        with self._lock:
-            self._watches = [reference for reference in self._watches if reference() not in (None, watch)]
-        self._wake()
-
-    def _wake(self) -> None:
-        with self._lock:
-            is_wanted = any(_is_open(reference()) for reference in self._watches)
-            if is_wanted and not self.is_running:
-                self._thread = threading.Thread(target=self._run, name=f"oq-watch-{self._name}", daemon=True)
-                self._thread.start()
-        self._bell.put(None)
+        self.ring()
 
     def _run(self) -> None:
         while True:
@@ -350,7 +370,7 @@ class Watcher:
                 pass
 
     def _step(self) -> float | None:
-        """Look at what is due; return the seconds until more is, or None when nobody watches any more.
+        """Read what is due; return the seconds until more is, or None when nobody watches any more.
 
         No watch may be referred to from here while the thread sleeps: their owners could not drop them.
         """
@@ -362,18 +382,18 @@ class Watcher:
                 self._poller = TaskPoller(self._store)
                 return None
         now = time.monotonic()
-        due = [watch for watch in watches if watch._due <= now + 0.25 * watch.interval]
-        if any(watch._due <= now for watch in due):
+        due = [watch for watch in watches if watch.due <= now + 0.25 * watch.interval]
+        if any(watch.due <= now for watch in due):
             try:
-                self._look_at(due, watches)
+                self._read_due(due, watches)
             except Exception:
-                logger.exception("a look at %s failed", self._store.objects)
+                logger.exception("%s could not be read", self._store.objects)
                 for watch in due:
-                    watch._due = time.monotonic() + 30
+                    watch.put_off(_FAULT_SECONDS)
         now = time.monotonic()
-        return max(0.01, min((watch._due - now for watch in watches), default=60.0))
+        return max(0.01, min((watch.due - now for watch in watches), default=60.0))
 
-    def _look_at(self, due: list[AnyWatch], watches: list[AnyWatch]) -> None:
+    def _read_due(self, due: list[AnyWatch], watches: list[AnyWatch]) -> None:
         tasks = [watch for watch in due if isinstance(watch, TaskWatch)]
         overviews = [watch for watch in due if isinstance(watch, OverviewWatch)]
         for known in [watch.state.held for watch in tasks]:
@@ -392,7 +412,7 @@ class Watcher:
             trouble = exc
             self._failures += 1
             if self._failures == 1:
-                logger.warning("what is watched cannot be looked at for now: %s", exc)
+                logger.warning("what is watched cannot be read for now: %s", exc)
         shortest, longest = _TROUBLE_SECONDS
         pause = min(longest, shortest * 2 ** min(self._failures - 1, 10)) if trouble is not None else None
         seen_at, now = self._store.clock.now(), time.monotonic()
@@ -400,21 +420,23 @@ class Watcher:
         for watch in due:
             before = watch.state
             if isinstance(watch, TaskWatch):
-                watch._state = (
+                watch.replace_state(
                     _next_state(watch.state, self._poller, seen_at, watch.wants_workers)
                     if trouble is None
                     else replace(watch.state, trouble=str(trouble), is_lasting=_is_lasting(trouble))
                 )
             else:
-                watch._state = self._poller.overview if trouble is None else replace(watch.state, trouble=str(trouble))
+                watch.replace_state(
+                    self._poller.overview if trouble is None else replace(watch.state, trouble=str(trouble))
+                )
             if replace(watch.state, seen_at=None) != replace(before, seen_at=None):
                 told.append(watch)
         if trouble is None:
             told += self._show_others(set(watches) - set(due), seen_at)
         for watch in told:  # who waits for one of them finds all of them up to date
-            watch._tell()
+            watch.tell()
         for watch in due:
-            watch._plan(now, pause)
+            watch.plan(now, pause)
         if not any(isinstance(watch, OverviewWatch) for watch in watches):
             self._poller.forget_overview()
         self._poller.keep(watch.state.task_id for watch in watches if isinstance(watch, TaskWatch))
@@ -427,7 +449,7 @@ class Watcher:
                 continue
             found, known = self._poller.seen.get(watch.state.task_id), watch.state.held
             if isinstance(found, VersionedTask) and found is not known and (known is None or _is_later(found, known)):
-                watch._state = replace(watch.state, held=found, is_gone=False, seen_at=seen_at)
+                watch.replace_state(replace(watch.state, held=found, is_gone=False, seen_at=seen_at))
                 told.append(watch)
         return told
 
@@ -437,7 +459,7 @@ def _is_later(found: VersionedTask, known: VersionedTask) -> bool:
 
 
 def _is_open(watch: AnyWatch | None) -> bool:
-    """Return whether there is still something to look for."""
+    """Return whether there is still something to read."""
     return watch is not None and not (isinstance(watch, TaskWatch) and watch.state.is_over)
 
 
@@ -455,7 +477,7 @@ def _next_state(state: TaskState, poller: TaskPoller, now: datetime, wants_worke
     if isinstance(found, RecordError):
         return replace(state, trouble=str(found), is_lasting=True, seen_at=now)
     if state.held is not None and found is not None and not found.record.supersedes(state.held.record):
-        found = state.held  # noted while the look was under way
+        found = state.held  # ingested while the read was under way
     if found is None:
         return replace(state, is_gone=True, trouble=None, is_lasting=False, seen_at=now)
     has_worker = poller.has_worker_for(found.record) if wants_workers else None

@@ -276,7 +276,7 @@ class Worker:
         for number, (name, target) in enumerate(names):
             thread = threading.Thread(target=target, name=f"oq-{name}-{self.worker_id}-{number}", daemon=True)
             self._threads.append(thread)
-        self.queue.add_worker(self)
+        self.queue.local_workers.add(self)
         self._pid = os.getpid()
         _started.add(self)
         for thread in self._threads:
@@ -319,7 +319,7 @@ class Worker:
             self._threads, self._heartbeat = [], None
             self._leases.clear()
             self._busy = 0
-        self.queue.remove_worker(self)
+        self.queue.local_workers.remove(self)
         _started.discard(self)
         self._call_hooks("shutdown")
 

@@ -304,7 +304,7 @@ def as_watcher(queue, ids):
         task = queue.get(task_id)
         task.history()
         task.input, task.output  # noqa: B018
-    queue.watcher.look_over()
+    queue.watcher.read_overview()
 
 
 def as_client(queue, ids):

@@ -8,6 +8,7 @@ from typing import Any
 import oq_nb
 from oq_nb import model
 from oq_nb.model import Progress, TaskRecord, TaskStatus, Timestamp, WorkerRecord
+from oq_nb.queue.submit import new_record
 
 #: What the widget of each says: its word, and a part of its note.
 STATES = {
@@ -37,7 +38,7 @@ def stage(queue: oq_nb.Queue) -> dict[str, oq_nb.Task]:
         return Timestamp.of(queue.store.clock.now() + timedelta(seconds=seconds))
 
     def put(task_type: str, status: str = "pending", **changes: Any) -> oq_nb.Task:
-        record = queue._new_record(task_type)
+        record = new_record(queue.store, task_type)
         fields: dict[str, Any] = {"status": TaskStatus(status)}
         if status == "running":
             fields |= {"attempt": 1, "lease_id": model.new_id(), "worker_id": "gpu-1", "lease_expires_at": at(900)}

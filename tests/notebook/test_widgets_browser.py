@@ -275,9 +275,10 @@ EVIL = (
 HOSTILE = f"""
 from oq_nb import model
 from oq_nb.model import transitions
+from oq_nb.queue.submit import new_record
 EVIL = {EVIL!r}
 def add(task_type=EVIL, **changes):
-    record = q._new_record("x").evolve(task_type=task_type, timeout_seconds=3600, **changes)
+    record = new_record(q.store, "x").evolve(task_type=task_type, timeout_seconds=3600, **changes)
     return oq_nb.Task(q, q.store.create(record))
 def claim(task):
     task.adopt(q.store.update(task.id, lambda r, now: transitions.claim(

@@ -20,6 +20,7 @@ from typing import Any
 from oq_nb import model
 from oq_nb.model import Progress, TaskRecord, Timestamp, WorkerRecord, transitions
 from oq_nb.queue import Queue
+from oq_nb.queue.submit import new_record
 
 TRACEBACK = """Traceback (most recent call last):
   File "/home/ada/photos.py", line 41, in handle
@@ -42,7 +43,7 @@ class Story:
         self.start = queue.store.clock.stamp()
         self.lease_id = model.new_id()
         at = self.at(minutes)
-        record = queue._new_record(task_type, task_input, **fields)
+        record = new_record(queue.store, task_type, task_input, **fields)
         record = record.evolve(created_at=at, updated_at=at, available_at=max(at, record.available_at))
         if "schedule_at" not in fields:
             record = record.evolve(available_at=at)

@@ -20,6 +20,7 @@ from oq_nb import model
 from oq_nb.errors import ConfigurationError, StorageDeniedError, StorageUnavailableError
 from oq_nb.model import Progress, TaskStatus, WorkerRecord, transitions
 from oq_nb.queue import Queue
+from oq_nb.queue.submit import new_record
 from oq_nb.store import TaskStore
 from oq_nb.testing import FakeStore
 from oq_nb.web import sessions as looks
@@ -231,7 +232,9 @@ def test_errors_and_outputs_are_shown_folded(fake_queue, serve, visit):
 
 def test_hostile_text_stays_text(fake_queue, serve, visit):
     def add(**changes):
-        record = fake_queue._new_record("x").evolve(task_type=EVIL, input={EVIL: EVIL}, timeout_seconds=3600, **changes)
+        record = new_record(fake_queue.store, "x").evolve(
+            task_type=EVIL, input={EVIL: EVIL}, timeout_seconds=3600, **changes
+        )
         return oq_nb.Task(fake_queue, fake_queue.store.create(record))
 
     running, failed, done, cancelled = add(), add(), add(), add()

@@ -18,6 +18,7 @@ from test_page import EVIL, claim, report
 import oq_nb
 from oq_nb import model
 from oq_nb.model import TaskStatus, WorkerRecord, transitions
+from oq_nb.queue.submit import new_record
 
 pytestmark = pytest.mark.browser
 
@@ -133,7 +134,7 @@ def make_hostile(queue):
     """Fill a queue with text that would act if it could; return its tasks."""
 
     def add():
-        record = queue._new_record("x").evolve(task_type=EVIL, input={EVIL: EVIL}, timeout_seconds=3600)
+        record = new_record(queue.store, "x").evolve(task_type=EVIL, input={EVIL: EVIL}, timeout_seconds=3600)
         return oq_nb.Task(queue, queue.store.create(record))
 
     def change(task, transition, **arguments):

@@ -166,7 +166,7 @@ def test_a_store_that_is_away(fake_queue, fake_store, shown):
     until(lambda: "The store cannot be reached and is tried again. This is its last known state" in text(widget))
     assert 'value="45"' in text(widget)
     fake_store.fault = None
-    fake_queue.watcher.wake()
+    fake_queue.watcher.refresh_all()
     until(lambda: "cannot be reached" not in text(widget))
 
 
@@ -301,7 +301,7 @@ def test_a_queue_whose_store_is_away_is_still_shown(fake_queue, fake_store):
 
 def test_nothing_of_ipywidgets_is_loaded_before_it_is_needed():
     code = (
-        "import sys, oq_nb, oq_nb.queue.waiting\n"
+        "import sys, oq_nb, oq_nb.queue.groups\n"
         "import oq_nb.display.task_widget, oq_nb.display.queue_widget, oq_nb.display.markup\n"
         "print(sorted({'IPython', 'ipywidgets', 'tqdm', 'boto3'} & set(sys.modules)))"
     )

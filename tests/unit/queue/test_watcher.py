@@ -170,7 +170,7 @@ def test_an_overview(fake_queue, fake_store):
     tasks = fake_queue.submit_many("a", range(6))
     leases = [claim(fake_queue, task.id) for task in tasks[:3]]
     complete(fake_queue, tasks[0].id, leases[0])
-    seen = fake_queue.watcher.look_over()
+    seen = fake_queue.watcher.read_overview()
     assert seen.counts == {"running": 2, "pending": 3, "completed": 1}
     assert [held.record.id for held in seen.live[:2]] == [tasks[1].id, tasks[2].id], "running ones first"
     assert [held.record.id for held in seen.ended] == [tasks[0].id]
@@ -191,7 +191,7 @@ def test_an_overview_of_many_finished_tasks_lists_them_rarely(fake_queue, fake_s
 
 def test_more_tasks_than_are_read_are_counted(fake_queue, fake_store):
     fake_queue.submit_many("a", range(1200))
-    seen = fake_queue.watcher.look_over()
+    seen = fake_queue.watcher.read_overview()
     assert len(seen.live) == 1000
     assert seen.counts["pending"] == 1200
     assert seen.unread == 200
@@ -235,12 +235,12 @@ def enter_worker(queue: Queue, *, types: list[str] | None, seconds_ago: float = 
 def test_whether_there_is_a_worker(fake_queue, types, seconds_ago, expected):
     task = fake_queue.submit("a")
     enter_worker(fake_queue, types=types, seconds_ago=seconds_ago)
-    assert fake_queue.watcher.look(task, workers=True).has_worker is expected
+    assert fake_queue.watcher.read_task(task, workers=True).has_worker is expected
 
 
 def test_no_worker_at_all(fake_queue):
-    assert fake_queue.watcher.look(fake_queue.submit("a"), workers=True).has_worker is False
-    assert fake_queue.watcher.look(fake_queue.submit("a")).has_worker is None
+    assert fake_queue.watcher.read_task(fake_queue.submit("a"), workers=True).has_worker is False
+    assert fake_queue.watcher.read_task(fake_queue.submit("a")).has_worker is None
 
 
 # --- the thread
@@ -307,7 +307,7 @@ def test_a_store_that_is_away_keeps_the_last_state(fake_queue, fake_store, caplo
         assert not watch.state.is_over
         assert over.state.counts["pending"] == 1
         fake_store.fault = None
-        fake_queue.watcher.wake()
+        fake_queue.watcher.refresh_all()
         until(lambda: watch.state.trouble is None and over.state.trouble is None)
     warned = [record for record in caplog.records if record.levelname == "WARNING"]
     assert len(warned) == 1, "once, not at every try"
@@ -320,7 +320,7 @@ def test_a_lasting_trouble_is_told_apart(fake_queue, fake_store):
         raise StorageDeniedError("no")
 
     fake_store.fault = deny
-    assert fake_queue.watcher.look(task).is_lasting
+    assert fake_queue.watcher.read_task(task).is_lasting
 
 
 def test_a_task_that_is_gone(fake_queue, fake_store):
@@ -335,7 +335,7 @@ def test_a_task_that_is_gone(fake_queue, fake_store):
 def test_an_object_that_is_no_task(fake_queue, fake_store):
     task = fake_queue.submit("a")
     fake_store.put(task.record.key, b"[]")
-    state = fake_queue.watcher.look(task.id)
+    state = fake_queue.watcher.read_task(task.id)
     assert (state.is_lasting, state.is_gone) == (True, False)
     assert "not a TaskRecord" in state.trouble
 

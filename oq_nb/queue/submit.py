@@ -1,0 +1,252 @@
+"""Adding tasks: a record is made from what the caller gave, checked, and written; with idempotency keys.
+
+Invariants:
+
+* A record is checked completely before anything is written.
+* A task's ready entry is written before the task (`TaskStore.create`); an idempotency key is written before both.
+* A key that stands for a task whose writing was cut short still leads to one task: it is written under the id that the
+  key promised.
+
+Imports of the package: `errors`, `model`, `store`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import weakref
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+
+from oq_nb import model
+from oq_nb.errors import ConfigurationError, ConflictError, OqError, StorageUnavailableError, TaskNotFoundError
+from oq_nb.model import IdempotencyRecord, RetryPolicy, TaskRecord, TaskStatus, Timestamp
+from oq_nb.store import TaskStore, VersionedTask
+
+__all__ = ["LocalWorkers", "Submitter", "Wakeable", "check_whole", "new_record"]
+
+_IDEMPOTENCY_DAYS = 30
+_KEY_TRIES = 5
+_SUBMITTERS = 16
+
+
+class Wakeable(Protocol):
+    """A worker of this process."""
+
+    def wake(self) -> None:
+        """Look for tasks now."""
+
+
+class LocalWorkers:
+    """The workers of this process: they need not wait for their next poll when a task is submitted here."""
+
+    def __init__(self) -> None:
+        self._workers: weakref.WeakSet[Wakeable] = weakref.WeakSet()
+
+    def add(self, worker: Wakeable) -> None:
+        """Wake this worker from now on, as long as it exists."""
+        self._workers.add(worker)
+
+    def remove(self, worker: Wakeable) -> None:
+        """Wake this worker no more."""
+        self._workers.discard(worker)
+
+    def wake(self) -> None:
+        """Have all of them look for tasks now."""
+        for worker in list(self._workers):
+            worker.wake()
+
+
+def new_record(
+    store: TaskStore,
+    task_type: str,
+    input: Any = None,  # noqa: A002
+    *,
+    timeout_seconds: int = 300,
+    max_retries: int = 3,
+    retry_policy: RetryPolicy | None = None,
+    schedule_at: datetime | None = None,
+    ttl_seconds: float | None = None,
+    expires_at: datetime | None = None,
+    max_reschedules: int | None = None,
+) -> TaskRecord:
+    """Return the record of a new, pending task. Nothing is written.
+
+    Args:
+        store: where it will be.
+        task_type: see `oq_nb.Queue.submit`, as for the others.
+        input: see there.
+        timeout_seconds: see there.
+        max_retries: see there.
+        retry_policy: see there.
+        schedule_at: see there.
+        ttl_seconds: see there.
+        expires_at: see there.
+        max_reschedules: see there.
+
+    Raises:
+        ConfigurationError: an argument is not usable.
+    """
+    model.check_task_type(task_type)
+    try:
+        model.to_json(input)
+    except (TypeError, ValueError, RecursionError) as exc:
+        raise ConfigurationError(f"input: not something that JSON holds: {exc}") from exc
+    check_whole("timeout_seconds", timeout_seconds, 1)
+    check_whole("max_retries", max_retries, 0)
+    if max_reschedules is not None:
+        check_whole("max_reschedules", max_reschedules, 0)
+    if retry_policy is not None and not isinstance(retry_policy, RetryPolicy):
+        raise ConfigurationError(f"retry_policy: a RetryPolicy is needed, not {type(retry_policy).__name__}")
+    now = store.clock.stamp()
+    available = now if schedule_at is None else _instant("schedule_at", schedule_at)
+    ends = None if expires_at is None else _instant("expires_at", expires_at)
+    if ttl_seconds is not None:
+        if ends is not None:
+            raise ConfigurationError("ttl_seconds: give it or expires_at, not both")
+        if isinstance(ttl_seconds, bool) or not isinstance(ttl_seconds, (int, float)) or not 0 < ttl_seconds < 1e10:
+            raise ConfigurationError(f"ttl_seconds: a number of seconds above 0 is needed, not {ttl_seconds!r}")
+        ends = Timestamp.of(max(now, available) + timedelta(seconds=ttl_seconds))
+    if ends is not None and ends <= available:
+        raise ConfigurationError(f"expires_at: {ends} is not after {available}, when the task becomes available")
+    task_id = model.new_id()
+    return TaskRecord(
+        id=task_id,
+        shard=store.shard_of(task_id),
+        task_type=task_type,
+        input=input,
+        timeout_seconds=timeout_seconds,
+        max_retries=max_retries,
+        retry_policy=retry_policy or RetryPolicy(),
+        status=TaskStatus.PENDING,
+        created_at=now,
+        available_at=available,
+        updated_at=now,
+        max_reschedules=max_reschedules,
+        expires_at=ends,
+    )
+
+
+class Submitter:
+    """Writes new tasks. Safe to use from several threads.
+
+    Args:
+        store: where to.
+        workers: woken for each task.
+    """
+
+    def __init__(self, store: TaskStore, workers: LocalWorkers) -> None:
+        self._store = store
+        self._workers = workers
+
+    def create(self, record: TaskRecord) -> VersionedTask:
+        """Write a task. Requests: 2 PUT; 1 PUT more for a large input."""
+        value, ref = self._store.offload(record.id, "input", record.input)
+        held = self._store.create(record.evolve(input=value, input_ref=ref))
+        self._store.emit("submitted", record.task_type)
+        self._workers.wake()
+        return held
+
+    def create_many(self, records: Sequence[TaskRecord]) -> tuple[list[VersionedTask], OqError | None]:
+        """Write tasks, 16 at a time; return those that were written, in order, and the first error, if any.
+
+        Requests: 2 PUT each; 1 PUT more for a large input.
+        """
+        made: list[VersionedTask] = []
+        failure: OqError | None = None
+        pool = ThreadPoolExecutor(min(_SUBMITTERS, len(records) or 1), thread_name_prefix="oq-submit")
+        try:
+            for future in [pool.submit(self.create, record) for record in records]:
+                try:
+                    made.append(future.result())
+                except OqError as exc:
+                    failure = failure or exc
+        finally:
+            pool.shutdown(cancel_futures=True)  # after Ctrl-C what is under way is finished, nothing more is begun
+        return made, failure
+
+    def create_once(self, record: TaskRecord, key: str, scope: str) -> VersionedTask:
+        """Write a task unless its idempotency key stands for one already; return the one that the key stands for.
+
+        Args:
+            record: the task.
+            key: 1 to 1,000 characters.
+            scope: within which the key is unique.
+
+        Raises:
+            ConfigurationError: the key is not usable, or stands for another input or type.
+
+        Requests: 3 PUT; 1 PUT and 2 GET when the key stands for a task already.
+        """
+        if not isinstance(key, str) or not key or len(key) > 1000:
+            raise ConfigurationError("idempotency_key: text of 1 to 1,000 characters is needed")
+        path = model.idempotency_key(scope, key)
+        digest = hashlib.sha256(model.canonical_json(record.input)).hexdigest()
+        claim = IdempotencyRecord(
+            key=key,
+            key_hash=f"sha256:{path.rsplit('/', 1)[1].removesuffix('.json')}",
+            task_id=record.id,
+            task_key=record.key,
+            created_at=record.created_at,
+            expires_at=Timestamp.of(record.created_at + timedelta(days=_IDEMPOTENCY_DAYS)),
+            task_type=record.task_type,
+            input_hash=f"sha256:{digest}",
+        )
+        earlier = self._claim_key(path, claim)
+        if earlier.task_id == record.id:
+            return self._create_or_read(record)
+        if earlier.input_hash != claim.input_hash or earlier.task_type != claim.task_type:
+            raise ConfigurationError(
+                f"idempotency_key: {key!r} already stands for task {earlier.task_id} with another input or type",
+                task_id=earlier.task_id,
+            )
+        held = self._store.read(model.check_task_id(earlier.task_id))
+        if held is not None:
+            return held
+        # Whoever wrote the key stopped before its task: write it under the id that was promised.
+        task_id = earlier.task_id
+        return self._create_or_read(record.evolve(id=task_id, shard=self._store.shard_of(task_id)))
+
+    def _claim_key(self, path: str, claim: IdempotencyRecord) -> IdempotencyRecord:
+        """Write an idempotency key unless it stands for a task already; return what stands there then."""
+        objects, over = self._store.objects, None
+        for _ in range(_KEY_TRIES):
+            try:
+                if over is None:
+                    objects.put(path, claim.to_bytes(), create=True)
+                else:
+                    objects.put(path, claim.to_bytes(), if_match=over.etag)
+                return claim
+            except ConflictError:
+                over = objects.get(path)
+            if over is None:
+                continue  # it was removed just now, or the store was too busy to look at the condition
+            found = IdempotencyRecord.from_bytes(over.body, key=path)
+            if found.task_id == claim.task_id or found.expires_at > self._store.clock.now():
+                return found
+        raise StorageUnavailableError(
+            f"idempotency_key: {claim.key!r} is being changed all the time: try later", key=path
+        )
+
+    def _create_or_read(self, record: TaskRecord) -> VersionedTask:
+        """Write the task of an idempotency key, unless somebody who has the same key did so first."""
+        try:
+            return self.create(record)
+        except ConflictError:
+            held = self._store.read(record.id)
+        if held is None:
+            raise TaskNotFoundError(f"task {record.id} was deleted just after it was submitted", task_id=record.id)
+        return held
+
+
+def check_whole(name: str, value: Any, least: int) -> None:
+    """Raise `ConfigurationError` unless ``value`` is a whole number from ``least`` to 2**31 - 1."""
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 2**31:
+        raise ConfigurationError(f"{name}: a whole number from {least} is needed, not {value!r}")
+
+
+def _instant(name: str, value: Any) -> Timestamp:
+    if not isinstance(value, datetime) or value.tzinfo is None:
+        raise ConfigurationError(f"{name}: a datetime with a time zone is needed, not {value!r}")
+    return Timestamp.of(value)
