@@ -9,6 +9,7 @@ import hashlib
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import formatdate
@@ -182,25 +183,15 @@ class FakeStore:
         versions.append(_Version(f"v{self._count}", body, now))
         return versions[-1]
 
-    def _request(self, kind: str, key: str) -> _Request:
-        return _Request(self, kind, key)
-
-
-class _Request:
-    """One atomic request, with a fault before it or after it was applied."""
-
-    def __init__(self, store: FakeStore, kind: str, key: str) -> None:
-        self._store, self._kind, self._key = store, kind, key
-
-    def __enter__(self) -> None:
-        if self._store.fault is not None:
-            self._store.fault(self._kind, self._key, "before")
-        self._store._lock.acquire()
-        self._store.requests[self._kind] += 1
-        clock = self._store.clock
-        clock.observe(formatdate(clock.wall(), usegmt=True), clock.monotonic(), clock.monotonic())
-
-    def __exit__(self, exc_type: object, exc: object, traceback: object) -> None:
-        self._store._lock.release()
-        if exc is None and self._store.fault is not None:
-            self._store.fault(self._kind, self._key, "after")
+    @contextmanager
+    def _request(self, kind: str, key: str) -> Iterator[None]:
+        """One atomic request, with a fault before it or after it was applied."""
+        if self.fault is not None:
+            self.fault(kind, key, "before")
+        with self._lock:
+            self.requests[kind] += 1
+            clock = self.clock
+            clock.observe(formatdate(clock.wall(), usegmt=True), clock.monotonic(), clock.monotonic())
+            yield
+        if self.fault is not None:
+            self.fault(kind, key, "after")

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 
 from oq_nb.attempt.scheduler import Scheduler
+from oq_nb.backoff import Backoff
 from oq_nb.errors import ConflictError, LeaseExpiredError, OqError, StorageError, TransitionError
 from oq_nb.model import Progress, TaskRecord, TaskStatus, Timestamp, transitions
 from oq_nb.store import TaskStore, Transition, VersionedTask
@@ -32,7 +33,7 @@ logger = logging.getLogger("oq_nb.lease")
 
 _CONFLICT_TRIES = 12
 _REPORT_WAIT_SECONDS = 5.0
-_RETRY_SECONDS = (0.5, 1.0, 2.0, 5.0)
+_RETRIES = Backoff(0.5, 5.0)
 
 
 class Lease:
@@ -68,9 +69,9 @@ class Lease:
         self.task_id = held.record.id
         self.lease_id = held.record.lease_id
         self.lease_seconds = lease_seconds
-        self.on_lost = on_lost
-        self.on_ended = on_ended
-        self.on_written = on_written
+        self._on_lost = on_lost
+        self._on_ended = on_ended
+        self._on_written = on_written
         self._store = store
         self._scheduler = scheduler
         self._entries = list(entries)
@@ -101,6 +102,11 @@ class Lease:
     def record(self) -> TaskRecord:
         """The task as last seen."""
         return self._held.record
+
+    @property
+    def held(self) -> VersionedTask:
+        """The task as last seen, with its ETag."""
+        return self._held
 
     @property
     def is_lost(self) -> bool:
@@ -232,7 +238,7 @@ class Lease:
 
     def _note_failure(self, reason: str) -> None:
         """Try again later; say it once."""
-        self._retry_at = self._monotonic() + _RETRY_SECONDS[min(self._failures, len(_RETRY_SECONDS) - 1)]
+        self._retry_at = self._monotonic() + _RETRIES.pause_after(self._failures + 1)
         if self._failures == 0:
             logger.warning(
                 "task %s: progress cannot be written for now, the work goes on and it is tried again: %s",
@@ -271,7 +277,7 @@ class Lease:
         # A renewal between two tries would meet a first one that was applied, and take its own end for a lost lease.
         self._is_ending = True
         bodies: list[bytes] = []
-        tries, ended = 0, ""
+        ended = ""
 
         def noted(record: TaskRecord, now: Timestamp) -> TaskRecord:
             nonlocal ended
@@ -279,7 +285,7 @@ class Lease:
             ended = _how_it_ended(record, changed)
             return changed
 
-        while True:
+        for tries in _RETRIES.tries(time.sleep):
             self.check()
             try:
                 with self._io:
@@ -290,16 +296,13 @@ class Lease:
             except StorageError as exc:
                 if give_up():
                     raise
-                if tries == 0:
+                if tries == 1:
                     logger.warning("task %s: its end cannot be written for now, trying on: %s", self.task_id, exc)
-                pause = _RETRY_SECONDS[min(tries, len(_RETRY_SECONDS) - 1)]
-                tries += 1
-                time.sleep(pause)
         self._store.emit(ended, made.record.task_type)
         for entry in self._entries:
             self._store.index.remove(entry)
-        if self.on_ended is not None:
-            self.on_ended(made.record)
+        if self._on_ended is not None:
+            self._on_ended(made.record)
         return made
 
     def _close(self, reason: OqError) -> None:
@@ -333,8 +336,8 @@ class Lease:
                     bodies.append(changed.to_bytes())
                 raise
             self._held = made
-            if self.on_written is not None:
-                self.on_written(made)
+            if self._on_written is not None:
+                self._on_written(made)
             return made
         raise ConflictError(f"task {self.task_id} is being changed by others all the time", key=self._held.record.key)
 
@@ -342,8 +345,8 @@ class Lease:
         logger.warning("%s", reason)
         self._store.emit("lease_lost", self.record.task_type)
         self._close(reason if isinstance(reason, LeaseExpiredError) else LeaseExpiredError(str(reason)))
-        if self.on_lost is not None:
-            self.on_lost()
+        if self._on_lost is not None:
+            self._on_lost()
 
 
 def _how_it_ended(before: TaskRecord, after: TaskRecord) -> str:

@@ -19,6 +19,7 @@ from oq_nb.attempt.context import TaskContext
 from oq_nb.attempt.handlers import Handler
 from oq_nb.attempt.invoke import Outcome, Verdict, call, failure
 from oq_nb.attempt.lease import Lease
+from oq_nb.backoff import Backoff
 from oq_nb.errors import LeaseExpiredError, RecordError, StorageError
 from oq_nb.model import TaskRecord, Timestamp, transitions
 from oq_nb.store import TaskStore, Transition
@@ -28,7 +29,7 @@ __all__ = ["run_attempt"]
 T = TypeVar("T")
 
 _FLUSH_SECONDS = 2.0
-_STORE_RETRY_SECONDS = 1.0
+_STORE_RETRIES = Backoff(1.0, 1.0)
 
 
 def run_attempt(
@@ -62,7 +63,7 @@ def run_attempt(
     Requests: 1 PUT and 1 DELETE for the end; 1 PUT more for a large output or a retry, 1 GET for a large input.
     """
     try:
-        task_input = retry_while_owned(lease, lambda: store.load(lease.record, "input"), gives_up)
+        task_input = retry_while_owned(lease, lambda: store.payloads.load(lease.record, "input"), gives_up)
     except RecordError as exc:
         outcome = failure(exc)
     else:
@@ -76,7 +77,7 @@ def run_attempt(
         return outcome.output, outcome.error
     lease_id, attempt, output = lease.lease_id, lease.record.attempt, outcome.output
     value, ref = retry_while_owned(
-        lease, lambda: store.offload(lease.task_id, "output", output, attempt=attempt), gives_up
+        lease, lambda: store.payloads.save(lease.task_id, "output", output, attempt=attempt), gives_up
     )
     lease.flush(_FLUSH_SECONDS, held_back=False)  # a loop's last position, which its thread did not wait for
     lease.finish(
@@ -88,14 +89,14 @@ def run_attempt(
 
 def retry_while_owned(lease: Lease, request: Callable[[], T], gives_up: Callable[[], bool]) -> T:
     """Make a request again and again while the store does not answer and the lease is ours."""
-    while True:
+    for _ in _STORE_RETRIES.tries(time.sleep):
         lease.check()
         try:
             return request()
         except StorageError:
             if gives_up():
                 raise
-            time.sleep(_STORE_RETRY_SECONDS)
+    raise AssertionError("unreachable")
 
 
 def _end_of_failure(lease_id: str, outcome: Outcome) -> Transition:

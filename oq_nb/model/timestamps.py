@@ -56,14 +56,18 @@ class Timestamp(datetime):
                 made = cls.of(made + shift + timedelta(seconds=leap))
         except OverflowError as exc:
             raise ValueError("an instant out of range") from exc
-        made._text = value
-        return made
+        return made.written_as(value)
 
     @classmethod
     def of(cls, value: datetime) -> Timestamp:
         """Return an aware `datetime` as a UTC timestamp."""
         utc = value.astimezone(timezone.utc)
         return cls(utc.year, utc.month, utc.day, utc.hour, utc.minute, utc.second, utc.microsecond, tzinfo=timezone.utc)
+
+    def written_as(self, text: str) -> Timestamp:
+        """Keep the text that this instant was read from; return the instant."""
+        self._text = text
+        return self
 
     @property
     def text(self) -> str:

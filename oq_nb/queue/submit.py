@@ -13,6 +13,7 @@ Imports of the package: `errors`, `model`, `store`.
 from __future__ import annotations
 
 import hashlib
+import time
 import weakref
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +21,7 @@ from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from oq_nb import model
+from oq_nb.backoff import Backoff
 from oq_nb.errors import ConfigurationError, ConflictError, OqError, StorageUnavailableError, TaskNotFoundError
 from oq_nb.model import IdempotencyRecord, RetryPolicy, TaskRecord, TaskStatus, Timestamp
 from oq_nb.store import TaskStore, VersionedTask
@@ -28,6 +30,7 @@ __all__ = ["LocalWorkers", "Submitter", "Wakeable", "check_whole", "new_record"]
 
 _IDEMPOTENCY_DAYS = 30
 _KEY_TRIES = 5
+_KEY_CONFLICTS = Backoff(0.01, 1.0, jitter=1.0)
 _SUBMITTERS = 16
 
 
@@ -142,7 +145,7 @@ class Submitter:
 
     def create(self, record: TaskRecord) -> VersionedTask:
         """Write a task. Requests: 2 PUT; 1 PUT more for a large input."""
-        value, ref = self._store.offload(record.id, "input", record.input)
+        value, ref = self._store.payloads.save(record.id, "input", record.input)
         held = self._store.create(record.evolve(input=value, input_ref=ref))
         self._store.emit("submitted", record.task_type)
         self._workers.wake()
@@ -211,7 +214,7 @@ class Submitter:
     def _claim_key(self, path: str, claim: IdempotencyRecord) -> IdempotencyRecord:
         """Write an idempotency key unless it stands for a task already; return what stands there then."""
         objects, over = self._store.objects, None
-        for _ in range(_KEY_TRIES):
+        for _ in _KEY_CONFLICTS.tries(time.sleep, most=_KEY_TRIES):
             try:
                 if over is None:
                     objects.put(path, claim.to_bytes(), create=True)

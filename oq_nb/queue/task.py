@@ -101,12 +101,12 @@ class Task:
     @property
     def input(self) -> Any:
         """What its handler is given. Requests: 1 GET when it is held apart."""
-        return self.queue.store.load(self.record, "input")
+        return self.queue.store.payloads.load(self.record, "input")
 
     @property
     def output(self) -> Any:
         """What its handler returned; None before. Requests: 1 GET when it is held apart."""
-        return self.queue.store.load(self.record, "output")
+        return self.queue.store.payloads.load(self.record, "output")
 
     # --- doing
 

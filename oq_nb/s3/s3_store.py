@@ -7,14 +7,13 @@ Invariants:
   because it may be our own first try that is met. Whoever knows the content decides (see `store`).
 * All requests are bounded in time and tries, counted by kind, and their ``Date`` headers set the clock.
 
-Imports nothing of the package but `errors` and this room.
+Imports nothing of the package but `backoff`, `errors` and this room.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import random
 import threading
 import time
 from collections import Counter
@@ -22,6 +21,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 from urllib.parse import urlencode
 
+from oq_nb.backoff import Backoff
 from oq_nb.errors import ConfigurationError, ConflictError, OqError, StorageError, StorageUnavailableError
 from oq_nb.s3 import errors as s3_errors
 from oq_nb.s3.clock import Clock
@@ -32,6 +32,7 @@ __all__ = ["S3Store"]
 T = TypeVar("T")
 
 _MAX_OBJECT_BYTES = 1 << 30
+_RETRIES = Backoff(0.2, 2.0, jitter=0.5)
 
 
 class S3Store:
@@ -338,7 +339,7 @@ class S3Store:
     def _run(self, kind: str, key: str, call: Callable[[], T], *, missing: Callable[[], Any] | None = None) -> Any:
         """Run one request, again after a failure that may pass; map what remains to our errors."""
         doubt = False
-        for attempt in range(1, self._attempts + 1):
+        for attempt in _RETRIES.tries(self._sleep, most=self._attempts):
             try:
                 return call()
             except OqError:
@@ -351,7 +352,6 @@ class S3Store:
                     error = s3_errors.translate(exc, request, tries=attempt, doubt=doubt)
                     raise error from s3_errors.without_frames(exc)
                 doubt = doubt or s3_errors.is_ambiguous(exc)
-            self._sleep(min(2.0, 0.1 * 2**attempt) * random.uniform(0.5, 1.0))
         raise AssertionError("unreachable")
 
 

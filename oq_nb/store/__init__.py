@@ -3,13 +3,17 @@
 ======================  =======================================================
 `task_store`            `TaskStore`: the one bounded compare-and-swap loop
 `index`                 entries under ``ready/`` and ``leases/``, which are hints
+`payloads`              large inputs and outputs, in objects of their own
+`fitness`               whether a store refuses stale writes
 ======================  =======================================================
 
-May import: `oq_nb.errors`, `oq_nb.text`, `oq_nb.model`, `oq_nb.s3`.
+May import: `oq_nb.backoff`, `oq_nb.errors`, `oq_nb.text`, `oq_nb.model`, `oq_nb.s3`.
 """
 
+from oq_nb.store.fitness import verify_conditional_writes
 from oq_nb.store.index import Index, IndexEntry
-from oq_nb.store.task_store import FINISHED_TAG, PAYLOAD_LIMIT_BYTES, Listener, TaskStore, Transition, VersionedTask
+from oq_nb.store.payloads import PAYLOAD_LIMIT_BYTES, Payloads
+from oq_nb.store.task_store import FINISHED_TAG, Listener, TaskStore, Transition, VersionedTask
 
 __all__ = [
     "FINISHED_TAG",
@@ -17,7 +21,9 @@ __all__ = [
     "Index",
     "IndexEntry",
     "Listener",
+    "Payloads",
     "TaskStore",
     "Transition",
     "VersionedTask",
+    "verify_conditional_writes",
 ]

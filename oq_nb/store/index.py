@@ -20,12 +20,14 @@ from datetime import datetime
 from oq_nb.errors import StorageDeniedError, StorageError
 from oq_nb.model import parse_index_key
 from oq_nb.s3 import SETTLED, Entry, ObjectStore
+from oq_nb.s3.clock import Clock
 
-__all__ = ["Index", "IndexEntry"]
+__all__ = ["FreshEntry", "Index", "IndexEntry"]
 
 logger = logging.getLogger("oq_nb.index")
 
 _SWEEP_LIMIT = 20  # leftovers removed per scan
+_PAUSE_SECONDS = 60.0  # between an entry and its task; after a longer one the entry is written again
 _PAGE_LIMIT = 100  # pages per scan, when others hide the entries that are wanted
 
 _LIST_POLICY = '{"Effect": "Allow", "Action": ["s3:ListBucketVersions"], "Resource": "arn:aws:s3:::BUCKET"}'
@@ -81,6 +83,10 @@ class Index:
     def add(self, key: str) -> IndexEntry:
         """Write an entry. Requests: 1 PUT."""
         return IndexEntry(key, self._objects.put(key, b"").version_id)
+
+    def fresh_entry(self, key: str) -> FreshEntry:
+        """Return what writes an entry just before its task. Requests: none yet."""
+        return FreshEntry(self, key, self._objects.clock)
 
     def find(self, key: str) -> list[IndexEntry]:
         """Return the versions of one entry that are there now. Requests: 1 LIST."""
@@ -190,3 +196,27 @@ class Index:
                 what,
                 policy,
             )
+
+
+class FreshEntry:
+    """An entry that is written just before its task, and again when too long has passed since.
+
+    Both clocks are asked, because one of them stops while a laptop sleeps.
+    """
+
+    def __init__(self, index: Index, key: str, clock: Clock) -> None:
+        self._index, self._key, self._clock = index, key, clock
+        self._written: tuple[float, float] | None = None
+
+    def keep(self) -> None:
+        """Write the entry unless that was just now; a pause while it is being written counts too."""
+        while not self._is_fresh():
+            asked = (self._clock.monotonic(), self._clock.wall())
+            self._index.add(self._key)
+            self._written = asked
+
+    def _is_fresh(self) -> bool:
+        if self._written is None:
+            return False
+        monotonic, wall = self._written
+        return max(self._clock.monotonic() - monotonic, abs(self._clock.wall() - wall)) < _PAUSE_SECONDS

@@ -7,14 +7,12 @@ Invariants:
   removed after it. Entry and task are written close together: after a pause the entry is written again first.
 * A write whose answer was lost counts as ours when the task's history holds the very bytes that were sent.
 
-Imports nothing of the package but `errors`, `model`, `clock`, `s3`, `index` and `transitions`.
+Imports nothing of the package but `backoff`, `errors`, `model`, `s3`, and `index` and `payloads` of this room.
 """
 
 from __future__ import annotations
 
-import json
 import logging
-import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -22,11 +20,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from oq_nb import model
+from oq_nb.backoff import Backoff
 from oq_nb.errors import (
-    ConfigurationError,
     ConflictError,
     RecordError,
     StorageError,
@@ -37,8 +35,9 @@ from oq_nb.model import TaskRecord, TaskStatus, Timestamp
 from oq_nb.s3 import NotModified, ObjectStore, PutResult, StoredObject
 from oq_nb.s3.clock import Clock
 from oq_nb.store.index import Index, IndexEntry
+from oq_nb.store.payloads import Payloads
 
-__all__ = ["FINISHED_TAG", "PAYLOAD_LIMIT_BYTES", "Listener", "TaskStore", "Transition", "VersionedTask"]
+__all__ = ["FINISHED_TAG", "Listener", "TaskStore", "Transition", "VersionedTask"]
 
 logger = logging.getLogger("oq_nb.store")
 
@@ -51,14 +50,11 @@ Transition = Callable[[TaskRecord, Timestamp], TaskRecord]
 #: Told of what this process does: the event (see `oq_nb.metrics.COUNTED`), the task's type, seconds that it took.
 Listener = Callable[[str, str, float], object]
 
-#: Inputs and outputs above this many bytes of JSON are kept in an object of their own.
-PAYLOAD_LIMIT_BYTES = 64 * 1024
-
 #: What a lifecycle rule tells finished tasks by (see `oq_nb.admin.retention`). A replay writes a version without it.
 FINISHED_TAG = {"oq-finished": "true"}
 
 _CONFLICT_TRIES = 12
-_PAUSE_SECONDS = 60.0
+_CONFLICTS = Backoff(0.01, 1.0, jitter=1.0)
 _HISTORY_LOOKBACK = 20
 _READERS = 16
 _preparing = threading.Lock()
@@ -91,6 +87,7 @@ class TaskStore:
             model.prepare()
         self.objects = objects
         self.index = Index(objects)
+        self.payloads = Payloads(objects)
         self.shards = model.shards(shard_prefix_len)
         self._prefix_len = shard_prefix_len
         self._tag_finished = tag_finished
@@ -136,7 +133,7 @@ class TaskStore:
         return None if found is None else _versioned(found, key)
 
     def read_many(self, task_ids: Sequence[str]) -> Iterator[VersionedTask]:
-        """Yield the tasks that exist, in order; objects that are not tasks are passed over. Requests: 1 GET each."""
+        """Yield the tasks that exist, in order; invalid objects are logged and skipped. Requests: 1 GET each."""
         for held in self._in_parallel(self._read_or_none, task_ids):
             if held is not None:
                 yield held
@@ -145,7 +142,7 @@ class TaskStore:
         try:
             return self.read(task_id)
         except RecordError as exc:
-            logger.warning("passed over: %s", exc)
+            logger.warning("skipped: %s", exc)
             return None
 
     def _in_parallel(self, function: Callable[[T], R], arguments: Sequence[T]) -> Iterator[R]:
@@ -190,7 +187,7 @@ class TaskStore:
             try:
                 records.append(TaskRecord.from_bytes(found.body, key=key))
             except RecordError as exc:
-                logger.warning("a version was passed over: %s", exc)
+                logger.warning("a version was skipped: %s", exc)
         return records[::-1]
 
     # --- writing
@@ -205,7 +202,7 @@ class TaskStore:
         Requests: 2 PUT.
         """
         is_pending = record.status is TaskStatus.PENDING
-        fresh = self._fresh_entry(model.ready_key(record) if is_pending else model.lease_key(record))
+        fresh = self.index.fresh_entry(model.ready_key(record) if is_pending else model.lease_key(record))
         try:
             return self._put(record, None, (record.to_bytes(),), fresh.keep)
         except ConflictError as exc:
@@ -234,7 +231,7 @@ class TaskStore:
         Requests: 1 PUT, If-Match; 1 PUT more for a ready entry.
         """
         if record.status is TaskStatus.PENDING:
-            fresh = self._fresh_entry(model.ready_key(record))
+            fresh = self.index.fresh_entry(model.ready_key(record))
             return self._put(record, held, doubted, fresh.keep)
         return self._put(record, held, doubted)
 
@@ -252,7 +249,7 @@ class TaskStore:
 
         Requests: 1 GET, 1 PUT; more after a conflict; entries as `move` says.
         """
-        for attempt in range(_CONFLICT_TRIES):
+        for _ in _CONFLICTS.tries(time.sleep, most=_CONFLICT_TRIES):
             if held is None:
                 held = self.read(task_id)
             if held is None:
@@ -265,7 +262,6 @@ class TaskStore:
                 made = self.move(held, changed)
             except ConflictError:
                 held = None
-                time.sleep(random.uniform(0, min(1.0, 0.01 * 2**attempt)))
                 continue
             for entry in left:
                 self.index.remove(entry)
@@ -348,92 +344,3 @@ class TaskStore:
                     if older is not None and older.body in bodies:
                         return held
         return None
-
-    def _fresh_entry(self, key: str) -> _FreshEntry:
-        return _FreshEntry(self.index, key, self.clock)
-
-    # --- payloads
-
-    def offload(self, task_id: str, which: str, value: Any, *, attempt: int = 1) -> tuple[Any, str | None]:
-        """Return ``(value, None)``, or ``(None, key)`` after writing a large value to an object of its own.
-
-        An attempt writes to a key of its own: one that has lost its lease must not change what another has completed.
-
-        Requests: 1 PUT for a value above 64 KiB.
-        """
-        body = model.to_json(value)
-        if len(body) <= PAYLOAD_LIMIT_BYTES:
-            return value, None
-        key = model.payload_key(task_id, which, attempt)
-        self.objects.put(key, body)
-        return None, key
-
-    def load(self, record: TaskRecord, which: str) -> Any:
-        """Return a task's ``input`` or ``output``, wherever it is held. Requests: 1 GET when it is held apart.
-
-        Raises:
-            RecordError: the object that the task refers to is missing, elsewhere, or not JSON.
-        """
-        key: str | None = getattr(record, f"{which}_ref")
-        if key is None:
-            return getattr(record, which)
-        if not key.startswith(f"{model.PAYLOADS}{record.id}/"):
-            raise RecordError(f"task {record.id}: its {which} points outside its payloads", task_id=record.id)
-        found = self.objects.get(key)
-        if found is None:
-            raise RecordError(f"task {record.id}: its {which} ({key}) is gone", task_id=record.id, key=key)
-        try:
-            return json.loads(found.body)
-        except (ValueError, RecursionError) as exc:
-            raise RecordError(f"task {record.id}: its {which} ({key}) is not JSON", task_id=record.id, key=key) from exc
-
-    # --- fitness
-
-    def verify_conditional_writes(self, key: str, body: bytes) -> None:
-        """Write an object and show that the store refuses a stale change of it, as everything here rests on that.
-
-        Raises:
-            ConfigurationError: the store ignores the condition.
-
-        Requests: 3 PUT.
-        """
-        self.objects.put(key, body)
-        stale = '"00000000000000000000000000000000"'
-        for how in ("If-Match", "If-None-Match"):
-            try:
-                if how == "If-Match":
-                    self.objects.put(key, body, if_match=stale)
-                else:
-                    self.objects.put(key, body, create=True)
-            except ConflictError:
-                continue
-            except StorageError as exc:
-                raise ConfigurationError(f"the store cannot do conditional writes ({how}): {exc}") from exc
-            raise ConfigurationError(
-                f"the store {self.objects!r} ignores {how} on writes: two workers would run the same task. Use a store "
-                "with conditional writes (AWS S3, MinIO, R2, SeaweedFS, Ceph)"
-            )
-
-
-class _FreshEntry:
-    """A ready entry that is written just before its task, and again when too long has passed since.
-
-    Both clocks are asked, because one of them stops while a laptop sleeps.
-    """
-
-    def __init__(self, index: Index, key: str, clock: Clock) -> None:
-        self._index, self._key, self._clock = index, key, clock
-        self._written: tuple[float, float] | None = None
-
-    def keep(self) -> None:
-        """Write the entry unless that was just now; a pause while it is being written counts too."""
-        while not self._is_fresh():
-            asked = (self._clock.monotonic(), self._clock.wall())
-            self._index.add(self._key)
-            self._written = asked
-
-    def _is_fresh(self) -> bool:
-        if self._written is None:
-            return False
-        monotonic, wall = self._written
-        return max(self._clock.monotonic() - monotonic, abs(self._clock.wall() - wall)) < _PAUSE_SECONDS

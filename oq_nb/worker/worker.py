@@ -37,6 +37,7 @@ from oq_nb.attempt.scheduler import Scheduler
 from oq_nb.errors import ConfigurationError, LeaseExpiredError, OqError, StorageError
 from oq_nb.model import WorkerRecord, transitions
 from oq_nb.queue import Queue
+from oq_nb.store import verify_conditional_writes
 from oq_nb.store.index import IndexEntry
 from oq_nb.worker.claims import Claim, Claims
 from oq_nb.worker.heartbeat import Heartbeat
@@ -268,7 +269,7 @@ class Worker:
         self._claims.scheduler = self._trails
         self._started_at = self._store.clock.stamp()
         self._heartbeat = Heartbeat(self._store.objects, self.worker_id, self._describe)
-        self._store.verify_conditional_writes(self._heartbeat.key, self._describe())
+        verify_conditional_writes(self._store.objects, self._heartbeat.key, self._describe())
         self._heartbeat.tidy()
         self._scheduler.call(self._heartbeat)
         self._call_hooks("startup")

@@ -22,7 +22,7 @@ from oq_nb.errors import (
 from oq_nb.model import Progress, TaskStatus, transitions
 from oq_nb.queue import Queue
 from oq_nb.s3.clock import Clock
-from oq_nb.store import PAYLOAD_LIMIT_BYTES, TaskStore
+from oq_nb.store import PAYLOAD_LIMIT_BYTES, TaskStore, verify_conditional_writes
 
 
 @pytest.fixture
@@ -208,7 +208,7 @@ def test_large_payloads_stand_apart(queue, tasks, size):
         assert stored["input"] is None
         tasks.objects.delete(payloads[0])
         with pytest.raises(RecordError, match="is gone"):
-            tasks.load(task.record, "input")
+            tasks.payloads.load(task.record, "input")
 
 
 def test_a_key_stands_for_one_task(queue, tasks):
@@ -264,6 +264,6 @@ def test_an_object_that_is_not_a_task(queue, tasks):
 
 def test_a_stale_write_is_refused_before_any_work(tasks):
     tasks.objects.requests.clear()
-    tasks.verify_conditional_writes("workers/w.json", b"{}")
+    verify_conditional_writes(tasks.objects, "workers/w.json", b"{}")
     assert tasks.objects.requests == Counter(PUT=3)
     assert tasks.objects.get("workers/w.json").body == b"{}"

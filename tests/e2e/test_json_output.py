@@ -103,7 +103,7 @@ def ready(seaweedfs):
             held, transitions.report(held.record, store.clock.stamp(), lease_id=lease_id, progress=progress)
         )
         if name == "done":
-            value, ref = store.offload(task.id, "output", "y" * 100_000)
+            value, ref = store.payloads.save(task.id, "output", "y" * 100_000)
             store.move(
                 held,
                 transitions.complete(held.record, store.clock.stamp(), lease_id=lease_id, output=value, output_ref=ref),

@@ -39,7 +39,7 @@ def finish(task, *, output=None):
     store, lease_id = task.queue.store, model.new_id()
     claimed = transitions.claim(task.record, store.clock.stamp(), lease_id=lease_id, worker_id="w", lease_seconds=60)
     held = store.move(task.snapshot, claimed)
-    value, ref = store.offload(task.id, "output", output)
+    value, ref = store.payloads.save(task.id, "output", output)
     done = transitions.complete(held.record, store.clock.stamp(), lease_id=lease_id, output=value, output_ref=ref)
     store.move(held, done)
     for entry in store.index.find(model.ready_key(task.record)):

@@ -37,10 +37,10 @@ from oq_nb.errors import (
 )
 from oq_nb.model import TaskRecord, TaskStatus
 from oq_nb.progress import tracked
-from oq_nb.queue import queue
+from oq_nb.queue import queue, submit
 from oq_nb.s3 import S3Store
 from oq_nb.s3.clock import Clock
-from oq_nb.store import TaskStore
+from oq_nb.store import TaskStore, verify_conditional_writes
 from oq_nb.store import task_store as store
 from oq_nb.testing import FakeStore, FakeTime
 from oq_nb.worker import Worker, worker
@@ -317,7 +317,7 @@ class Process:
         from oq_nb.worker.heartbeat import Heartbeat
 
         heartbeat = Heartbeat(self.objects, self.name, self.worker._describe)
-        self.store.verify_conditional_writes(heartbeat.key, self.worker._describe())
+        verify_conditional_writes(self.objects, heartbeat.key, self.worker._describe())
         heartbeat.tidy()
         heartbeat.run_due()
         self.serve()
@@ -705,6 +705,7 @@ def running(world: World) -> Any:
             mock.patch.object(worker, "run_attempt", recorded),
             mock.patch.object(lease, "time", fake_time),
             mock.patch.object(store, "time", fake_time),
+            mock.patch.object(submit, "time", fake_time),
             mock.patch.object(attempt, "time", fake_time),
             mock.patch.object(tracked, "time", fake_time),
         ):

@@ -16,8 +16,9 @@ from oq_nb.attempt.lease import Lease
 from oq_nb.model import TaskStatus, transitions
 from oq_nb.s3.clock import Clock
 from oq_nb.store import TaskStore, VersionedTask
-from oq_nb.store import task_store as store
+from oq_nb.store import index as store_index
 from oq_nb.store.index import Index
+from oq_nb.store.payloads import Payloads
 from oq_nb.worker import claims
 from oq_nb.worker.claims import Claims
 
@@ -136,7 +137,7 @@ def _(patch: Patch) -> None:
 
 @mutation("an entry is not renewed after a pause", "submit", "1: ")
 def _(patch: Patch) -> None:
-    patch.setattr(store, "_PAUSE_SECONDS", float("inf"))
+    patch.setattr(store_index, "_PAUSE_SECONDS", float("inf"))
 
 
 @mutation("leases recovered before their end", "progress", "under the lease of")
@@ -157,9 +158,9 @@ def _(patch: Patch) -> None:
 
 @mutation("all attempts write one output object", "payload by reference", "with the output of")
 def _(patch: Patch) -> None:
-    original = TaskStore.offload
+    original = Payloads.save
     patch.setattr(
-        TaskStore, "offload", lambda self, task_id, which, value, attempt=1: original(self, task_id, which, value)
+        Payloads, "save", lambda self, task_id, which, value, attempt=1: original(self, task_id, which, value)
     )
 
 

@@ -290,7 +290,7 @@ def test_an_object_that_is_no_task_is_named_once_on_stderr(oq, fake_queue):
     fake_queue.store.objects.put("tasks/0/00000000-0000-4000-8000-000000000000.json", b"nonsense")
     code, out, err = oq("list")
     assert code == 0 and task.id[:8] in out
-    assert err.startswith("oq: passed over: ") and err.count("\n") == 1
+    assert err.startswith("oq: skipped: ") and err.count("\n") == 1
     assert not any(type(handler).__name__ == "_Complaints" for handler in logging.getLogger("oq_nb").handlers)
 
 
