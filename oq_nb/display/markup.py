@@ -1,36 +1,38 @@
-"""What tasks, workers and queues look like as HTML: pure functions to escaped text with no script and no style sheet.
+"""What tasks, workers and queues look like as HTML: pure functions to HTML with no script and no style sheet.
 
 Invariants:
 
-* Every text from a bucket goes through `escape`, which also makes control and direction characters visible.
+* Every text goes through `oq_nb.display.safe`, which escapes what is not HTML by its type.
 * It stands without a kernel, without styles (GitHub takes them away) and without ``aria-`` attributes (so do notebooks
   that are not trusted): a native ``<progress>`` in its ``<label>``, states in words, errors folded in ``<details>``.
 * No colour of its own for text and background, so that it reads in light and dark.
 
-Imports of the package: `model`, `text`, `view`.
+Imports of the package: `model`, `text`, `safe`, `view`.
 """
 
 from __future__ import annotations
 
-import html
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from functools import lru_cache
+
+from markupsafe import Markup
 
 from oq_nb.display import view
+from oq_nb.display.safe import EMPTY, fill, join, quote
 from oq_nb.model import Progress, TaskRecord, TaskStatus, WorkerRecord
-from oq_nb.text import duration, printable, shorten
+from oq_nb.text import duration, shorten
 
 __all__ = [
     "bar",
     "counts_html",
     "error_html",
-    "escape",
     "group_html",
-    "history_svg",
     "more_html",
+    "muted",
     "output_html",
+    "pill",
     "progress_html",
     "task_html",
     "task_row",
@@ -41,63 +43,111 @@ __all__ = [
 
 #: Colours that are readable behind white text, and visible on white and on black.
 TONES = {
-    "waiting": "#6a6f78",
-    "running": "#1a6fc4",
-    "good": "#20803c",
-    "bad": "#c62f2b",
-    "warning": "#a35a00",
-    "off": "#75707a",
+    "waiting": Markup("#6a6f78"),
+    "running": Markup("#1a6fc4"),
+    "good": Markup("#20803c"),
+    "bad": Markup("#c62f2b"),
+    "warning": Markup("#a35a00"),
+    "off": Markup("#75707a"),
 }
 #: Of a bar where the page says that it is dark: with the ones above browsers draw a white track there.
 _DARK_TONES = {
-    "waiting": "#9a95a0",
-    "running": "#4a9be8",
-    "good": "#3fb950",
-    "bad": "#f0625f",
-    "warning": "#d98a20",
-    "off": "#9a95a0",
+    "waiting": Markup("#9a95a0"),
+    "running": Markup("#4a9be8"),
+    "good": Markup("#3fb950"),
+    "bad": Markup("#f0625f"),
+    "warning": Markup("#d98a20"),
+    "off": Markup("#9a95a0"),
 }
-_SIGNS = {"waiting": "○", "running": "▶", "good": "✓", "bad": "✗", "warning": "⚠", "off": "–"}
+_SIGNS = {
+    "waiting": Markup("○"),
+    "running": Markup("▶"),
+    "good": Markup("✓"),
+    "bad": Markup("✗"),
+    "warning": Markup("⚠"),
+    "off": Markup("–"),
+}
 _MUTED = "opacity:.75"
 _WRAP = "overflow-wrap:anywhere"
 _CELL = "text-align:left;padding:.15em .8em .15em 0;vertical-align:top"
+_NARROW = f"{_CELL};white-space:nowrap"
+_WIDE = f"{_CELL};{_WRAP}"
 _COLUMNS = {"Status": "9em", "Type": "11%", "Task": "6em", "Progress": "", "Remark": "19%", "Changed": "8em"}
 _ERROR_CHARS = 10_000
 _OUTPUT_CHARS = 2_000
 
 
-def escape(text: str, limit: int = 1000, *, keep_newlines: bool = False) -> str:
-    """Return text from anywhere as HTML that shows it, and only shows it.
+# Templates of what is drawn for every task several times a second; `fill` puts the values in.
+_BAR_STYLE = "width:100%;height:1em;accent-color:{tone};accent-color:light-dark({tone},{dark})"
+_BAR = f'<progress max="100" value="{{value}}"{{said}} style="{_BAR_STYLE}">{{value}}%</progress>'
+_ENDLESS_BAR = f'<progress max="100"{{said}} style="{_BAR_STYLE}"></progress>'
+_ROW = (
+    f'<tr{{mark}}><td style="{_NARROW}">{{pill}}</td><td style="{_WIDE}"><bdi>{{kind}}</bdi></td>'
+    f'<td style="{_NARROW}">{{name}}</td>{{said}}<td style="{_NARROW}">{{changed}}</td></tr>'
+)
+_TWO_CELLS = f'<td style="{_WIDE}">{{}}</td><td style="{_WIDE}"><span dir="auto">{{}}</span></td>'
+_ONE_CELL = f'<td style="{_WIDE}" colspan="2">{{}}<span dir="auto">{{}}</span></td>'
 
-    Args:
-        text: anything.
-        limit: characters at most.
-        keep_newlines: leave line feeds as they are.
-    """
-    return html.escape(printable(shorten(text, limit), keep_newlines=keep_newlines))
 
-
-def pill(status: view.StatusView) -> str:
-    """Return a status as a sign, a word and a colour."""
-    return (
-        f'<span style="display:inline-block;padding:0 .6em;border-radius:1em;color:#fff;white-space:nowrap;'
-        f'background:{TONES[status.tone]}">{_SIGNS[status.tone]}&nbsp;{html.escape(status.word)}</span>'
+@lru_cache(maxsize=256)
+def _pill(word: str, tone: str) -> Markup:
+    return fill(
+        '<span style="display:inline-block;padding:0 .6em;border-radius:1em;color:#fff;white-space:nowrap;'
+        'background:{}">{}&nbsp;{}</span>',
+        TONES[tone],
+        _SIGNS[tone],
+        word,
     )
 
 
-def bar(percent: int | None, tone: str = "running", *, said: str = "") -> str:
+def pill(status: view.StatusView) -> Markup:
+    """Return a status as a sign, a word and a colour."""
+    return _pill(status.word, status.tone)
+
+
+def bar(percent: int | None, tone: str = "running", *, said: str = "") -> Markup:
     """Return a native progress bar; one without a value when ``percent`` is None.
 
     Args:
         percent: 0 to 100.
         tone: of the colour.
-        said: what a screen reader says instead of the percentage; escaped here.
+        said: what a screen reader says instead of the percentage.
     """
-    value = "" if percent is None else f' value="{int(percent)}"'
-    spoken = f' aria-valuetext="{html.escape(said)}"' if said else ""
-    text = "" if percent is None else f"{int(percent)}%"
-    colour = f"accent-color:{TONES[tone]};accent-color:light-dark({TONES[tone]},{_DARK_TONES[tone]})"
-    return f'<progress max="100"{value}{spoken} style="width:100%;height:1em;{colour}">{text}</progress>'
+    spoken = fill(' aria-valuetext="{}"', said) if said else EMPTY
+    if percent is None:
+        return fill(_ENDLESS_BAR, said=spoken, tone=TONES[tone], dark=_DARK_TONES[tone])
+    return fill(_BAR, value=int(percent), said=spoken, tone=TONES[tone], dark=_DARK_TONES[tone])
+
+
+def muted(said: object) -> Markup:
+    """Return a line of less weight."""
+    return fill(f'<div style="{_MUTED};{_WRAP}">{{}}</div>', said)
+
+
+def _line(said: object) -> Markup:
+    return fill(f'<div style="{_WRAP}">{{}}</div>', said)
+
+
+def _message(text: str | None) -> Markup:
+    """Return a message as a line; its direction is its own."""
+    return fill(f'<div dir="auto" style="{_WRAP}">{{}}</div>', quote(text)) if text else EMPTY
+
+
+def _framed(tone: str, inner: Markup) -> Markup:
+    return fill(
+        '<div style="border-left:4px solid {};padding:.1em 0 .1em .8em;margin:.2em 0;max-width:46em;line-height:1.6">'
+        "{}</div>",
+        TONES[tone],
+        inner,
+    )
+
+
+def _name(text: str, limit: int) -> Markup:
+    """Return a name from the bucket: cut, and with a direction of its own."""
+    return fill("<bdi>{}</bdi>", quote(text, limit))
+
+
+# --- a task
 
 
 def task_html(
@@ -108,7 +158,7 @@ def task_html(
     status: view.StatusView | None = None,
     last_progress: Progress | None = None,
     is_live: bool = False,
-) -> str:
+) -> Markup:
     """Return a task with its status, bar, counts, message, attempt and worker; without its error and output.
 
     Args:
@@ -120,46 +170,41 @@ def task_html(
         is_live: it is refreshed: instants are given as distances from now, else as dates.
     """
     state = status or view.status_view(record, now)
-    parts = [f"<div>{state_line(record, task_id, state, last_progress)}</div>"]
+    parts = [fill("<div>{}</div>", _state_line(record, task_id, state, last_progress))]
     if record is not None:
         progress = record.progress or (last_progress if record.status is not TaskStatus.PENDING else None)
-        if progress is not None and progress.message:
-            parts.append(f'<div dir="auto" style="{_WRAP}">{escape(progress.message)}</div>')
-        parts.append(
-            f'<div style="{_MUTED};{_WRAP}">{" · ".join(_facts(record, progress, now, is_live=is_live))}</div>'
-        )
-    sign = f"<b>{_SIGNS[state.tone]}</b> " if state.tone in ("warning", "bad") else ""
-    parts += [f'<div style="{_WRAP}">{sign}{html.escape(note)}</div>' for note in state.notes]
-    return (
-        f'<div style="border-left:4px solid {TONES[state.tone]};padding:.1em 0 .1em .8em;margin:.2em 0;max-width:46em;'
-        f'line-height:1.6">{"".join(parts)}</div>'
-    )
+        if progress is not None:
+            parts.append(_message(progress.message))
+        parts.append(muted(join(_facts(record, progress, now, is_live=is_live), " · ")))
+    sign = fill("<b>{}</b> ", _SIGNS[state.tone]) if state.tone in ("warning", "bad") else EMPTY
+    parts += [_line(join([sign, note])) for note in state.notes]
+    return _framed(state.tone, join(parts))
 
 
-def state_line(
-    record: TaskRecord | None, task_id: str | None, state: view.StatusView, last_progress: Progress | None = None
-) -> str:
+def _state_line(
+    record: TaskRecord | None, task_id: str | None, state: view.StatusView, last_progress: Progress | None
+) -> Markup:
     """Return status, type, short id and bar; the bar's label names the task and says how far it is."""
     if record is None:
-        return f"{pill(state)} <code>{escape((task_id or '')[:8])}</code>"
-    name = f'<b><bdi>{escape(record.task_type, 100)}</bdi></b> <code title="{record.id}">{record.id[:8]}</code>'
+        return fill("{} <code>{}</code>", pill(state), quote((task_id or "")[:8]))
+    name = fill('<b>{}</b> <code title="{}">{}</code>', _name(record.task_type, 100), record.id, record.id[:8])
     progress = record.progress
-    line = view.progress_line(progress) if progress is not None else ""
     if record.status is TaskStatus.RUNNING:
+        line = view.progress_line(progress) if progress is not None else ""
+        said = line or "no report yet"
         percent = progress.percent if progress is not None else None
-        said = html.escape(line) if progress is not None else "no report yet"
         drawn = bar(percent, state.tone, said=f"{line}, {state.word}" if line else state.word)
     elif record.status is TaskStatus.COMPLETED:
         said, drawn = "100%", bar(100, state.tone)
     elif record.status.is_terminal and last_progress is not None and last_progress.percent is not None:
         said, drawn = f"stopped at {last_progress.percent}%", bar(last_progress.percent, state.tone)
     else:
-        return f"{pill(state)} {name}"
-    return f'<label style="display:block">{pill(state)} {name} · <span>{said}</span><br>{drawn}</label>'
+        return fill("{} {}", pill(state), name)
+    return fill('<label style="display:block">{} {} · <span>{}</span><br>{}</label>', pill(state), name, said, drawn)
 
 
-def _facts(record: TaskRecord, progress: Progress | None, now: datetime, *, is_live: bool) -> list[str]:
-    facts: list[str] = []
+def _facts(record: TaskRecord, progress: Progress | None, now: datetime, *, is_live: bool) -> list[str | Markup]:
+    facts: list[str | Markup] = []
     ended_at = record.completed_at or record.cancelled_at or record.expired_at
     if record.status.is_terminal:
         when = ended_at or record.updated_at
@@ -176,7 +221,7 @@ def _facts(record: TaskRecord, progress: Progress | None, now: datetime, *, is_l
     elif record.attempt:
         facts.append(f"attempt {record.attempt}")
     if record.worker_id:
-        facts.append(f"worker <bdi>{escape(record.worker_id, 80)}</bdi>")
+        facts.append(fill("worker {}", _name(record.worker_id, 80)))
     return facts
 
 
@@ -184,75 +229,84 @@ def _when(instant: datetime, now: datetime, *, is_live: bool) -> str:
     return view.ago(instant, now) if is_live else f"{instant:%Y-%m-%d %H:%M:%S} UTC"
 
 
-def more_html(record: TaskRecord) -> str:
+def more_html(record: TaskRecord) -> Markup:
     """Return a task's error and output, to stand below `task_html`; nothing when it has neither."""
     more = error_html(record) + output_html(record)
-    return f'<div style="padding-left:calc(4px + .8em);max-width:46em">{more}</div>' if more else ""
+    return fill('<div style="padding-left:calc(4px + .8em);max-width:46em">{}</div>', more) if more else EMPTY
 
 
-def error_html(record: TaskRecord) -> str:
+def error_html(record: TaskRecord) -> Markup:
     """Return a task's last error, folded; nothing when it has none or says it elsewhere."""
     if not record.last_error or record.status is TaskStatus.CANCELLED:
-        return ""
-    lines = record.last_error.strip().splitlines() or [""]
-    summary = next((line for line in reversed(lines) if line and not line.startswith((" ", "\t"))), lines[0])
-    first = escape(summary.strip(), 200)
-    body = escape(record.last_error, _ERROR_CHARS, keep_newlines=True)
-    return _folded(f"Last error: {first}", body)
+        return EMPTY
+    summary = quote(view.last_line(record.last_error).strip(), 200)
+    body = quote(record.last_error, _ERROR_CHARS, keep_newlines=True)
+    return _folded(fill("Last error: {}", summary), body)
 
 
-def output_html(record: TaskRecord) -> str:
+def output_html(record: TaskRecord) -> Markup:
     """Return what a completed task returned, folded when it is long."""
     if record.status is not TaskStatus.COMPLETED:
-        return ""
+        return EMPTY
     if record.output_ref is not None:
-        return f'<div style="{_MUTED}">Its output is large and held apart: <code>task.output</code> reads it.</div>'
+        said = "Its output is large and held apart: <code>task.output</code> reads it."
+        return fill(f'<div style="{_MUTED}">{said}</div>')
     if record.output is None:
-        return ""
+        return EMPTY
     text = json.dumps(record.output, ensure_ascii=False)
     if len(text) <= 100:
-        return f'<div style="{_WRAP}">Output: <code>{escape(text)}</code></div>'
-    return _folded(f"Output: <code>{escape(text, 80)}</code>", escape(text, _OUTPUT_CHARS))
+        return _line(fill("Output: <code>{}</code>", text))
+    return _folded(fill("Output: <code>{}</code>", quote(text, 80)), quote(text, _OUTPUT_CHARS))
 
 
-def _folded(summary: str, body: str) -> str:
-    return (
-        f'<details style="{_WRAP};line-height:1.6"><summary style="cursor:pointer">{summary}</summary>'
-        f'<pre style="white-space:pre-wrap;{_WRAP};max-height:24em;overflow:auto;margin:.3em 0">{body}</pre></details>'
+def _folded(summary: Markup, body: Markup) -> Markup:
+    return fill(
+        f'<details style="{_WRAP};line-height:1.6"><summary style="cursor:pointer">{{}}</summary>'
+        f'<pre style="white-space:pre-wrap;{_WRAP};max-height:24em;overflow:auto;margin:.3em 0">{{}}</pre></details>',
+        summary,
+        body,
     )
 
 
-def progress_html(progress: Progress) -> str:
+def progress_html(progress: Progress) -> Markup:
     """Return progress alone."""
-    message = f'<div dir="auto" style="{_WRAP}">{escape(progress.message)}</div>' if progress.message else ""
-    line = html.escape(view.progress_line(progress))
-    return (
-        f'<div style="max-width:46em"><label style="display:block">{line}<br>{bar(progress.percent, said=line)}</label>'
-        f'{message}<div style="{_MUTED}">updated {progress.updated_at:%Y-%m-%d %H:%M:%S} UTC</div></div>'
+    line = view.progress_line(progress)
+    return fill(
+        '<div style="max-width:46em"><label style="display:block">{}<br>{}</label>{}'
+        f'<div style="{_MUTED}">updated {{}}</div></div>',
+        line,
+        bar(progress.percent, said=line),
+        _message(progress.message),
+        f"{progress.updated_at:%Y-%m-%d %H:%M:%S} UTC",
     )
 
 
 # --- a queue
 
 
-def counts_html(counts: Mapping[str, int], uncounted: int | None = None) -> str:
+def counts_html(counts: Mapping[str, int], uncounted: int | None = None) -> Markup:
     """Return tasks by status, as signs, words and numbers."""
     tones = {"running": "running", "completed": "good", "failed": "bad", "expired": "bad", "pending": "waiting"}
     order = ["running", "pending", "completed", "failed", "cancelled", "expired", "archived"]
     shown = [name for name in order if counts.get(name) or name in ("running", "pending")]
-    pills = []
-    for name in shown:
-        tone = tones.get(name, "off")
-        pills.append(
-            f'<span style="white-space:nowrap;border:1px solid {TONES[tone]};border-radius:1em;padding:0 .6em">'
-            f"{_SIGNS[tone]} <b>{counts.get(name, 0):,}</b> {name}</span>"
+    pills = [
+        fill(
+            '<span style="white-space:nowrap;border:1px solid {};border-radius:1em;padding:0 .6em">{} <b>{}</b> {}'
+            "</span>",
+            TONES[tones.get(name, "off")],
+            _SIGNS[tones.get(name, "off")],
+            f"{counts.get(name, 0):,}",
+            name,
         )
+        for name in shown
+    ]
     if uncounted:
-        pills.append(f'<span style="{_MUTED};white-space:nowrap">and {uncounted:,} that ended earlier</span>')
-    return f'<div style="line-height:2">{" ".join(pills)}</div>'
+        said = f"and {uncounted:,} that ended earlier"
+        pills.append(fill(f'<span style="{_MUTED};white-space:nowrap">{{}}</span>', said))
+    return fill('<div style="line-height:2">{}</div>', join(pills, " "))
 
 
-def task_row(record: TaskRecord, now: datetime, *, is_live: bool = True, link: str | None = None) -> str:
+def task_row(record: TaskRecord, now: datetime, *, is_live: bool = True, link: str | None = None) -> Markup:
     """Return a task as a row of a table: status, type, id, bar, what there is to say.
 
     Args:
@@ -262,89 +316,110 @@ def task_row(record: TaskRecord, now: datetime, *, is_live: bool = True, link: s
         link: where its id leads, with ``{}`` for the id; the row is marked with the id then, too.
     """
     state = view.status_view(record, now)
-    progress = record.progress
-    middle, remark = "", ""
-    if record.status is TaskStatus.RUNNING:
-        line = view.progress_line(progress) if progress is not None else "no report yet"
-        percent = progress.percent if progress is not None else None
-        drawn = f"{bar(percent, state.tone, said=line)}<br>{html.escape(line)}"
-        middle = f'<label style="display:block">{drawn}</label>'
-        remark = escape(progress.message, 120) if progress is not None and progress.message else ""
-    elif record.status is TaskStatus.PENDING:
-        middle = html.escape(state.notes[0]) if state.notes else ""
-    elif record.last_error:
-        remark = html.escape(view.first_line(_last_words(record.last_error), 120))
-    elif record.output is not None:
-        remark = f"<code>{escape(json.dumps(record.output, ensure_ascii=False), 80)}</code>"
-    if record.status is TaskStatus.RUNNING and state.notes:
-        remark = html.escape(shorten(state.notes[0], 120))
-    cell = f'style="{_CELL};white-space:nowrap"'
-    wide = f'style="{_CELL};{_WRAP}"'
-    name, mark = f'<code title="{record.id}">{record.id[:8]}</code>', ""
+    middle, remark = _row_words(record, state)
+    name, mark = fill('<code title="{}">{}</code>', record.id, record.id[:8]), EMPTY
     if link is not None:
-        name, mark = f'<a href="{html.escape(link.format(record.id))}">{name}</a>', f' data-key="{record.id}"'
-    said = f'<td {wide}>{middle}</td><td {wide}><span dir="auto">{remark}</span></td>'
-    if record.status is not TaskStatus.RUNNING:  # there is no bar
-        said = f'<td {wide} colspan="2">{middle}<span dir="auto">{remark}</span></td>'
-    return (
-        f"<tr{mark}><td {cell}>{pill(state)}</td><td {wide}><bdi>{escape(record.task_type, 60)}</bdi></td>"
-        f"<td {cell}>{name}</td>{said}"
-        f"<td {cell}>{_changed(record.updated_at, now, is_live=is_live)}</td></tr>"
+        name = fill('<a href="{}">{}</a>', link.format(record.id), name)
+        mark = fill(' data-key="{}"', record.id)
+    return fill(
+        _ROW,
+        mark=mark,
+        pill=pill(state),
+        kind=quote(record.task_type, 60),
+        name=name,
+        said=fill(_TWO_CELLS if record.status is TaskStatus.RUNNING else _ONE_CELL, middle, remark),  # no bar: one
+        changed=_changed(record.updated_at, now, is_live=is_live),
     )
 
 
-def _changed(instant: datetime, now: datetime, *, is_live: bool) -> str:
+def _row_words(record: TaskRecord, state: view.StatusView) -> tuple[str | Markup, str | Markup]:
+    """Return what stands under Progress and under Remark."""
+    progress = record.progress
+    if record.status is TaskStatus.RUNNING:
+        line = view.progress_line(progress) if progress is not None else "no report yet"
+        percent = progress.percent if progress is not None else None
+        middle = fill('<label style="display:block">{}<br>{}</label>', bar(percent, state.tone, said=line), line)
+        if state.notes:
+            return middle, shorten(state.notes[0], 120)
+        return middle, quote(progress.message, 120) if progress is not None and progress.message else EMPTY
+    if record.status is TaskStatus.PENDING:
+        return state.notes[0] if state.notes else EMPTY, EMPTY
+    if record.last_error:
+        return EMPTY, view.first_line(view.last_line(record.last_error), 120)
+    if record.output is not None:
+        return EMPTY, fill("<code>{}</code>", quote(json.dumps(record.output, ensure_ascii=False), 80))
+    return EMPTY, EMPTY
+
+
+def _changed(instant: datetime, now: datetime, *, is_live: bool) -> str | Markup:
     """Return an instant for a narrow column: its time on the day of ``now``, else its date."""
     if is_live:
         return view.ago(instant, now)
     shown = f"{instant:%H:%M:%S} UTC" if instant.date() == now.date() else f"{instant:%Y-%m-%d}"
-    return f'<span title="{instant:%Y-%m-%d %H:%M:%S} UTC">{shown}</span>'
-
-
-def _last_words(error: str) -> str:
-    """Return the line of a traceback that says what it was."""
-    lines = [line for line in error.strip().splitlines() if line.strip()]
-    return next((line for line in reversed(lines) if not line.startswith((" ", "\t"))), lines[0] if lines else "")
+    return fill('<span title="{}">{}</span>', f"{instant:%Y-%m-%d %H:%M:%S} UTC", shown)
 
 
 def tasks_html(
-    records: Iterable[TaskRecord], now: datetime, *, caption: str, is_live: bool = True, link: str | None = None
-) -> str:
-    """Return tasks as a table; ``caption`` is not escaped; ``link`` as for `task_row`."""
-    rows = "".join(task_row(record, now, is_live=is_live, link=link) for record in records)
-    side = "text-align:left;box-sizing:border-box;padding:0 .8em 0 0"
-    head = "".join(
-        f'<th scope="col" style="{side}{f";width:{width}" if width else ""}">{name}</th>'
-        for name, width in _COLUMNS.items()
-    )
-    body = rows or f'<tr><td colspan="6" style="text-align:left;{_MUTED}">none</td></tr>'
-    return (
-        f'<table style="border-collapse:collapse;width:100%;table-layout:fixed;line-height:1.5">'
-        f'<caption style="text-align:left;padding-top:.5em;{_MUTED}">{caption}</caption>'
-        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    records: Iterable[TaskRecord],
+    now: datetime,
+    *,
+    caption: str | Markup,
+    is_live: bool = True,
+    link: str | None = None,
+) -> Markup:
+    """Return tasks as a table; ``link`` as for `task_row`."""
+    rows = join(task_row(record, now, is_live=is_live, link=link) for record in records)
+    if not rows:
+        rows = fill(f'<tr><td colspan="6" style="text-align:left;{_MUTED}">none</td></tr>')
+    return fill(
+        '<table style="border-collapse:collapse;width:100%;table-layout:fixed;line-height:1.5">'
+        f'<caption style="text-align:left;padding-top:.5em;{_MUTED}">{{}}</caption><thead><tr>{{}}</tr></thead>'
+        "<tbody>{}</tbody></table>",
+        caption,
+        _HEAD,
+        rows,
     )
 
 
-def workers_html(workers: Sequence[WorkerRecord], now: datetime, *, limit: int = 20) -> str:
+_HEAD = join(
+    fill(
+        '<th scope="col" style="text-align:left;box-sizing:border-box;padding:0 .8em 0 0{}">{}</th>',
+        f";width:{width}" if width else "",
+        name,
+    )
+    for name, width in _COLUMNS.items()
+)
+
+
+def workers_html(workers: Sequence[WorkerRecord], now: datetime, *, limit: int = 20) -> Markup:
     """Return the registered workers with their last heartbeats; silent ones are called so."""
     if not workers:
-        return f'<div style="{_MUTED}">No worker is registered.</div>'
-    lines = []
-    for worker in sorted(workers, key=lambda worker: worker.last_heartbeat, reverse=True)[:limit]:
-        silent = (now - worker.last_heartbeat).total_seconds() > 60
-        busy = len(worker.current_tasks or ([worker.current_task] if worker.current_task else []))
-        types = ", ".join(escape(name, 40) for name in (worker.task_types or [])[:10])
-        sign = _SIGNS["warning" if silent else "good"]
-        lines.append(
-            f'<li style="{_WRAP}"><b>{sign} <bdi>{escape(worker.worker_id, 80)}</bdi></b>'
-            f"{' silent' if silent else ''}, heartbeat {view.ago(worker.last_heartbeat, now)}, {busy} running, "
-            f"{worker.tasks_completed:,} completed, {worker.tasks_failed:,} failed{f': {types}' if types else ''}</li>"
-        )
-    more = f"<li>and {len(workers) - limit:,} more</li>" if len(workers) > limit else ""
-    return f'<ul style="margin:.2em 0;padding-left:0;list-style:none;line-height:1.6">{"".join(lines)}{more}</ul>'
+        return fill(f'<div style="{_MUTED}">No worker is registered.</div>')
+    newest = sorted(workers, key=lambda worker: worker.last_heartbeat, reverse=True)[:limit]
+    lines = [_worker_line(worker, now) for worker in newest]
+    if len(workers) > limit:
+        lines.append(fill("<li>and {} more</li>", f"{len(workers) - limit:,}"))
+    return fill('<ul style="margin:.2em 0;padding-left:0;list-style:none;line-height:1.6">{}</ul>', join(lines))
 
 
-def worker_html(worker: WorkerRecord, *, is_running: bool, concurrency: int) -> str:
+def _worker_line(worker: WorkerRecord, now: datetime) -> Markup:
+    silent = (now - worker.last_heartbeat).total_seconds() > 60
+    busy = len(worker.current_tasks or ([worker.current_task] if worker.current_task else []))
+    types = join((quote(name, 40) for name in (worker.task_types or [])[:10]), ", ")
+    return fill(
+        f'<li style="{_WRAP}"><b>{{}} {{}}</b>{{}}, heartbeat {{}}, {{}} running, {{}} completed, {{}} failed{{}}</li>',
+        _SIGNS["warning" if silent else "good"],
+        _name(worker.worker_id, 80),
+        " silent" if silent else "",
+        view.ago(worker.last_heartbeat, now),
+        busy,
+        f"{worker.tasks_completed:,}",
+        f"{worker.tasks_failed:,}",
+        fill(": {}", types) if types else EMPTY,
+    )
+
+
+def worker_html(worker: WorkerRecord, *, is_running: bool, concurrency: int) -> Markup:
     """Return a worker of this process.
 
     Args:
@@ -354,21 +429,27 @@ def worker_html(worker: WorkerRecord, *, is_running: bool, concurrency: int) -> 
     """
     state = view.StatusView("running", "running") if is_running else view.StatusView("stopped", "off")
     current = worker.current_tasks or []
-    types = ", ".join(f"<code>{escape(name, 60)}</code>" for name in worker.task_types or []) or "no handlers yet"
-    tasks = ", ".join(f"<code>{escape(task_id, 40)}</code>" for task_id in current[:10])
-    hint = "" if is_running else f'<div style="{_MUTED}"><code>worker.start()</code> starts it in the background.</div>'
-    runs = f"<div>Runs: {tasks}</div>" if tasks else ""
-    return (
-        f"<div>{pill(state)} <b>worker <bdi>{escape(worker.worker_id, 80)}</bdi></b></div>"
-        f"<div>{len(current)} of {concurrency} busy · {worker.tasks_completed:,} completed · "
-        f"{worker.tasks_failed:,} failed</div><div>Handles: {types}</div>{runs}{hint}"
+    types = join((fill("<code>{}</code>", quote(name, 60)) for name in worker.task_types or []), ", ")
+    tasks = join((fill("<code>{}</code>", quote(task_id, 40)) for task_id in current[:10]), ", ")
+    hint = fill(f'<div style="{_MUTED}"><code>worker.start()</code> starts it in the background.</div>')
+    return fill(
+        "<div>{} <b>worker {}</b></div><div>{} of {} busy · {} completed · {} failed</div><div>Handles: {}</div>{}{}",
+        pill(state),
+        _name(worker.worker_id, 80),
+        len(current),
+        concurrency,
+        f"{worker.tasks_completed:,}",
+        f"{worker.tasks_failed:,}",
+        types or "no handlers yet",
+        fill("<div>Runs: {}</div>", tasks) if tasks else EMPTY,
+        EMPTY if is_running else hint,
     )
 
 
 # --- several tasks that are waited for
 
 
-def group_html(counts: Mapping[str, int], total: int, seconds: float) -> str:
+def group_html(counts: Mapping[str, int], total: int, seconds: float) -> Markup:
     """Return a bar for a group of tasks.
 
     Args:
@@ -382,89 +463,5 @@ def group_html(counts: Mapping[str, int], total: int, seconds: float) -> str:
         view.StatusView("done", "bad" if bad else "good") if done == total else view.StatusView("waiting", "running")
     )
     percent = done * 100 // total if total else 100
-    return (
-        f'<div style="border-left:4px solid {TONES[state.tone]};padding:.1em 0 .1em .8em;margin:.2em 0;max-width:46em;'
-        f'line-height:1.6"><label style="display:block">{pill(state)} {html.escape(line)}<br>'
-        f"{bar(percent, state.tone, said=line)}</label></div>"
-    )
-
-
-# --- history
-
-
-def history_svg(versions: Sequence[TaskRecord], *, first_number: int = 1, width: int = 640, height: int = 160) -> str:
-    """Return a task's versions plotted over time: percent as a line, changes of status as marks, a table to read.
-
-    Args:
-        versions: oldest first.
-        first_number: of the first of them.
-        width: pixels.
-        height: pixels.
-    """
-    if not versions:
-        return ""
-    start = versions[0].updated_at
-    span = max((versions[-1].updated_at - start).total_seconds(), 0.001)
-    left, right, top, bottom = 40, width - 12, 12, height - 28
-
-    def place(record: TaskRecord, percent: float) -> tuple[float, float]:
-        x = left + (right - left) * (record.updated_at - start).total_seconds() / span
-        return round(x, 1), round(bottom - (bottom - top) * percent / 100, 1)
-
-    shapes: list[str] = []
-    for percent in (0, 50, 100):
-        y = place(versions[0], percent)[1]
-        shapes.append(f'<line x1="{left}" y1="{y}" x2="{right}" y2="{y}" stroke="currentColor" stroke-opacity=".2"/>')
-        shapes.append(f'<text x="{left - 5}" y="{y + 4}" text-anchor="end">{percent}%</text>')
-    for points in _runs(versions):
-        path = " ".join(f"{x},{y}" for x, y in (place(record, percent) for record, percent in points))
-        if len(points) > 1:
-            shapes.append(f'<polyline points="{path}" fill="none" stroke="{TONES["running"]}" stroke-width="2"/>')
-        dots = points if len(points) <= 100 else points[-1:]
-        shapes += [
-            f'<circle cx="{x}" cy="{y}" r="2.5" fill="{TONES["running"]}"/>' for x, y in (place(*p) for p in dots)
-        ]
-    previous: TaskRecord | None = None
-    changes: list[str] = []
-    for number, record in enumerate(versions, start=first_number):
-        if previous is None or previous.status is not record.status or previous.lease_id != record.lease_id:
-            state = view.status_view(record, record.updated_at)
-            x = place(record, 0)[0]
-            shapes.append(
-                f'<line x1="{x}" y1="{top}" x2="{x}" y2="{bottom}" stroke="{TONES[state.tone]}" '
-                'stroke-dasharray="3 3"/>'
-            )
-            changes.append(
-                f"<li>{_clock(record.updated_at)} {html.escape(view.version_line(number, record, previous))}</li>"
-            )
-        previous = record
-    shapes.append(f'<text x="{left}" y="{height - 8}">{_clock(start)}</text>')
-    shapes.append(f'<text x="{right}" y="{height - 8}" text-anchor="end">{_clock(versions[-1].updated_at)} UTC</text>')
-    title = f"Progress of task {versions[0].id[:8]} over {duration(span)}, {len(versions)} versions"
-    shown = changes if len(changes) <= 20 else [*changes[:3], f"<li>… {len(changes) - 13} more …</li>", *changes[-10:]]
-    return (
-        f'<svg role="img" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
-        f'style="max-width:100%;height:auto;font-size:11px" fill="currentColor"><title>{title}</title>'
-        f"{''.join(shapes)}</svg>"
-        f'<ol style="list-style:none;padding-left:0;margin:.2em 0;line-height:1.6">{"".join(shown)}</ol>'
-    )
-
-
-def _runs(versions: Sequence[TaskRecord]) -> list[list[tuple[TaskRecord, float]]]:
-    """Return the points of each attempt: a line does not go on from one attempt to the next."""
-    runs: list[list[tuple[TaskRecord, float]]] = []
-    lease: Any = object()
-    for record in versions:
-        if record.status is TaskStatus.COMPLETED and runs and runs[-1]:
-            runs[-1].append((record, 100.0))
-        if record.progress is None or record.progress.percent is None:
-            continue
-        if record.lease_id != lease:
-            lease = record.lease_id
-            runs.append([])
-        runs[-1].append((record, float(record.progress.percent)))
-    return runs
-
-
-def _clock(instant: datetime) -> str:
-    return f"{instant:%H:%M:%S}"
+    drawn = bar(percent, state.tone, said=line)
+    return _framed(state.tone, fill('<label style="display:block">{} {}<br>{}</label>', pill(state), line, drawn))

@@ -1,20 +1,28 @@
 """`QueueWidget`: a queue in a notebook: counts, running tasks with bars, those that ended, workers, one task in detail.
 
-Imports of the package: `errors`, `model`, `view`, `markup`, `watch`, `live`, `widget`; ipywidgets when it is shown.
+Imports of the package: `errors`, `model`, `queue`, and of this room all but the other widgets; ipywidgets when it is
+shown.
 """
 
 from __future__ import annotations
 
-import html
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import replace
+from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from markupsafe import Markup
+
 from oq_nb.display import live, markup, view
-from oq_nb.display.task_widget import Action
+from oq_nb.display.buttons import Action, button_of
+from oq_nb.display.plot import history_svg
+from oq_nb.display.render_loop import loop
+from oq_nb.display.safe import EMPTY, fill, quote
+from oq_nb.display.selection import STATUSES, Selection, TaskFilter, select_tasks, type_options
 from oq_nb.errors import OqError
-from oq_nb.model import TaskRecord, TaskStatus
+from oq_nb.model import TaskRecord
 from oq_nb.queue.watcher import Overview, OverviewWatch, check_interval
 from oq_nb.text import counted, printable, shorten
 
@@ -26,12 +34,9 @@ __all__ = ["QueueWidget", "queue_bundle", "queue_html"]
 _ROWS = 20  # of a page
 _ENDED_ROWS = 10
 _WORKERS = 8
-_TYPES = 200  # in the filter
 _VERSIONS = 200  # of the history that is plotted
 _LONGEST_SECONDS = 30.0
 _REPR_SECONDS = 2.0
-
-_ALL, _ENDED = "all", "ended"
 
 
 class QueueWidget(live.LiveDisplay):
@@ -54,12 +59,9 @@ class QueueWidget(live.LiveDisplay):
         self._watch: OverviewWatch | None = None
         self._last = Overview()
         self._action = Action(queue)
-        self._has_ended = False  # the selected task, when it was last drawn
         self._detail = _Detail(queue)
-        # Wishes of the user, set by callbacks in any thread, read by the thread that draws.
-        self._type = ""
-        self._status = _ALL
-        self._page = 0
+        # What the user has chosen: set by callbacks in any thread, read by the thread that draws.
+        self._wanted = TaskFilter()
         self._selected = ""
 
     @property
@@ -83,7 +85,7 @@ class QueueWidget(live.LiveDisplay):
         slim = widgets.Layout(width="auto", max_width="24em", flex="0 0 auto", margin="2px 1em 2px 0")
         like: dict[str, Any] = {"layout": slim, "style": {"description_width": "initial"}}
         self._types = self._own(widgets.Dropdown(description="Type", options=[("all types", "")], **like))
-        statuses = [("all", _ALL), ("ended", _ENDED), *((status.value, status.value) for status in TaskStatus)]
+        statuses = [(status, status) for status in STATUSES]
         self._statuses = self._own(widgets.Dropdown(description="Status", options=statuses, **like))
         self._tasks = self._own(widgets.Dropdown(description="Task", options=[("select one …", "")], **like))
         narrow = widgets.Layout(width="auto", flex="0 0 auto")
@@ -108,41 +110,40 @@ class QueueWidget(live.LiveDisplay):
     # --- callbacks: in the kernel's main thread, a subshell's, or (where this module sets options) the drawing one
 
     def _choose_type(self, change: Any) -> None:
-        if not live.is_ticking():
-            self._type, self._page = change["new"], 0
-            live.wake()
+        if not loop.is_current_thread:
+            self._wanted = replace(self._wanted, task_type=change["new"], page=1)
+            loop.wake()
 
     def _choose_status(self, change: Any) -> None:
-        self._status, self._page = change["new"], 0
-        live.wake()
+        self._wanted = replace(self._wanted, status=change["new"], page=1)
+        loop.wake()
 
     def _choose_task(self, change: Any) -> None:
-        if not live.is_ticking():
+        if not loop.is_current_thread:
             self._selected = change["new"] or ""
-            self._action.said = ""
-            live.wake()
+            loop.wake()
 
     def _go_back(self, _button: Any) -> None:
-        self._page = max(0, self._page - 1)
-        live.wake()
+        self._wanted = replace(self._wanted, page=max(1, self._wanted.page - 1))
+        loop.wake()
 
     def _go_on(self, _button: Any) -> None:
-        self._page += 1
-        live.wake()
+        self._wanted = replace(self._wanted, page=self._wanted.page + 1)
+        loop.wake()
 
     def _press(self, _button: Any) -> None:
         record = self._detail.record
         if record is None or record.id != self._selected:
             return
         if record.status.is_terminal:
-            self._action.retry(record.id)
+            self._action.replay(record)
         else:
-            self._action.cancel(record.id)
+            self._action.cancel(record)
 
     # --- life
 
     def _start(self) -> None:
-        self._watch = self._watcher.overview(interval=self.interval, longest=_LONGEST_SECONDS, signal=live._ticker)
+        self._watch = self._watcher.overview(interval=self.interval, longest=_LONGEST_SECONDS, signal=loop)
 
     def _stop(self) -> None:
         if self._watch is not None:
@@ -153,49 +154,29 @@ class QueueWidget(live.LiveDisplay):
         overview = self.state
         now = self._store.clock.now()
         again = live.stale_html("The tasks are not affected", "queue.widget()")
-        self._head.value = _head_html(self._name, overview, now, is_live=True) + again
-        shown, table = self._table_html(overview, now)
-        self._table.value = table
+        self._head.value = str(_head_html(self._name, overview, now, is_live=True) + again)
+        selection = self._select(overview)
+        self._table.value = str(_tables_html(selection, overview, self._wanted, now))
         self._offer_types(overview)
-        self._offer_tasks(shown)
+        self._offer_tasks([*selection.records, *selection.newest_ended])
         self._draw_detail(overview, now)
-        self._said.value = self._action.html()
+        self._said.value = str(self._action.html(self._detail.record))
 
-    def _table_html(self, overview: Overview, now: Any) -> tuple[list[TaskRecord], str]:
-        """Return the tasks on the page, and the table of them."""
-        live_ones = [h.record for h in overview.live if self._type in ("", h.record.task_type)]
-        ended = [h.record for h in overview.ended if self._type in ("", h.record.task_type)]
-        if self._status == _ALL:
-            main, name = live_ones, "Running and waiting"
-        else:
-            both = ended if self._status == _ENDED else [*live_ones, *ended]
-            main = [record for record in both if self._status in (_ENDED, record.status.value)]
-            name = self._status.capitalize()
-        self._page = max(0, min(self._page, (len(main) - 1) // _ROWS))
-        start = self._page * _ROWS
-        page = main[start : start + _ROWS]
-        self._back.disabled, self._next.disabled = start == 0, start + _ROWS >= len(main)
-        caption = name
-        if len(main) > _ROWS:
-            caption += f": {start + 1:,} to {start + len(page):,} of {len(main):,}"
-        if overview.unread and self._status != _ENDED:
-            caption += f", and {overview.unread:,} more that are counted but not read"
-        made = markup.tasks_html(page, now, caption=html.escape(caption))
-        if self._status == _ALL:
-            newest = ended[:_ENDED_ROWS]
-            if newest:
-                made += markup.tasks_html(newest, now, caption=f"Ended lately: {len(newest)} of {len(ended)}")
-            page = [*page, *newest]
-        return page, made
+    def _select(self, overview: Overview) -> Selection:
+        """Return the page of tasks that is asked for, and set the buttons that turn pages."""
+        wanted = self._wanted
+        found = select_tasks(*_records(overview), wanted, rows=_ROWS)
+        self._back.disabled, self._next.disabled = found.page == 1, found.page == found.pages
+        if found.page != wanted.page and self._wanted is wanted:
+            self._wanted = replace(wanted, page=found.page)
+        return found
 
     def _offer_types(self, overview: Overview) -> None:
-        names = {held.record.task_type for held in (*overview.live, *overview.ended)}
-        names |= {name for worker in overview.workers for name in worker.task_types or ()}
-        names |= {self._type} - {""}
-        options = [("all types", ""), *((printable(shorten(name, 60)), name) for name in sorted(names)[:_TYPES])]
-        _offer(self._types, options, self._type)
+        live_ones, ended = _records(overview)
+        chosen = self._wanted.task_type
+        _offer(self._types, type_options([*live_ones, *ended], overview.workers, chosen), chosen)
 
-    def _offer_tasks(self, shown: Sequence[TaskRecord]) -> None:
+    def _offer_tasks(self, shown: Iterable[TaskRecord]) -> None:
         labels = {record.id: f"{printable(shorten(record.task_type, 40))} {record.id[:8]}" for record in shown}
         record = self._detail.record
         if self._selected and self._selected not in labels:
@@ -205,24 +186,40 @@ class QueueWidget(live.LiveDisplay):
         options = [("select one …", ""), *sorted((label, task_id) for task_id, label in labels.items())]
         _offer(self._tasks, options, self._selected)
 
-    def _draw_detail(self, overview: Overview, now: Any) -> None:
+    def _draw_detail(self, overview: Overview, now: datetime) -> None:
         self._detail.select(self._selected, overview)
-        self._detail_box.value, self._more_box.value = self._detail.html(now)
+        detail, more = self._detail.html(now)
+        self._detail_box.value, self._more_box.value = str(detail), str(more)
         record = self._detail.record
         if not self._selected or record is None:
             self._button.layout.display = "none"
             return
-        if record.status.is_terminal and not self._has_ended:
-            self._action.said = ""  # what was asked for is over
-        self._has_ended = record.status.is_terminal
+        button = button_of(record, is_busy=self._action.is_busy)
         self._button.layout.display = None
-        is_good = record.status is TaskStatus.COMPLETED
-        self._button.description = "Run again" if is_good else "Retry" if record.status.is_terminal else "Cancel"
-        self._button.disabled = self._action.is_busy
+        self._button.description, self._button.disabled = button.name, not button.is_enabled
 
-    def _static(self) -> tuple[str, str]:
-        overview = self.state
-        return queue_html(self._name, overview, self._store.clock.now()), queue_text(self._name, overview)
+    def _frozen(self) -> live.Frozen:
+        return partial(_frozen, self._name, self.state, self._store.clock.now())
+
+
+def _frozen(name: str, overview: Overview, now: datetime) -> tuple[str, str]:
+    return queue_html(name, overview, now), queue_text(name, overview)
+
+
+def _records(overview: Overview) -> tuple[list[TaskRecord], list[TaskRecord]]:
+    """Return the tasks that have not ended, and those that have."""
+    return [held.record for held in overview.live], [held.record for held in overview.ended]
+
+
+def _tables_html(selection: Selection, overview: Overview, wanted: TaskFilter, now: datetime) -> Markup:
+    caption = selection.title
+    if overview.unread and wanted.wants_live:
+        caption += f", and {overview.unread:,} more that are counted but not read"
+    made = markup.tasks_html(selection.records, now, caption=caption)
+    if selection.newest_ended:
+        caption = f"Ended lately: {len(selection.newest_ended)} of {selection.ended_total}"
+        made += markup.tasks_html(selection.newest_ended, now, caption=caption)
+    return made
 
 
 class _Detail:
@@ -273,20 +270,20 @@ class _Detail:
         with self._lock:
             if self._task_id == task_id:
                 self._versions, self._trouble = versions, trouble
-        live.wake()
+        loop.wake()
 
-    def html(self, now: Any) -> tuple[str, str]:
+    def html(self, now: datetime) -> tuple[Markup, Markup]:
         """Return it, and its error, output and history."""
         with self._lock:
             task_id, versions, trouble = self._task_id, self._versions, self._trouble
         if not task_id:
-            return "", ""
+            return EMPTY, EMPTY
         if not versions:
-            return f'<div role="status">{markup.escape(trouble) or "Reading …"}</div>', ""
+            return fill('<div role="status">{}</div>', quote(trouble) or "Reading …"), EMPTY
         record = versions[-1]
         reported = [version.progress for version in versions if version.progress is not None]
         last = reported[-1] if reported else None
-        more = markup.more_html(record) + markup.history_svg(versions)
+        more = markup.more_html(record) + history_svg(versions)
         return markup.task_html(record, now, last_progress=last, is_live=True), more
 
 
@@ -305,30 +302,33 @@ def _name(queue: Queue) -> str:
 # --- without a widget
 
 
-def _head_html(name: str, overview: Overview, now: Any, *, is_live: bool) -> str:
-    trouble = ""
+def _head_html(name: str, overview: Overview, now: datetime, *, is_live: bool) -> Markup:
+    trouble = EMPTY
     if overview.trouble is not None:
         since = f" This is from {view.ago(overview.seen_at, now)}." if overview.seen_at is not None else ""
-        trouble = (
-            f'<div role="status">⚠ The store cannot be reached and is tried again.{since} '
-            f"({markup.escape(overview.trouble, 300)})</div>"
+        trouble = fill(
+            '<div role="status">⚠ The store cannot be reached and is tried again.{} ({})</div>',
+            since,
+            quote(overview.trouble, 300),
         )
     if overview.seen_at is None:
-        return f"<div><b>{markup.escape(name)}</b></div>{trouble or '<div>Looking …</div>'}"
+        return fill("<div><b>{}</b></div>{}", quote(name), trouble or fill("<div>Looking …</div>"))
     seen = f"seen {view.ago(overview.seen_at, now)}" if is_live else f"seen {overview.seen_at:%Y-%m-%d %H:%M:%S} UTC"
-    return (
-        f'<div style="line-height:1.6"><b>{markup.escape(name)}</b> <span style="opacity:.75">{seen}</span></div>'
-        f"{trouble}"
-        f"{markup.counts_html(overview.counts, overview.uncounted)}"
-        f"{markup.workers_html(overview.workers, now, limit=_WORKERS)}"
+    return fill(
+        '<div style="line-height:1.6"><b>{}</b> <span style="opacity:.75">{}</span></div>{}{}{}',
+        quote(name),
+        seen,
+        trouble,
+        markup.counts_html(overview.counts, overview.uncounted),
+        markup.workers_html(overview.workers, now, limit=_WORKERS),
     )
 
 
-def queue_html(name: str, overview: Overview, now: Any) -> str:
+def queue_html(name: str, overview: Overview, now: datetime) -> Markup:
     """Return a queue as HTML that stands without a kernel.
 
     Args:
-        name: of the queue; escaped here.
+        name: of the queue.
         overview: what was seen.
         now: the store's time.
     """
@@ -364,6 +364,6 @@ def queue_bundle(queue: Queue) -> dict[str, str]:
     overview = seen[0] if seen else Overview()
     if not seen:
         overview = replace(overview, trouble=f"no answer within {_REPR_SECONDS:g} s")
-    hint = '<div style="opacity:.75"><code>queue.widget()</code> shows it live.</div>'
+    hint = fill('<div style="opacity:.75"><code>queue.widget()</code> shows it live.</div>')
     name = _name(queue)
-    return {"text/plain": queue_text(name, overview), "text/html": queue_html(name, overview, queue.now()) + hint}
+    return {"text/plain": queue_text(name, overview), "text/html": str(queue_html(name, overview, queue.now()) + hint)}

@@ -1,99 +1,37 @@
 """`TaskWidget`: a task in a notebook, always as it is; with Cancel, and Retry once it has failed.
 
-Imports of the package: `errors`, `model`, `view`, `markup`, `watch`, `live`; ipywidgets when it is shown.
+Imports of the package: `model`, `queue`, and of this room all but the other widgets; ipywidgets when it is shown.
 """
 
 from __future__ import annotations
 
-import html
 import logging
 import threading
 import time
-from collections.abc import Callable
+from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from markupsafe import Markup
+
 from oq_nb.display import live, markup, view
-from oq_nb.errors import OqError
+from oq_nb.display.buttons import Action, button_of
+from oq_nb.display.render_loop import loop
+from oq_nb.display.safe import EMPTY
 from oq_nb.model import Progress, TaskRecord, TaskStatus
 from oq_nb.queue.watcher import TaskState, TaskWatch, check_interval
-from oq_nb.text import printable, shorten
 
 if TYPE_CHECKING:
     from oq_nb.queue import Queue
     from oq_nb.queue.task import Task
 
-__all__ = ["Action", "TaskWidget"]
+__all__ = ["TaskWidget"]
 
 logger = logging.getLogger("oq_nb.widget")
 
 _RETRY_SECONDS = 300.0  # so long a failed task keeps its Retry button in a browser, then it becomes plain HTML too
 _REPORT_SECONDS = 5.0  # so long the end of a task waits for its last report
 _VIEW_SECONDS = 3.0  # so long it takes a browser at most to say that it shows a widget
-
-
-class Action:
-    """What a button does, in a thread of its own: one at a time; `said` tells how it went.
-
-    Args:
-        queue: where the task is.
-    """
-
-    def __init__(self, queue: Queue) -> None:
-        self._queue = queue
-        self._lock = threading.Lock()
-        self._is_busy = False
-        self.said = ""
-
-    @property
-    def is_busy(self) -> bool:
-        """Whether one is under way."""
-        return self._is_busy
-
-    def start(self, doing: str, work: Callable[[], str]) -> None:
-        """Do something unless something is being done; ``work`` returns what happened, to be said."""
-        with self._lock:
-            if self._is_busy:
-                return
-            self._is_busy, self.said = True, doing
-        threading.Thread(target=self._run, args=(work,), name="oq-action", daemon=True).start()
-        live.wake()
-
-    def _run(self, work: Callable[[], str]) -> None:
-        try:
-            said = work()
-        except OqError as exc:
-            said = f"Not done: {exc}"
-        except Exception as exc:
-            logger.exception("a button failed")
-            said = f"Not done: {type(exc).__name__}: {exc}"
-        with self._lock:
-            self._is_busy, self.said = False, said
-        live.wake()
-
-    def cancel(self, task_id: str) -> None:
-        """Cancel a task, or ask it to stop. Requests: see `Queue.cancel`."""
-
-        def work() -> str:
-            task = self._queue.cancel(task_id, "cancelled in a notebook")
-            self._queue.watcher.ingest(task.snapshot)
-            if task.status is TaskStatus.CANCELLED:
-                return "Cancelled."
-            return "Asked to stop: its handler sees it with its next report."
-
-        self.start("Cancelling …", work)
-
-    def retry(self, task_id: str) -> None:
-        """Run a task again. Requests: see `Queue.replay`."""
-
-        def work() -> str:
-            self._queue.watcher.ingest(self._queue.replay(task_id).snapshot)
-            return "It is pending again, with its retries at zero."
-
-        self.start("Trying again …", work)
-
-    def html(self) -> str:
-        """Return what was said, for the place beside the button."""
-        return f'<span role="status">{html.escape(printable(shorten(self.said, 300)))}</span>'
 
 
 class _LastReport:
@@ -127,7 +65,7 @@ class _LastReport:
         except Exception:  # no history, no answer: what was last seen will do
             logger.debug("the last report of task %s cannot be read", self.record.id, exc_info=True)
         self.is_read = True
-        live.wake()
+        loop.wake()
 
 
 class TaskWidget(live.LiveDisplay):
@@ -180,17 +118,18 @@ class TaskWidget(live.LiveDisplay):
 
     def _press(self, _button: Any) -> None:
         """Cancel or retry; called in the kernel's main thread or a subshell's."""
+        record = self.state.record
+        if record is None:
+            return
         if self.state.is_over:
-            self._action.retry(self._first.task_id)
+            self._action.replay(record)
         else:
-            self._action.cancel(self._first.task_id)
+            self._action.cancel(record)
 
     # --- life
 
     def _start(self) -> None:
-        self._watch = self._queue.watcher.watch(
-            self._first.held, interval=self.interval, workers=True, signal=live._ticker
-        )
+        self._watch = self._queue.watcher.watch(self._first.held, interval=self.interval, workers=True, signal=loop)
 
     def _stop(self) -> None:
         if self._watch is not None:
@@ -207,15 +146,15 @@ class TaskWidget(live.LiveDisplay):
         is_failed = record is not None and record.status is TaskStatus.FAILED and not state.is_gone
         is_reading = state.is_over and not state.is_gone and self._is_reading_last_report()
         if state.is_over:
-            self._main.value = self._main_html(is_live=is_failed)
+            self._main.value = str(self._main_html(is_live=is_failed))
         else:
             if self._failed_at is not None:
                 self._failed_at = None
                 self._save(keeps_widget=True)
             again = live.stale_html("The task is not affected", f"queue.get('{self._first.task_id}').widget()")
-            self._main.value = self._main_html(is_live=True) + again
-        self._detail.value = self._detail_html()
-        self._said.value = self._action.html()
+            self._main.value = str(self._main_html(is_live=True) + again)
+        self._detail.value = str(self._detail_html())
+        self._said.value = str(self._action.html(record))
         self._draw_button(state, is_failed)
         if not state.is_over or is_reading:
             return
@@ -249,49 +188,58 @@ class TaskWidget(live.LiveDisplay):
         if since > _RETRY_SECONDS and not self._action.is_busy:
             self._button.layout.display = "none"
             self._finish()
-        elif self._remains.is_static == has_browser and (has_browser or since > _VIEW_SECONDS):
+        elif self._output.is_static == has_browser and (has_browser or since > _VIEW_SECONDS):
             self._save(keeps_widget=has_browser)
 
     def _draw_button(self, state: TaskState, is_failed: bool) -> None:
-        record = state.record
-        is_asked = record is not None and record.status is TaskStatus.RUNNING and record.cancel_requested
-        name = "Retry" if is_failed else "Stopping …" if is_asked else "Cancel"
-        self._button.description = name
-        self._button.tooltip = f"{name} task {self._first.task_id[:8]}"
-        self._button.disabled = self._action.is_busy or is_asked or (state.is_over and not is_failed)
+        if state.record is None:
+            self._button.disabled = True
+            return
+        button = button_of(state.record, is_busy=self._action.is_busy)
+        self._button.description = button.name
+        self._button.tooltip = f"{button.name} task {self._first.task_id[:8]}"
+        self._button.disabled = not button.is_enabled or (state.is_over and not is_failed)
 
     # --- what it looks like
 
-    def _status_view(self) -> view.StatusView:
-        state = self.state
-        return view.status_view(
-            state.record,
-            self._queue.now(),
-            has_worker=state.has_worker,
-            is_gone=state.is_gone,
-            trouble=state.trouble,
-            is_lasting=state.is_lasting,
-            seen_at=state.seen_at,
-        )
+    def _main_html(self, *, is_live: bool) -> Markup:
+        return _main_html(self.state, self._last_progress, self._queue.now(), is_live=is_live)
 
-    def _main_html(self, *, is_live: bool) -> str:
-        return markup.task_html(
-            self.state.record,
-            self._queue.now(),
-            task_id=self._first.task_id,
-            status=self._status_view(),
-            last_progress=self._last_progress,
-            is_live=is_live,
-        )
-
-    def _detail_html(self) -> str:
+    def _detail_html(self) -> Markup:
         record = self.state.record
-        return "" if record is None else markup.more_html(record)
+        return EMPTY if record is None else markup.more_html(record)
 
-    def _static(self) -> tuple[str, str]:
-        record = self.state.record
-        if record is None:
-            return self._main_html(is_live=False), f"task {self._first.task_id}, not seen yet"
-        status = self._status_view()
-        text = "\n  ".join([view.task_line(record, self._queue.now()), *status.notes])
-        return self._main_html(is_live=False) + self._detail_html(), text
+    def _frozen(self) -> live.Frozen:
+        return partial(_frozen, self.state, self._last_progress, self._queue.now())
+
+
+def _status_view(state: TaskState, now: datetime) -> view.StatusView:
+    return view.status_view(
+        state.record,
+        now,
+        has_worker=state.has_worker,
+        is_gone=state.is_gone,
+        trouble=state.trouble,
+        is_lasting=state.is_lasting,
+        seen_at=state.seen_at,
+    )
+
+
+def _main_html(state: TaskState, last_progress: Progress | None, now: datetime, *, is_live: bool) -> Markup:
+    return markup.task_html(
+        state.record,
+        now,
+        task_id=state.task_id,
+        status=_status_view(state, now),
+        last_progress=last_progress,
+        is_live=is_live,
+    )
+
+
+def _frozen(state: TaskState, last_progress: Progress | None, now: datetime) -> tuple[str, str]:
+    """Return a task as HTML and as text that stand without a kernel."""
+    main = _main_html(state, last_progress, now, is_live=False)
+    if state.record is None:
+        return main, f"task {state.task_id}, not seen yet"
+    text = "\n  ".join([view.task_line(state.record, now), *_status_view(state, now).notes])
+    return main + markup.more_html(state.record), text

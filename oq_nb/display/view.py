@@ -18,6 +18,7 @@ __all__ = [
     "first_line",
     "group_line",
     "has_run_out",
+    "last_line",
     "progress_line",
     "progress_parts",
     "stalled_seconds",
@@ -191,6 +192,12 @@ def first_line(text: str, limit: int = 200) -> str:
     """Return the first line of a text that has something in it, printable and not too long."""
     lines = text.strip().splitlines()
     return printable(shorten(lines[0], limit)) if lines else ""
+
+
+def last_line(error: str) -> str:
+    """Return the line of a traceback that says what it was; as it is, not made printable."""
+    lines = [line for line in error.strip().splitlines() if line.strip()]
+    return next((line for line in reversed(lines) if not line.startswith((" ", "\t"))), lines[0] if lines else "")
 
 
 def status_lines(record: TaskRecord, now: datetime, *, has_worker: bool | None = None) -> list[str]:

@@ -12,9 +12,13 @@ import time
 import weakref
 from collections import Counter
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from markupsafe import Markup
+
 from oq_nb.display import live, markup, view
+from oq_nb.display.kernel import in_kernel
 from oq_nb.model import TaskStatus
 from oq_nb.text import printable, shorten
 
@@ -34,12 +38,12 @@ def group_bar(count: Callable[[], Mapping[str, int]], total: int) -> ProgressBar
         count: counts its tasks by status; ``deleted`` for those that are gone. A bound method.
         total: tasks of the group.
     """
-    return GroupDisplay(count, total) if live.in_kernel() else _GroupLine(count, total)
+    return GroupDisplay(count, total) if in_kernel() else _GroupLine(count, total)
 
 
 def task_bar(task: Task) -> ProgressBar:
     """Return a bar for one task."""
-    return _TaskDisplay(task) if live.in_kernel() else _TaskLine(task)
+    return _TaskDisplay(task) if in_kernel() else _TaskLine(task)
 
 
 # --- in a notebook
@@ -48,7 +52,7 @@ def task_bar(task: Task) -> ProgressBar:
 def _display(shown: live.LiveDisplay) -> None:
     """Show it; where that fails, as in a thread that no cell belongs to, what is waited for matters more."""
     try:
-        shown._ipython_display_()
+        shown.display()
     except Exception:
         logger.warning("the bar cannot be shown", exc_info=True)
 
@@ -62,8 +66,7 @@ class GroupDisplay(live.LiveDisplay):
     """
 
     def __init__(self, count: Callable[[], Mapping[str, int]], total: int) -> None:
-        super().__init__()
-        self._remains.closing_note = ""
+        super().__init__(closing_note="")
         self._count = weakref.WeakMethod(count)
         self._total = total
         self._began_at = time.monotonic()
@@ -101,13 +104,17 @@ class GroupDisplay(live.LiveDisplay):
 
     def _draw(self) -> None:
         self._read()
-        self._main.value = self._html()
+        self._main.value = str(self._html())
 
-    def _html(self) -> str:
+    def _html(self) -> Markup:
         return markup.group_html(self._counts, self._total, time.monotonic() - self._began_at)
 
-    def _static(self) -> tuple[str, str]:
-        return self._html(), view.group_line(self._counts, self._total, time.monotonic() - self._began_at)[1]
+    def _frozen(self) -> live.Frozen:
+        return partial(_frozen, self._counts, self._total, time.monotonic() - self._began_at)
+
+
+def _frozen(counts: Mapping[str, int], total: int, seconds: float) -> tuple[str, str]:
+    return markup.group_html(counts, total, seconds), view.group_line(counts, total, seconds)[1]
 
 
 class _TaskDisplay:

@@ -55,7 +55,7 @@ def register_formatters(shell: Any) -> None:
     def draw(progress: Progress) -> str:
         from oq_nb.display import markup
 
-        return markup.progress_html(progress)
+        return str(markup.progress_html(progress))
 
     shell.display_formatter.formatters["text/html"].for_type(Progress, draw)
 
@@ -71,17 +71,17 @@ def task_html(task: Task) -> str:
     """Return a task as static HTML."""
     from oq_nb.display import markup
 
-    return markup.task_html(task.record, task.queue.now()) + markup.more_html(task.record)
+    return str(markup.task_html(task.record, task.queue.now()) + markup.more_html(task.record))
 
 
 def display_task(task: Task) -> None:
     """Show a task in a notebook's cell: its widget, or static HTML once it has ended."""
     if task.is_done:
-        from oq_nb.display.live import show_static
+        from oq_nb.display.kernel import show_static
 
         show_static(task_html(task), task_line(task))
     else:
-        task.widget()._ipython_display_()
+        task.widget().display()
 
 
 def task_widget(task: Task, interval: float) -> TaskWidget:

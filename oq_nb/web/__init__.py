@@ -4,10 +4,10 @@
 `server`                `PageServer`: the socket, the token, the thread
 `guard`                 who may ask for what: token, cookie, ``Host``, ``Origin``; headers of answers
 `app`                   the addresses, and what is done at each
-`sessions`                 what the pages look at: opened when somebody asks, closed when nobody does
+`sessions`              what the pages look at: opened when somebody asks, closed when nobody does
 `history`               the versions of a task, each read once
 `pages`, `task_page`    the HTML: pure functions
-`strangers`             the HTML for those who are not let in
+`unauthenticated`       the HTML for those who are not let in
 ======================  =========================================================================
 
 The pages are whole without a script. ``static/page.js`` fetches the page that it is on again and again, and takes over
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["serve"]
 
-_NEEDED = ("starlette", "uvicorn", "anyio", "h11")
+_NEEDED = ("starlette", "uvicorn", "anyio", "h11", "htpy")
 
 
 def serve(queue: Queue, port: int = 0, *, interval: float = 2.0, allow_hosts: Iterable[str] = ()) -> PageServer:

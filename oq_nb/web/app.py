@@ -11,7 +11,7 @@
 
 Answers carry an ETag and are 304 where it is still the same. All addresses that are given out are relative.
 
-Imports of the package: `errors`, `model`, `web.guard`, `web.sessions`, `web.pages`, `web.task_page`.
+Imports of the package: `display`, `errors`, `model`, `queue.actions`, and this room.
 """
 
 from __future__ import annotations
@@ -30,8 +30,11 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from oq_nb import model
+from oq_nb.display.buttons import CANCELLING, REPLAYING
+from oq_nb.display.selection import ALL, STATUSES, TaskFilter
 from oq_nb.errors import ConfigurationError, OqError, TransitionError
-from oq_nb.model import TaskStatus
+from oq_nb.queue import actions
+from oq_nb.queue.actions import ActionResult
 from oq_nb.web import pages, task_page
 from oq_nb.web.guard import way_to_root
 from oq_nb.web.sessions import Sessions
@@ -122,7 +125,7 @@ class _Routes:
             versions=look.versions,
             history_trouble=look.history_trouble,
             keeps_versions=self._queue.store.objects.is_versioned,
-            said=look.said,
+            message=look.message,
             is_busy=look.is_busy,
             can_run_again=not _is_loop(look.state.record),
         )
@@ -143,20 +146,16 @@ class _Routes:
     async def cancel(self, request: Request) -> Response:
         task_id = _task_id_of(request)
 
-        def work() -> str:
-            task = self._queue.cancel(task_id, "cancelled on the web page")
-            self._queue.watcher.ingest(task.snapshot)
-            if task.status is TaskStatus.CANCELLED:
-                return "Cancelled."
-            return "Asked to stop: its handler sees it with its next report."
+        def work() -> ActionResult:
+            return actions.cancel(self._queue, task_id, "cancelled on the web page")
 
-        await self._sessions.act(task_id, "Cancelling …", work)
+        await self._sessions.act(task_id, CANCELLING, work)
         return RedirectResponse(f"../{task_id}", 303)
 
     async def run_again(self, request: Request) -> Response:
         task_id = _task_id_of(request)
 
-        def work() -> str:
+        def work() -> ActionResult:
             known = self._queue.get(task_id)
             if known is not None and _is_loop(known.record):
                 raise TransitionError(
@@ -165,10 +164,9 @@ class _Routes:
                     wanted="replay",
                     task_id=task_id,
                 )
-            self._queue.watcher.ingest(self._queue.replay(task_id).snapshot)
-            return "It is pending again, with its retries at zero."
+            return actions.replay(self._queue, task_id)
 
-        await self._sessions.act(task_id, "Running it again …", work)
+        await self._sessions.act(task_id, REPLAYING, work)
         return RedirectResponse(f"../{task_id}", 303)
 
     # --- what goes wrong
@@ -201,16 +199,16 @@ def _is_loop(record: model.TaskRecord | None) -> bool:
     return record is not None and record.task_type.startswith(_LOOP_PREFIX)
 
 
-def _filter_of(request: Request) -> pages.TaskFilter:
+def _filter_of(request: Request) -> TaskFilter:
     """Return what of the queue is asked for.
 
     Raises:
         HTTPException: that is not to be understood.
     """
-    status = request.query_params.get("status") or pages.ALL
-    if status not in pages.STATUSES:
-        raise HTTPException(400, f"status: one of {', '.join(pages.STATUSES)}, not “{status}”.")
+    status = request.query_params.get("status") or ALL
+    if status not in STATUSES:
+        raise HTTPException(400, f"status: one of {', '.join(STATUSES)}, not “{status}”.")
     number = request.query_params.get("page") or "1"
     if not _NUMBER.fullmatch(number):
         raise HTTPException(400, f"page: a whole number from 1 is needed, not “{number}”.")
-    return pages.TaskFilter(status=status, task_type=request.query_params.get("type", ""), page=int(number))
+    return TaskFilter(status=status, task_type=request.query_params.get("type", ""), page=int(number))

@@ -1,44 +1,32 @@
 """The HTML of the pages but a task's: pure functions to documents without a script or a style of their own in them.
 
-`oq_nb.display.markup` draws tasks, workers and histories, as in notebooks. It escapes every text from the bucket, and
-from the request.
+Drawn with ``htpy``, which escapes every text that is not HTML by its type; `oq_nb.display.markup` draws tasks, workers
+and histories, as in notebooks.
 
-Imports of the package: `markup`, `model`, `text`, `view`, `watch` (for its records).
+Imports of the package: `display` (its pure half), `model`, `queue.watcher` (for its records), `text`.
 """
 
 from __future__ import annotations
 
-import html
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from urllib.parse import urlencode
 
+import htpy as h
+from markupsafe import Markup
+
 from oq_nb.display import markup, view
-from oq_nb.model import TaskStatus
+from oq_nb.display.safe import fill, quote
+from oq_nb.display.selection import ALL, ENDED, STATUSES, Selection, TaskFilter, select_tasks, type_options
+from oq_nb.model import TaskRecord
 from oq_nb.queue.watcher import Overview, is_alive
-from oq_nb.text import counted, printable, shorten
+from oq_nb.text import counted
 
-__all__ = [
-    "ALL",
-    "ENDED",
-    "STATUSES",
-    "Content",
-    "TaskFilter",
-    "document",
-    "overview",
-    "problem",
-    "several",
-]
-
-ALL, ENDED = "all", "ended"
-#: What can be asked for.
-STATUSES = (ALL, ENDED, *(status.value for status in TaskStatus))
+__all__ = ["Content", "document", "overview", "problem", "query_of", "several"]
 
 _ROWS = 50  # of a page
-_ENDED_ROWS = 10  # below the running and waiting ones
 _WORKERS = 20
-_TYPES = 200  # in the filter
 _TASK_LINK = "task/{}"
 
 
@@ -46,27 +34,14 @@ _TASK_LINK = "task/{}"
 class Content:
     """What a page says; the same as long as that does not change."""
 
-    #: Escaped by `document`.
     title: str
-    #: HTML.
-    body: str
+    #: What stands in its ``<main>``.
+    body: Markup
 
 
-@dataclass(frozen=True)
-class TaskFilter:
-    """What of the queue is asked for."""
-
-    #: One of `STATUSES`.
-    status: str = ALL
-    #: Empty for all.
-    task_type: str = ""
-    #: From 1; the last one when there are fewer.
-    page: int = 1
-
-    def query(self, page: int) -> str:
-        """Return it as a query, for another page."""
-        given = {"status": self.status if self.status != ALL else "", "type": self.task_type}
-        return "?" + urlencode({name: value for name, value in given.items() if value} | {"page": str(page)})
+def html_of(*parts: h.Node) -> Markup:
+    """Return parts of a page as HTML."""
+    return Markup(h.fragment[parts])  # noqa: S704 - htpy has escaped it
 
 
 def document(content: Content, now: datetime, *, name: str, root: str, version: str) -> str:
@@ -79,35 +54,46 @@ def document(content: Content, now: datetime, *, name: str, root: str, version: 
         root: the way to the first page.
         version: of the script and the style sheet.
     """
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<title>{markup.escape(content.title, 200)}</title>
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<link rel="icon" type="image/svg+xml" href="{root}static/icon.svg?v={version}">
-<link rel="stylesheet" href="{root}static/page.css?v={version}">
-<script src="{root}static/page.js?v={version}" defer></script>
-</head>
-<body>
-<a class="skip" href="#main">Skip to the content</a>
-<header>
-<a class="home" href="{root}"><img src="{root}static/icon.svg?v={version}" alt="All tasks" width="24" height="24"></a>
-<span class="queue">{markup.escape(name, 300)}</span>
-<form action="{root}find" role="search">
-<label for="id">Task</label> <input id="id" name="id" placeholder="id, or its beginning" size="18" required
- autocomplete="off" autocapitalize="off" spellcheck="false"> <button>Open</button>
-</form>
-</header>
-<main id="main">{content.body}</main>
-<footer>
-<span id="state" role="status"></span>
-<span class="refresh">As of {now:%Y-%m-%d %H:%M:%S} UTC. <a href="">Refresh</a></span>
-</footer>
-</body>
-</html>
-"""
+
+    def static(file: str) -> str:
+        return f"{root}static/{file}?v={version}"
+
+    head = h.head[
+        h.meta(charset="utf-8"),
+        h.title[quote(content.title, 200)],
+        h.meta(name="viewport", content="width=device-width, initial-scale=1"),
+        h.meta(name="color-scheme", content="light dark"),
+        h.link(rel="icon", type="image/svg+xml", href=static("icon.svg")),
+        h.link(rel="stylesheet", href=static("page.css")),
+        h.script(src=static("page.js"), defer=True),
+    ]
+    search = h.form(action=f"{root}find", role="search")[
+        h.label(for_="id")["Task"],
+        " ",
+        h.input(
+            id="id",
+            name="id",
+            placeholder="id, or its beginning",
+            size="18",
+            required=True,
+            autocomplete="off",
+            autocapitalize="off",
+            spellcheck="false",
+        ),
+        " ",
+        h.button["Open"],
+    ]
+    icon = h.img(src=static("icon.svg"), alt="All tasks", width="24", height="24")
+    body = h.body[
+        h.a(".skip", href="#main")["Skip to the content"],
+        h.header[h.a(".home", href=root)[icon], h.span(".queue")[quote(name, 300)], search],
+        h.main("#main")[content.body],
+        h.footer[
+            h.span("#state", role="status"),
+            h.span(".refresh")[f"As of {now:%Y-%m-%d %H:%M:%S} UTC. ", h.a(href="")["Refresh"]],
+        ],
+    ]
+    return str(h.html(lang="en")[head, body])
 
 
 # --- the queue
@@ -123,88 +109,87 @@ def overview(seen: Overview, chosen: TaskFilter, now: datetime) -> Content:
     """
     trouble = _trouble(seen, now)
     if seen.seen_at is None:
-        return Content("oq", f"<h1>Tasks</h1>{trouble or '<p>Looking …</p>'}")
+        return Content("oq", html_of(h.h1["Tasks"], trouble or h.p["Looking …"]))
     running = seen.counts.get("running", 0)
-    body = (
-        f"<h1>Tasks</h1>{trouble}{markup.counts_html(seen.counts, seen.uncounted)}{_worker_note(seen, now)}"
-        f"{_filters(seen, chosen)}{_tables(seen, chosen, now)}"
-        f'<section aria-labelledby="workers"><h2 id="workers">Workers</h2>'
-        f"{markup.workers_html(seen.workers, now, limit=_WORKERS)}</section>"
+    workers = h.section(aria_labelledby="workers")[
+        h.h2("#workers")["Workers"], markup.workers_html(seen.workers, now, limit=_WORKERS)
+    ]
+    body = html_of(
+        h.h1["Tasks"],
+        trouble,
+        markup.counts_html(seen.counts, seen.uncounted),
+        _worker_note(seen, now),
+        _filters(seen, chosen),
+        _tables(seen, chosen, now),
+        workers,
     )
     return Content(f"{running:,} running · oq", body)
 
 
-def _trouble(seen: Overview, now: datetime) -> str:
+def _trouble(seen: Overview, now: datetime) -> h.Element | None:
     if seen.trouble is None:
-        return ""
+        return None
     since = f" This is from {view.ago(seen.seen_at, now)}." if seen.seen_at is not None else ""
-    return (
-        f'<p class="note"><span role="alert">⚠ The store cannot be reached and is tried again.</span>{since} '
-        f"({markup.escape(seen.trouble, 300)})</p>"
-    )
+    return h.p(".note")[
+        h.span(role="alert")["⚠ The store cannot be reached and is tried again."],
+        f"{since} (",
+        quote(seen.trouble, 300),
+        ")",
+    ]
 
 
-def _worker_note(seen: Overview, now: datetime) -> str:
+def _worker_note(seen: Overview, now: datetime) -> h.Element:
     alive = sum(is_alive(worker, now) for worker in seen.workers)
     waiting = seen.counts.get("pending", 0)
     if alive or not waiting:
-        return f'<p class="muted"><a href="#workers">{counted(alive, "worker")}</a> alive</p>'
-    return (
-        f'<p class="note">⚠ No worker is alive, and {counted(waiting, "task")} '
-        f"{'waits' if waiting == 1 else 'wait'}: <code>oq worker MODULE</code> starts one.</p>"
-    )
+        return h.p(".muted")[h.a(href="#workers")[counted(alive, "worker")], " alive"]
+    verb = "waits" if waiting == 1 else "wait"
+    return h.p(".note")[
+        f"⚠ No worker is alive, and {counted(waiting, 'task')} {verb}: ", h.code["oq worker MODULE"], " starts one."
+    ]
 
 
-def _filters(seen: Overview, chosen: TaskFilter) -> str:
-    names = {held.record.task_type for held in (*seen.live, *seen.ended)}
-    names |= {name for worker in seen.workers for name in worker.task_types or ()}
-    names |= {chosen.task_type} - {""}
-    types = "".join(_option(name, printable(shorten(name, 60)), chosen.task_type) for name in sorted(names)[:_TYPES])
-    statuses = "".join(_option(status, status, chosen.status) for status in STATUSES)
-    reset = '<a href="./">All</a>' if chosen != TaskFilter() else ""
-    return (
-        '<form class="filters" action="./" data-keep><label>Status <select name="status">'
-        f'{statuses}</select></label> <label>Type <select name="type">'
-        f"{_option('', 'all types', chosen.task_type)}{types}"
-        f"</select></label> <button>Show</button> {reset}</form>"
-    )
+def _filters(seen: Overview, chosen: TaskFilter) -> h.Element:
+    known = (held.record for held in (*seen.live, *seen.ended))
+    return h.form(".filters", action="./", data_keep=True)[
+        h.label["Status ", _select("status", ((status, status) for status in STATUSES), chosen.status)],
+        " ",
+        h.label["Type ", _select("type", type_options(known, seen.workers, chosen.task_type), chosen.task_type)],
+        " ",
+        h.button["Show"],
+        " ",
+        h.a(href="./")["All"] if chosen != TaskFilter() else None,
+    ]
 
 
-def _option(value: str, label: str, chosen: str) -> str:
-    return f'<option value="{html.escape(value)}"{" selected" if value == chosen else ""}>{html.escape(label)}</option>'
+def _select(name: str, options: Iterable[tuple[str, str]], chosen: str) -> h.Element:
+    return h.select(name=name)[(h.option(value=value, selected=value == chosen)[label] for label, value in options)]
 
 
-def _tables(seen: Overview, chosen: TaskFilter, now: datetime) -> str:
+def _tables(seen: Overview, chosen: TaskFilter, now: datetime) -> h.Element:
     """Return the tasks asked for, a page of them; where all are, also the ones that ended lately."""
-    live = [held.record for held in seen.live if chosen.task_type in ("", held.record.task_type)]
-    ended = [held.record for held in seen.ended if chosen.task_type in ("", held.record.task_type)]
-    if chosen.status == ALL:
-        main, name = live, "Running and waiting"
-    else:
-        both = ended if chosen.status == ENDED else [*live, *ended]
-        main = [record for record in both if chosen.status in (ENDED, record.status.value)]
-        name = chosen.status.capitalize()
-    pages = max(1, -(-len(main) // _ROWS))
-    number = min(chosen.page, pages)
-    shown = main[(number - 1) * _ROWS : number * _ROWS]
-    caption = name
-    if len(main) > len(shown):
-        first = (number - 1) * _ROWS + 1
-        caption += f": {first:,} to {first + len(shown) - 1:,} of {len(main):,}"
-    caption += _left_out(seen, chosen)
-    made = markup.tasks_html(shown, now, caption=html.escape(caption), link=_TASK_LINK)
-    made += _pager(chosen, number, pages)
-    if chosen.status == ALL and ended and number == 1:
-        newest = ended[:_ENDED_ROWS]
-        more = TaskFilter(ENDED, chosen.task_type).query(1)
-        caption = f'Ended lately: {len(newest)} of <a href="{html.escape(more)}">{len(ended)}</a>'
-        made += markup.tasks_html(newest, now, caption=caption, link=_TASK_LINK)
-    return f'<div class="tasks">{made}</div>'
+    live: list[TaskRecord] = [held.record for held in seen.live]
+    found = select_tasks(live, (held.record for held in seen.ended), chosen, rows=_ROWS)
+    caption = found.title + _left_out(seen, chosen)
+    ended: Markup | None = None
+    if found.newest_ended:
+        all_of_them = fill('<a href="{}">{}</a>', query_of(TaskFilter(ENDED, chosen.task_type)), found.ended_total)
+        newest = fill("Ended lately: {} of {}", len(found.newest_ended), all_of_them)
+        ended = markup.tasks_html(found.newest_ended, now, caption=newest, link=_TASK_LINK)
+    return h.div(".tasks")[
+        markup.tasks_html(found.records, now, caption=caption, link=_TASK_LINK), _pager(chosen, found), ended
+    ]
+
+
+def query_of(chosen: TaskFilter) -> str:
+    """Return a filter as the query of an address."""
+    given = {"status": chosen.status if chosen.status != ALL else "", "type": chosen.task_type}
+    return "?" + urlencode({name: value for name, value in given.items() if value} | {"page": str(chosen.page)})
 
 
 def _left_out(seen: Overview, chosen: TaskFilter) -> str:
     """Return what the table cannot have, because it was not read."""
-    if chosen.status in (ALL, TaskStatus.PENDING.value, TaskStatus.RUNNING.value):
+    if chosen.wants_live:
         return f"; {seen.unread:,} more are counted but not read" if seen.unread else ""
     over = sum(count for name, count in seen.counts.items() if name not in ("pending", "running"))
     over += seen.uncounted or 0
@@ -213,28 +198,28 @@ def _left_out(seen: Overview, chosen: TaskFilter) -> str:
     return f", of the {len(seen.ended)} that ended last (oq list shows the others)"
 
 
-def _pager(chosen: TaskFilter, number: int, pages: int) -> str:
-    if pages <= 1:
-        return ""
-    links: list[str] = []
-    if number > 1:
-        links.append(f'<a rel="prev" href="{html.escape(chosen.query(number - 1))}">‹ Previous</a>')
-    links.append(f"page {number:,} of {pages:,}")
-    if number < pages:
-        links.append(f'<a rel="next" href="{html.escape(chosen.query(number + 1))}">Next ›</a>')
-    return f'<nav class="pager" aria-label="Pages">{" ".join(links)}</nav>'
+def _pager(chosen: TaskFilter, found: Selection) -> h.Element | None:
+    if found.pages <= 1:
+        return None
+    number, pages = found.page, found.pages
+
+    def to(page: int) -> str:
+        return query_of(TaskFilter(chosen.status, chosen.task_type, page))
+
+    return h.nav(".pager", aria_label="Pages")[
+        h.a(rel="prev", href=to(number - 1))["‹ Previous"] if number > 1 else None,
+        f" page {number:,} of {pages:,} ",
+        h.a(rel="next", href=to(number + 1))["Next ›"] if number < pages else None,
+    ]
 
 
 def several(beginning: str, task_ids: Sequence[str], is_more: bool) -> Content:
     """Return the tasks whose ids begin so."""
-    items = "".join(
-        f'<li><a href="task/{task_id}"><code>{task_id}</code></a></li>' for task_id in map(html.escape, task_ids)
-    )
-    more = "<li>and more</li>" if is_more else ""
-    said = f"Several tasks begin with {markup.escape(beginning)}"
-    return Content("oq", f'<h1>{said}</h1><ul class="plain">{items}{more}</ul>')
+    items = [h.li[h.a(href=f"task/{task_id}")[h.code[task_id]]] for task_id in task_ids]
+    heading = h.h1["Several tasks begin with ", quote(beginning)]
+    return Content("oq", html_of(heading, h.ul(".plain")[items, h.li["and more"] if is_more else None]))
 
 
 def problem(text: str) -> Content:
     """Return a page that says what was wrong."""
-    return Content("oq", f'<h1>That did not work</h1><p role="alert">{markup.escape(text, 500)}</p>')
+    return Content("oq", html_of(h.h1["That did not work"], h.p(role="alert")[quote(text, 500)]))

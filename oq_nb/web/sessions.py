@@ -18,8 +18,10 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from oq_nb.display.buttons import failure_message
 from oq_nb.errors import OqError
 from oq_nb.model import TaskRecord, TaskStatus
+from oq_nb.queue.actions import ActionResult
 from oq_nb.queue.watcher import Overview, OverviewWatch, TaskState, TaskWatch
 from oq_nb.web.history import History, Versions
 
@@ -40,7 +42,7 @@ _FIRST_SECONDS = 5.0  # that a page waits for the first look
 _ENDED_SECONDS = 10.0  # between two looks at a task that has ended
 _HISTORY_SECONDS = 5.0  # between two readings of a task's versions
 _ACTION_SECONDS = 8.0  # that an answer waits for what a button does
-_SAID_SECONDS = 30.0
+_MESSAGE_SECONDS = 30.0
 _JOIN_SECONDS = 5.0
 
 
@@ -104,9 +106,9 @@ class TaskLook(_Look[TaskWatch]):
         super().__init__(lambda bell: queue.watcher.watch(task_id, interval=interval, workers=True, signal=bell))
         self.versions: Versions | None = None
         self.history_trouble = ""
-        self.said = ""
-        self._said_at = 0.0
-        self._said_of: TaskStatus | None = None
+        self.message = ""
+        self._message_at = 0.0
+        self._message_of: TaskStatus | None = None
         self.action: asyncio.Future[None] | None = None
         self.reading: asyncio.Future[None] | None = None
         self._history = History(queue.store, task_id)
@@ -132,16 +134,21 @@ class TaskLook(_Look[TaskWatch]):
         """Whether a button's work is under way."""
         return self.action is not None and not self.action.done()
 
-    def say(self, text: str) -> None:
-        """Tell what a button did, for a while, until the task has gone on."""
-        self._said_at, self._said_of = time.monotonic(), self._status
-        self.said = text
+    def tell(self, message: str, record: TaskRecord | None = None) -> None:
+        """Tell what a button did, for a while, until the task has gone on.
 
-    def forget_said(self) -> None:
+        Args:
+            message: what it did.
+            record: the task after that; None for as it is known.
+        """
+        of = record.status if record is not None else self._status
+        self.message, self._message_at, self._message_of = message, time.monotonic(), of
+
+    def forget_message(self) -> None:
         """Say it no longer, when it is old."""
-        is_old = time.monotonic() - self._said_at > _SAID_SECONDS or self._said_of is not self._status
+        is_old = time.monotonic() - self._message_at > _MESSAGE_SECONDS or self._message_of is not self._status
         if is_old and not self.is_busy:
-            self.said = ""
+            self.message = ""
 
     @property
     def _status(self) -> TaskStatus | None:
@@ -213,7 +220,7 @@ class Sessions:
             self._sweep_later()
         look.refresh_end()
         await look.wait_for_first()
-        look.forget_said()
+        look.forget_message()
         if look.history_is_due():
             look.reading = self.in_thread(look.read_history)
             if look.versions is None:
@@ -222,20 +229,30 @@ class Sessions:
 
     # --- doing
 
-    async def act(self, task_id: str, doing: str, work: Callable[[], str]) -> None:
-        """Do something to a task, one thing at a time; what it said is shown on the task's page.
+    async def act(self, task_id: str, doing: str, work: Callable[[], ActionResult]) -> None:
+        """Do something to a task, one thing at a time; its message is shown on the task's page.
 
         Args:
             task_id: in its stored form.
-            doing: what is said while it is being done.
-            work: returns what to say; called in a thread.
+            doing: the message while it is being done.
+            work: does it; called in a thread.
         """
         look = await self.task(task_id)
         if not look.is_busy:
-            look.say(doing)
-            look.action = self.in_thread(lambda: look.say(_outcome(work)))
+            look.tell(doing)
+            look.action = self.in_thread(lambda: self._do(look, work))
         assert look.action is not None
         await asyncio.wait([look.action], timeout=_ACTION_SECONDS)
+
+    def _do(self, look: TaskLook, work: Callable[[], ActionResult]) -> None:
+        """Do what a button asks for; in a thread."""
+        try:
+            result = work()
+        except Exception as exc:
+            look.tell(failure_message(exc))
+        else:
+            self._queue.watcher.ingest(result.task.snapshot)
+            look.tell(result.message, result.task.record)
 
     def in_thread(self, work: Callable[[], T]) -> asyncio.Future[T]:
         """Call a function that waits for the store in a daemon thread: at the end nobody has to wait for it."""
@@ -293,13 +310,3 @@ class Sessions:
         deadline = time.monotonic() + _JOIN_SECONDS
         for thread in list(self._threads):
             thread.join(max(0.0, deadline - time.monotonic()))
-
-
-def _outcome(work: Callable[[], str]) -> str:
-    try:
-        return work()
-    except OqError as exc:
-        return f"Not done: {exc}"
-    except Exception as exc:  # whatever it is, it is said rather than lost with the thread
-        logger.exception("a button of the page failed")
-        return f"Not done: {type(exc).__name__}: {exc}"

@@ -1,23 +1,26 @@
 """The HTML of a task's page: pure functions, as in `oq_nb.web.pages`.
 
-Imports of the package: `markup`, `model`, `text`, `view`, `watch` (for its records), `web.history`, `web.pages`.
+Imports of the package: `display`, `model`, `text`, `queue.watcher` (for its records), `web.history`, `web.pages`.
 """
 
 from __future__ import annotations
 
-import html
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+
+import htpy as h
 
 from oq_nb.display import markup, view
+from oq_nb.display.buttons import button_of
+from oq_nb.display.plot import history_svg
+from oq_nb.display.safe import quote
 from oq_nb.model import Progress, TaskRecord, TaskStatus
 from oq_nb.queue.watcher import TaskState
 from oq_nb.text import counted, printable, shorten
 from oq_nb.web.history import Versions
-from oq_nb.web.pages import Content
+from oq_nb.web.pages import Content, html_of
 
 __all__ = ["TaskPage", "task"]
 
@@ -37,7 +40,7 @@ class TaskPage:
     #: Whether the bucket keeps them.
     keeps_versions: bool
     #: What a button last did.
-    said: str
+    message: str
     #: Whether a button's work is under way.
     is_busy: bool
     #: Whether a worker could run it again after its end.
@@ -53,9 +56,9 @@ def task(page: TaskPage, now: datetime) -> Content:
     """
     state, record = page.state, page.state.record
     short = page.task_id[:8]
-    heading = f"<h1>Task <code>{html.escape(page.task_id)}</code></h1>"
+    heading = h.h1["Task ", h.code[page.task_id]]
     if record is None and state.is_gone:
-        return Content(f"{short} · oq", f"{heading}<p>There is no such task in this bucket.</p>")
+        return Content(f"{short} · oq", html_of(heading, h.p["There is no such task in this bucket."]))
     versions = _with_newest(page.versions, record)
     status = _status_view(state, now)
     main = markup.task_html(
@@ -66,12 +69,17 @@ def task(page: TaskPage, now: datetime) -> Content:
         last_progress=_last_progress(versions),
         is_live=True,
     )
-    body = f"{heading}{main}{_buttons(page)}"
     if record is None:
-        return Content(f"{short} · oq", body)
-    body += markup.error_html(record) + markup.output_html(record)
-    body += _history(page, versions)
-    body += f'<section aria-labelledby="fields"><h2 id="fields">Details</h2>{_fields(record, now)}</section>'
+        return Content(f"{short} · oq", html_of(heading, main, _buttons(page)))
+    body = html_of(
+        heading,
+        main,
+        _buttons(page),
+        markup.error_html(record),
+        markup.output_html(record),
+        h.section(aria_labelledby="history")[h.h2("#history")["Progress over time"], _history(page, versions)],
+        h.section(aria_labelledby="fields")[h.h2("#fields")["Details"], _fields(record, now)],
+    )
     percent = record.progress.percent if record.progress is not None else None
     said = f"{percent}% " if percent is not None and record.status is TaskStatus.RUNNING else f"{status.word}: "
     return Content(f"{said}{shorten(record.task_type, 60)} {short} · oq", body)
@@ -108,61 +116,50 @@ def _last_progress(versions: Sequence[TaskRecord]) -> Progress | None:
     return None
 
 
-def _buttons(page: TaskPage) -> str:
+def _buttons(page: TaskPage) -> h.Element | None:
     record = page.state.record
-    said = f'<span id="said" role="status">{markup.escape(page.said, 300)}</span>'
+    message = h.span("#said", role="status")[quote(page.message, 300)]
     if record is None or page.state.is_gone:
-        return f'<div class="buttons">{said}</div>' if page.said else ""
-    if record.status.is_terminal:
-        action, name = "run-again", "Run again" if record.status is TaskStatus.COMPLETED else "Retry"
-        is_off = page.is_busy
-        if not page.can_run_again:
-            return (
-                f'<div class="buttons"><span class="muted">A loop that was followed by <code>track()</code>: run its '
-                f"program again to repeat it.</span> {said}</div>"
-            )
-    else:
-        is_asked = record.status is TaskStatus.RUNNING and record.cancel_requested
-        action, name = "cancel", "Stopping …" if is_asked else "Cancel"
-        is_off = page.is_busy or is_asked
-    return (
-        f'<div class="buttons"><form method="post" action="{page.task_id}/{action}">'
-        f"<button{' disabled' if is_off else ''}>{name}</button></form> {said}</div>"
-    )
+        return h.div(".buttons")[message] if page.message else None
+    if record.status.is_terminal and not page.can_run_again:
+        track = h.code["track()"]
+        why = h.span(".muted")["A loop that was followed by ", track, ": run its program again to repeat it."]
+        return h.div(".buttons")[why, " ", message]
+    button = button_of(record, is_busy=page.is_busy)
+    address = f"{page.task_id}/{'run-again' if button.replays else 'cancel'}"
+    form = h.form(method="post", action=address)[h.button(disabled=not button.is_enabled)[button.name]]
+    return h.div(".buttons")[form, " ", message]
 
 
-def _history(page: TaskPage, versions: Sequence[TaskRecord]) -> str:
-    parts = ['<section aria-labelledby="history"><h2 id="history">Progress over time</h2>']
+def _history(page: TaskPage, versions: Sequence[TaskRecord]) -> h.Node:
     if not page.keeps_versions:
-        return f'{parts[0]}<p class="muted">This bucket keeps no versions.</p></section>'
+        return h.p(".muted")["This bucket keeps no versions."]
+    trouble: h.Node = None
     if page.history_trouble:
-        trouble = markup.escape(page.history_trouble, 300)
-        parts.append(f'<p class="note">⚠ The versions cannot be read for now. ({trouble})</p>')
+        why = quote(page.history_trouble, 300)
+        trouble = h.p(".note")["⚠ The versions cannot be read for now. (", why, ")"]
     read = page.versions
     if read is None:
-        parts.append("" if page.history_trouble else '<p class="muted">Reading the versions …</p>')
-        return f"{''.join(parts)}</section>"
-    parts.append(f'<div class="plot">{markup.history_svg(versions, first_number=read.first_number)}</div>')
-    lines: list[str] = []
+        return trouble or h.p(".muted")["Reading the versions …"]
+    lines: list[h.Element] = []
     before = read.before
     for number, record in enumerate(read.records, start=read.first_number):
-        line = html.escape(view.version_line(number, record, before))
-        at = f'<time datetime="{record.updated_at:%Y-%m-%dT%H:%M:%SZ}">{record.updated_at:%H:%M:%S}</time>'
-        lines.append(f"<li>{at} {line}</li>")
+        at = h.time(datetime=_iso(record.updated_at))[f"{record.updated_at:%H:%M:%S}"]
+        lines.append(h.li[at, " ", view.version_line(number, record, before)])
         before = record
     total = f"more than {read.total:,}" if read.is_more else f"{read.total:,}"
     name = "All versions" if len(lines) == read.total else f"The newest {len(lines):,} versions"
-    parts.append(
-        f"<details><summary>{name} ({total})</summary>"
-        f'<ol class="plain versions" reversed>{"".join(reversed(lines))}</ol></details></section>'
-    )
-    return "".join(parts)
+    return [
+        trouble,
+        h.div(".plot")[history_svg(versions, first_number=read.first_number)],
+        h.details[h.summary[f"{name} ({total})"], h.ol(".plain.versions", reversed=True)[lines[::-1]]],
+    ]
 
 
-def _fields(record: TaskRecord, now: datetime) -> str:
-    lines: list[tuple[str, str]] = [
-        ("Id", f"<code>{record.id}</code>"),
-        ("Type", f"<bdi>{markup.escape(record.task_type, 300)}</bdi>"),
+def _fields(record: TaskRecord, now: datetime) -> h.Element:
+    lines: list[tuple[str, h.Node]] = [
+        ("Id", h.code[record.id]),
+        ("Type", h.bdi[quote(record.task_type, 300)]),
         ("Status", record.status.value),
         ("Submitted", _instant(record.created_at, now)),
         ("Changed", _instant(record.updated_at, now)),
@@ -175,30 +172,30 @@ def _fields(record: TaskRecord, now: datetime) -> str:
     if record.reschedule_count:
         lines.append(("Rescheduled", counted(record.reschedule_count, "time")))
     if record.worker_id:
-        lines.append(("Worker", f"<bdi>{markup.escape(record.worker_id, 200)}</bdi>"))
+        lines.append(("Worker", h.bdi[quote(record.worker_id, 200)]))
     if record.lease_expires_at is not None:
         lines.append(("Lease ends", _instant(record.lease_expires_at, now)))
     lines.append(("Lease", f"{record.timeout_seconds:,} seconds"))
     if record.cancelled_by:
-        lines.append(("Cancelled by", f"<bdi>{markup.escape(record.cancelled_by, 200)}</bdi>"))
+        lines.append(("Cancelled by", h.bdi[quote(record.cancelled_by, 200)]))
     lines.append(("Input", _input(record)))
-    items = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in lines)
-    return f'<dl class="fields">{items}</dl>'
+    return h.dl(".fields")[(h.div[h.dt[name], h.dd[value]] for name, value in lines)]
 
 
-def _input(record: TaskRecord) -> str:
+def _input(record: TaskRecord) -> h.Element:
     if record.input_ref is not None:
-        return '<span class="muted">large, and held apart: <code>task.input</code> reads it</span>'
-    value: Any = record.input
-    text = json.dumps(value, ensure_ascii=False)
+        return h.span(".muted")["large, and held apart: ", h.code["task.input"], " reads it"]
+    text = json.dumps(record.input, ensure_ascii=False)
     if len(text) <= 100:
-        return f"<code>{markup.escape(text)}</code>"
-    body = markup.escape(json.dumps(value, ensure_ascii=False, indent=2), _INPUT_CHARS, keep_newlines=True)
-    return f"<details><summary><code>{markup.escape(text, 60)}</code></summary><pre>{body}</pre></details>"
+        return h.code[quote(text)]
+    body = quote(json.dumps(record.input, ensure_ascii=False, indent=2), _INPUT_CHARS, keep_newlines=True)
+    return h.details[h.summary[h.code[quote(text, 60)]], h.pre[body]]
 
 
-def _instant(instant: datetime, now: datetime) -> str:
-    return (
-        f'<time datetime="{instant:%Y-%m-%dT%H:%M:%SZ}">{instant:%Y-%m-%d %H:%M:%S} UTC</time> '
-        f'<span class="muted">({view.ago(instant, now)})</span>'
-    )
+def _iso(instant: datetime) -> str:
+    return f"{instant:%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _instant(instant: datetime, now: datetime) -> h.Node:
+    shown = f"{instant:%Y-%m-%d %H:%M:%S} UTC"
+    return [h.time(datetime=_iso(instant))[shown], " ", h.span(".muted")[f"({view.ago(instant, now)})"]]

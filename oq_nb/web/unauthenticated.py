@@ -1,65 +1,93 @@
 """The HTML for somebody who may be anybody: it says nothing of the queue, and loads nothing.
 
-Imports of the package: `markup`.
+Imports of the package: `display.safe`.
 """
 
 from __future__ import annotations
 
-from oq_nb.display import markup
+import htpy as h
+
+from oq_nb.display.safe import quote
 
 __all__ = ["entering", "foreign_host", "foreign_origin", "who_are_you"]
 
+_STYLE = "font-family:system-ui,sans-serif;max-width:40em;margin:2em auto;padding:0 1em;line-height:1.5"
 
-def _bare(title: str, body: str, head: str = "") -> str:
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f"<title>{title}</title>\n"
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f'<meta name="color-scheme" content="light dark">\n<link rel="icon" href="data:,">\n{head}</head>\n'
-        '<body style="font-family:system-ui,sans-serif;max-width:40em;margin:2em auto;padding:0 1em;line-height:1.5">\n'
-        f"<main>{body}</main>\n</body>\n</html>\n"
+
+def _bare(title: str, *body: h.Node, head: h.Node = None) -> str:
+    return str(
+        h.html(lang="en")[
+            h.head[
+                h.meta(charset="utf-8"),
+                h.title[title],
+                h.meta(name="viewport", content="width=device-width, initial-scale=1"),
+                h.meta(name="color-scheme", content="light dark"),
+                h.link(rel="icon", href="data:,"),
+                head,
+            ],
+            h.body(style=_STYLE)[h.main[body]],
+        ]
     )
 
 
 def entering() -> str:
     """Return what leads from the address with the token to the one without."""
-    return _bare(
-        "oq", '<p><a href="./">Go on to the tasks</a></p>', '<meta http-equiv="refresh" content="0; url=./">\n'
-    )
+    refresh = h.meta({"http-equiv": "refresh"}, content="0; url=./")
+    return _bare("oq", h.p[h.a(href="./")["Go on to the tasks"]], head=refresh)
 
 
 def who_are_you(root: str, *, is_wrong: bool) -> str:
     """Return what is said without the token, and a place to give it."""
-    wrong = (
-        '<p role="alert"><b>That is not its token.</b> It has a new one each time it is started.</p>'
-        if is_wrong
-        else ""
-    )
+    wrong = h.p(role="alert")[h.b["That is not its token."], " It has a new one each time it is started."]
     return _bare(
         "oq: token needed",
-        f"<h1>A token is needed</h1>{wrong}<p>Open the address that <code>oq ui</code> has printed, or "
-        "<code>queue.serve_ui().url</code>; or give the token that stands in it after <code>token=</code>:</p>"
-        f'<form action="{root}"><label>Token <input name="token" type="password" size="36" required '
-        'autocomplete="off"></label> <button>Open</button></form>',
+        h.h1["A token is needed"],
+        wrong if is_wrong else None,
+        h.p[
+            "Open the address that ",
+            h.code["oq ui"],
+            " has printed, or ",
+            h.code["queue.serve_ui().url"],
+            "; or give the token that stands in it after ",
+            h.code["token="],
+            ":",
+        ],
+        h.form(action=root)[
+            h.label["Token ", h.input(name="token", type="password", size="36", required=True, autocomplete="off")],
+            " ",
+            h.button["Open"],
+        ],
     )
 
 
 def foreign_host(host: str) -> str:
     """Return what is said when the page was asked for under a name that is not its own."""
-    shown = markup.escape(host, 200)
     return _bare(
         "oq: unknown host",
-        f"<h1>Not under this name</h1><p>The page was asked for as <code>{shown}</code>, which is not a name of this "
-        "machine. Behind a proxy, allow the name under which the proxy is reached: "
-        "<code>oq ui --allow-host NAME</code>, or <code>queue.serve_ui(allow_hosts=[…])</code>.</p>",
+        h.h1["Not under this name"],
+        h.p[
+            "The page was asked for as ",
+            h.code[quote(host, 200)],
+            ", which is not a name of this machine. Behind a proxy, allow the name under which the proxy is reached: ",
+            h.code["oq ui --allow-host NAME"],
+            ", or ",
+            h.code["queue.serve_ui(allow_hosts=[…])"],
+            ".",
+        ],
     )
 
 
 def foreign_origin(origin: str | None) -> str:
     """Return what is said when another page has sent the request."""
-    shown = "without an <code>Origin</code>" if origin is None else f"from <code>{markup.escape(origin, 200)}</code>"
+    came = ["without an ", h.code["Origin"]] if origin is None else ["from ", h.code[quote(origin, 200)]]
     return _bare(
         "oq: foreign origin",
-        f"<h1>Refused</h1><p>The request came {shown}, not from this page itself. A program gives the token: "
-        "<code>Authorization: Bearer …</code>.</p>",
+        h.h1["Refused"],
+        h.p[
+            "The request came ",
+            came,
+            ", not from this page itself. A program gives the token: ",
+            h.code["Authorization: Bearer …"],
+            ".",
+        ],
     )

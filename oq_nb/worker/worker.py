@@ -167,7 +167,7 @@ class Worker:
         from oq_nb.display.markup import worker_html
 
         describes = WorkerRecord.from_bytes(self._describe())
-        return worker_html(describes, is_running=self.is_running, concurrency=self.concurrency)
+        return str(worker_html(describes, is_running=self.is_running, concurrency=self.concurrency))
 
     # --- handlers and hooks
 

@@ -454,7 +454,7 @@ def test_what_a_button_said_is_not_said_for_ever(fake_queue, serve, visit, monke
     task = fake_queue.submit("t")
     client = visit(serve(fake_queue))
     assert "Cancelled." in post(client, f"/task/{task.id}/cancel").text
-    monkeypatch.setattr(looks, "_SAID_SECONDS", 0.0)
+    monkeypatch.setattr(looks, "_MESSAGE_SECONDS", 0.0)
     until(lambda: "Cancelled.</span>" not in client.get(f"/task/{task.id}").text)
 
 

@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 import pytest
 
 from oq_nb.display import markup, view
+from oq_nb.display.plot import history_svg
 from oq_nb.model import Progress, TaskRecord, TaskStatus, Timestamp, WorkerRecord
 from oq_nb.queue.poller import Overview
 from oq_nb.store import VersionedTask
@@ -143,7 +144,7 @@ class Checker(HTMLParser):
 def check(html: str) -> Checker:
     """No script, no style sheet, no handler, no address, nothing left open."""
     checker = Checker()
-    checker.feed(html)
+    checker.feed(str(html))
     checker.close()
     assert checker.open == []
     assert not checker.tags & {"script", "style", "img", "iframe", "object", "embed", "link", "a", "form", "input"}
@@ -176,7 +177,7 @@ def everything_of(record: TaskRecord) -> list[str]:
         markup.tasks_html([record], NOW, caption="c"),
         markup.workers_html([worker], NOW),
         markup.worker_html(worker, is_running=True, concurrency=1),
-        markup.history_svg([record, record.evolve(updated_at=ago(1), status=TaskStatus.FAILED)]),
+        history_svg([record, record.evolve(updated_at=ago(1), status=TaskStatus.FAILED)]),
         *([markup.progress_html(record.progress)] if record.progress else []),
     ]
 
@@ -266,13 +267,13 @@ def test_history_over_attempts():
         made(updated_at=ago(5), lease_id="b", attempt=2, progress=progress(percent=90)),
         made("completed", updated_at=ago(1), attempt=2),
     ]
-    svg = markup.history_svg(versions)
+    svg = history_svg(versions)
     check(svg)
     assert svg.count("<polyline") == 2, "a line for each attempt"
     assert "claimed, attempt 2" in svg
     assert "retry 1 of 3" in svg
-    assert markup.history_svg([]) == ""
-    check(markup.history_svg(versions[:1]))
+    assert history_svg([]) == ""
+    check(history_svg(versions[:1]))
 
 
 @pytest.mark.parametrize(

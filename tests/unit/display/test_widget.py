@@ -17,7 +17,8 @@ from ipywidgets.widgets import widget as registry
 
 import oq_nb
 from oq_nb import model
-from oq_nb.display import live
+from oq_nb.display import kernel, render_loop
+from oq_nb.display.render_loop import loop
 from oq_nb.errors import ConfigurationError, StorageUnavailableError
 from oq_nb.model import Progress, TaskStatus, transitions
 from oq_nb.queue import faces
@@ -89,7 +90,7 @@ def test_the_last_report_is_shown_though_nobody_has_seen_it_running(fake_queue, 
     lease_id = claim(fake_queue, task.id, percent=45)
     fail(fake_queue, task.id, lease_id)
     widget._watch._state = TaskState(task.id, fake_queue.get(task.id).snapshot)
-    live.wake()
+    loop.wake()
     until(lambda: "stopped at 45%" in text(widget))
 
 
@@ -200,7 +201,7 @@ def test_a_widget_that_fails_hurts_no_other(fake_queue, shown, caplog):
     bad._draw = broken
     claim(fake_queue, other.id, percent=33)
     until(lambda: 'value="33"' in text(good))
-    live.wake()
+    loop.wake()
     until(lambda: [record for record in caplog.records if "could not be drawn" in record.message])
     time.sleep(0.5)
     assert len([record for record in caplog.records if "could not be drawn" in record.message]) == 1
@@ -382,30 +383,30 @@ def test_a_thousand_rows_are_not_sent(fake_queue):
 def test_a_cell_waits_for_a_drawing_only_when_there_is_news(shown, fake_queue, monkeypatch):
     widget = shown(fake_queue.submit("quiet"))
     widget._watch.close()  # nothing tells of news from now on
-    live.settle()
+    loop.settle()
     drawn = []
     monkeypatch.setattr(widget, "_draw", lambda: drawn.append(1))
-    monkeypatch.setattr(live, "_TICK_SECONDS", 3600.0)
-    until(lambda: live._ticker._drawn == live._ticker._news)
+    monkeypatch.setattr(render_loop, "_TICK_SECONDS", 3600.0)
+    until(lambda: loop.is_settled)
     drawn.clear()
     for _ in range(20):
-        live.settle()
+        loop.settle()
     assert len(drawn) <= 1  # the thread's own tick, once
-    live.wake()
-    live.settle()
+    loop.wake()
+    loop.settle()
     assert drawn
     before = len(drawn)
-    live.wake()
-    live.settle()
+    loop.wake()
+    loop.settle()
     assert len(drawn) > before
 
 
 def test_what_is_shown_is_replaced_only_when_it_differs(shown, fake_queue, monkeypatch):
     widget = shown(fake_queue.submit("quiet"))
-    widget._remains.display_ids.append("oq-x")
+    widget._output._display_ids.append("oq-x")
     said = []
-    monkeypatch.setattr(live, "_publish", lambda bundle, **how: said.append(how))
-    monkeypatch.setattr(widget, "_static", lambda: ("<b>now</b>", "now"))
+    monkeypatch.setattr(kernel, "publish", lambda bundle, **how: said.append(how))
+    monkeypatch.setattr(widget, "_frozen", lambda: lambda: ("<b>now</b>", "now"))
     for keeps_widget in (True, True, False, False, True):
         widget._save(keeps_widget=keeps_widget)
     assert len(said) == 3

@@ -1,0 +1,93 @@
+"""The Jupyter kernel that this runs in, if it does: publishing outputs, and the cell that runs.
+
+Imports nothing of the package; IPython when something is shown.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextvars
+import sys
+from typing import Any, Protocol
+
+__all__ = ["MIME", "Cell", "CellObserver", "cell", "in_kernel", "publish", "show_static", "view_of"]
+
+#: Of a widget in an output.
+MIME = "application/vnd.jupyter.widget-view+json"
+
+
+def in_kernel() -> bool:
+    """Return whether this is a Jupyter kernel, where widgets can be shown."""
+    if "IPython" not in sys.modules:
+        return False
+    from IPython import get_ipython
+
+    return getattr(get_ipython(), "kernel", None) is not None
+
+
+def show_static(html: str, text: str) -> None:
+    """Show plain HTML in a notebook, the text elsewhere."""
+    if in_kernel():
+        publish({"text/html": str(html), "text/plain": text})
+    else:
+        print(text)
+
+
+def publish(bundle: dict[str, Any], **how: Any) -> None:
+    """Show a bundle, or replace one that is shown (``display_id``, ``update``)."""
+    from IPython import display
+
+    show: Any = display.display
+    show(bundle, raw=True, **how)
+
+
+def view_of(model: Any) -> dict[str, Any]:
+    """Return what stands for a widget's model in a bundle, under `MIME`."""
+    return {"version_major": 2, "version_minor": 0, "model_id": model.model_id}
+
+
+class CellObserver(Protocol):
+    """What is told of cells."""
+
+    def cell_began(self) -> None:
+        """A cell begins."""
+
+    def cell_ended(self) -> None:
+        """A cell's code is over; its messages still count as its own until this returns."""
+
+    def kernel_ends(self) -> None:
+        """The process is about to end."""
+
+
+class Cell:
+    """The context of the cell that runs or ran last; None before a cell has begun since the first display."""
+
+    def __init__(self) -> None:
+        self.context: contextvars.Context | None = None
+        self.is_running = True
+        self._shell: Any = None
+        self._observer: CellObserver | None = None
+
+    def follow(self, observer: CellObserver) -> None:
+        """Be told when a cell begins; from now on the observer is, too."""
+        from IPython import get_ipython
+
+        shell = get_ipython()
+        if shell is not self._shell:
+            self._shell, self._observer = shell, observer
+            atexit.register(observer.kernel_ends)
+            shell.events.register("pre_run_cell", self._begin)
+            shell.events.register("post_run_cell", self._end)
+
+    def _begin(self, *_: object) -> None:
+        self.context, self.is_running = contextvars.copy_context(), True
+        if self._observer is not None:
+            self._observer.cell_began()
+
+    def _end(self, *_: object) -> None:
+        self.is_running = False
+        if self._observer is not None:
+            self._observer.cell_ended()
+
+
+cell = Cell()
