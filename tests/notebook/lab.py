@@ -159,12 +159,18 @@ def complaints(lab: Lab, page: Any) -> list[Any]:
 
 
 def wait_until_run(page: Any, cells: int) -> None:
-    """Wait until the first so many cells have been run."""
-    page.wait_for_function(
-        r"n => [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].slice(0, n)"
-        r".every(prompt => /\[\d+\]/.test(prompt.textContent))",
+    """Wait until the first so many cells have been run; fail with the error of a cell as soon as one has failed."""
+    found = page.wait_for_function(
+        r"""n => {
+            const cells = [...document.querySelectorAll('.jp-CodeCell')].slice(0, n);
+            const error = cells.map(cell => cell.querySelector('[data-mime-type="application/vnd.jupyter.error"]'))
+                .find(output => output);
+            if (error) return {error: error.innerText};
+            return cells.every(cell => /\[\d+\]/.test(cell.querySelector('.jp-InputPrompt').textContent)) && {};
+        }""",
         arg=cells,
-    )
+    ).json_value()
+    assert "error" not in found, found["error"]
 
 
 def prompt_of(page: Any, number: int) -> str:
