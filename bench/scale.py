@@ -13,6 +13,7 @@ from collections import Counter
 
 import oq_nb
 from bench.measure import Figure, main
+from oq_nb.attempt.scheduler import Scheduler
 from oq_nb.model import TaskStatus
 from oq_nb.queue import Queue
 from oq_nb.store import TaskStore
@@ -71,25 +72,26 @@ def simulate(workers: int, tasks: int, *, seed: int = 0) -> Counter[str]:
     crew = [oq_nb.Worker(queue, f"w{number}") for number in range(workers)]
     for worker in crew:
         worker.task("noop")(lambda value: value)
+    sessions = [worker._open_session(Scheduler(worker.worker_id), None) for worker in crew]
     objects.requests.clear()
     claimed = lost = 0
     while claimed < tasks:
         seen = []
-        for worker in crew:
-            if not worker._backlog:
-                worker._look_for_tasks()
-            if worker._backlog:
-                entry = worker._backlog.popleft()
+        for session in sessions:
+            if not session.backlog:
+                session.poller.find_tasks()
+            if session.backlog:
+                entry = session.backlog.take()
+                session.backlog.done()
                 held = store.read(entry.task_id)
                 if held is not None and held.record.status is TaskStatus.PENDING:
-                    seen.append((worker, held, entry))
+                    seen.append((session, held, entry))
                 elif held is not None:
-                    worker._claims._judge_running(held, entry)
+                    session.claims._handle_running(held, entry)
         random.shuffle(seen)
-        for worker, held, entry in seen:
-            if worker._claims._judge_pending(held, entry, True) is not None:
+        for session, held, entry in seen:
+            if session.claims._handle_pending(held, entry, True) is not None:
                 claimed += 1
-                worker._has_claimed = True
             else:
                 lost += 1
     return objects.requests + Counter(lost=lost)

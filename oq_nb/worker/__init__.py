@@ -1,7 +1,11 @@
 """Workers: find tasks, claim them, run their handlers, recover what dead workers left.
 
 ======================  =======================================================
-`worker`                `Worker` and its life
+`worker`                `Worker`: registration, start and stop
+`session`               the threads of a worker between start and stop
+`polling`               the thread that looks for tasks and lapsed leases
+`runner`                the threads that claim and run
+`backlog`               index entries on their way from the one to the others
 `claims`                what is done at an index entry
 `heartbeat`             the worker's own object
 `executors/`            handlers in processes, Dask, any executor

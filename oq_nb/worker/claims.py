@@ -3,12 +3,11 @@
 Invariants:
 
 * Losing a race for a task is normal and silent: the answer is None.
-* Nothing that stands in the bucket stops a worker: an object that is not a task is logged once and passed over.
-* A stranger's entry that leads nowhere is removed only when it is old (rule 1 of the protocol).
-* An entry whose task needs nothing for now is not looked at again before its time.
+* No object in the bucket stops a worker: one that is not a task is logged once and skipped.
+* An entry of another process that leads nowhere is removed only when it is old (rule 1 of the protocol).
+* An entry whose task needs nothing for now is not read again before its time.
 
-Imports nothing of the package but `errors`, `model`, `transitions`, `store`, `index`, `trail`,
-`scheduler` and `text`.
+Imports of the package: `errors`, `text`, `model`, `store`, and of `attempt` the index entries and the scheduler.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ logger = logging.getLogger("oq_nb.worker")
 
 _YOUNG_ENTRY = timedelta(minutes=2)  # twice what may lie between an entry and its task
 _OLD_ENTRY = timedelta(minutes=10)  # rule 1
-_BEING_LOOKED_AT_SECONDS = 30.0
+_TAKEN_SECONDS = 30.0
 _FOREIGN_TYPE_SECONDS = 3600.0  # a task keeps its type; `handlers_changed` says when to look again
 _NOT_A_TASK_SECONDS = 3600.0
 _LEASE_PAD_SECONDS = 1.0  # how long after its end a lease is looked at again
@@ -46,32 +45,44 @@ class Claim:
     """A task that was claimed, and the index entries of its attempt."""
 
     held: VersionedTask
-    trail: AttemptIndexEntries
+    entries: AttemptIndexEntries
 
 
 class Claims:
-    """A worker's way with index entries. Safe to use from several threads.
+    """Handles index entries for a worker. Safe to use from several threads.
 
     Args:
         store: the tasks.
         worker_id: under whose name tasks are claimed.
         handles: says whether the worker has a handler for a task type.
-
-    Attributes:
         scheduler: its threads remove entries that are done with; None: they are removed at once.
         lease_entry_delay_seconds: how much later than the claim a lease entry is written, where there is a scheduler.
     """
 
-    def __init__(self, store: TaskStore, worker_id: str, handles: Callable[[str], bool]) -> None:
+    def __init__(
+        self,
+        store: TaskStore,
+        worker_id: str,
+        handles: Callable[[str], bool],
+        *,
+        scheduler: Scheduler | None = None,
+        lease_entry_delay_seconds: float = 0.0,
+    ) -> None:
         self._store = store
         self._worker_id = worker_id
         self._handles = handles
-        self.scheduler: Scheduler | None = None
-        self.lease_entry_delay_seconds = 0.0
-        self._lock = threading.Lock()
+        self._scheduler = scheduler
+        self._lease_entry_delay_seconds = lease_entry_delay_seconds
+        self._lock = threading.Lock()  # guards what follows
+        self._count = 0
         self._not_before: dict[str, float] = {}  # entry's name → monotonic time of the next look
         self._foreign: set[str] = set()  # names of entries of tasks without a handler here
         self._doubtful: dict[str, str] = {}  # task id → lease id of a claim whose answer was lost
+
+    @property
+    def count(self) -> int:
+        """Tasks claimed so far."""
+        return self._count
 
     # --- when to look at which entry
 
@@ -98,14 +109,14 @@ class Claims:
                 self._not_before.pop(name, None)
             self._foreign.clear()
 
-    def take_up(self, entries: Iterable[IndexEntry]) -> None:
-        """Note that these entries are about to be looked at, so that the next listing does not bring them again."""
-        until = self._store.clock.monotonic() + _BEING_LOOKED_AT_SECONDS
+    def mark_taken(self, entries: Iterable[IndexEntry]) -> None:
+        """Skip these entries for a while: handler threads are about to handle them."""
+        until = self._store.clock.monotonic() + _TAKEN_SECONDS
         with self._lock:
             self._not_before.update((entry.name, until) for entry in entries)
 
     def look_again(self, entry: IndexEntry, seconds: float) -> None:
-        """Pass over an entry for so many seconds."""
+        """Skip an entry for so many seconds."""
         with self._lock:
             self._not_before[entry.name] = self._store.clock.monotonic() + seconds
 
@@ -140,20 +151,20 @@ class Claims:
         try:
             held = self._store.read(entry.task_id)
         except RecordError as exc:
-            logger.warning("passed over: %s", exc)
+            logger.warning("skipped: %s", exc)
             self.look_again(entry, _NOT_A_TASK_SECONDS)
             return None
         if held is None or held.record.status.is_terminal:
-            self._judge_stale(entry)
+            self._handle_stale(entry)
             return None
         if held.record.status is TaskStatus.RUNNING:
             if held.record.lease_id and self._doubtful.get(held.record.id) == held.record.lease_id:
                 return self._begin(held, entry) if may_claim else None
-            self._judge_running(held, entry)
+            self._handle_running(held, entry)
             return None
-        return self._judge_pending(held, entry, may_claim)
+        return self._handle_pending(held, entry, may_claim)
 
-    def _judge_stale(self, entry: IndexEntry) -> None:
+    def _handle_stale(self, entry: IndexEntry) -> None:
         """An entry that leads nowhere: remove it when it is old, else remember it (rule 1).
 
         A young one is written just before its task: it is looked at again soon, then ever less often.
@@ -168,14 +179,14 @@ class Claims:
             return
         self.look_again(entry, max(60.0, (_OLD_ENTRY - age).total_seconds()))
 
-    def _judge_pending(self, held: VersionedTask, entry: IndexEntry, may_claim: bool) -> Claim | None:
+    def _handle_pending(self, held: VersionedTask, entry: IndexEntry, may_claim: bool) -> Claim | None:
         record, now = held.record, self._store.clock.now()
         if record.expires_at is not None and record.expires_at <= now:
             self._settle(held, entry, transitions.expire)
         elif record.available_at > now:
             self.look_again(entry, -(now - record.available_at).total_seconds())
         elif not may_claim:
-            self._judge_stale(entry)  # a lease entry of a pending task: its ready entry leads to it
+            self._handle_stale(entry)  # a lease entry of a pending task: its ready entry leads to it
         elif not self._handles(record.task_type):
             self.look_again(entry, _FOREIGN_TYPE_SECONDS)
             with self._lock:
@@ -184,7 +195,7 @@ class Claims:
             return self._claim(held, entry)
         return None
 
-    def _judge_running(self, held: VersionedTask, entry: IndexEntry) -> None:
+    def _handle_running(self, held: VersionedTask, entry: IndexEntry) -> None:
         """Recover a task whose lease has run out; move the entry of one that goes on to the right minute."""
         record, now = held.record, self._store.clock.earliest()
         ends = record.lease_expires_at
@@ -239,10 +250,12 @@ class Claims:
 
     def _begin(self, held: VersionedTask, *ready: IndexEntry) -> Claim:
         """Have the lease entry written and the ready entries removed, beside the handler when there is a scheduler."""
-        self._doubtful.pop(held.record.id, None)
+        with self._lock:
+            self._doubtful.pop(held.record.id, None)
+            self._count += 1
         self._store.emit("claimed", held.record.task_type)
-        entries = {old.name: old for old in ready}.values()
-        trail = AttemptIndexEntries(self._store.index, held.record, entries, self.scheduler)
-        delay = self.lease_entry_delay_seconds
-        trail.begin(self._store.clock.monotonic() + delay if delay else None)
-        return Claim(held, trail)
+        old = {entry.name: entry for entry in ready}.values()
+        entries = AttemptIndexEntries(self._store.index, held.record, old, self._scheduler)
+        delay = self._lease_entry_delay_seconds
+        entries.begin(self._store.clock.monotonic() + delay if delay else None)
+        return Claim(held, entries)

@@ -1,14 +1,10 @@
-"""Workers: poll, claim, run handlers in background threads, recover what others lost.
+"""`Worker`: what users register handlers and hooks with, start and stop.
 
-One thread polls the index (``oq-worker-…``), ``concurrency`` threads claim and run (``oq-handler-…``), a `Scheduler`
-renews leases, writes progress and sends the heartbeat. All are daemons; `Worker.stop` ends and joins them.
+Its threads live in a `Session`, a new one for each start: one polls the index, ``concurrency`` ones claim and run.
 
-Invariants:
+Invariants: what it was told is read when it starts; counters are kept from one start to the next.
 
-* A handler runs only under a lease of its own; what is done at an index entry is in `claims`, a run in `attempt`.
-* No thread of a worker ends before `Worker.stop`, whatever the store or a handler does.
-
-Imports of the package: `queue`, `attempt` and what they stand on.
+Imports of the package: `queue`, `attempt`, and of this room `session` and `polling`.
 """
 
 from __future__ import annotations
@@ -16,13 +12,10 @@ from __future__ import annotations
 import atexit
 import logging
 import os
-import random
 import signal
 import socket
 import threading
-import time
 import weakref
-from collections import deque
 from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -30,20 +23,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from oq_nb import model
 from oq_nb.attempt.context import TaskContext
 from oq_nb.attempt.handlers import Handler, handler_of
-from oq_nb.attempt.invoke import Outcome, call
-from oq_nb.attempt.lease import Lease
-from oq_nb.attempt.run import run_attempt
 from oq_nb.attempt.scheduler import Scheduler
-from oq_nb.errors import ConfigurationError, LeaseExpiredError, OqError, StorageError
-from oq_nb.model import WorkerRecord, transitions
+from oq_nb.errors import ConfigurationError
+from oq_nb.model import WorkerRecord
 from oq_nb.queue import Queue
-from oq_nb.store import verify_conditional_writes
-from oq_nb.store.index import IndexEntry
-from oq_nb.worker.claims import Claim, Claims
-from oq_nb.worker.heartbeat import Heartbeat
+from oq_nb.worker.polling import MIN_POLL_SECONDS
+from oq_nb.worker.session import Session, WorkerSettings
 
 if TYPE_CHECKING:
-    import asyncio
     from concurrent.futures import Executor
 
     from oq_nb.worker.executors.backend import ExecutorBackend
@@ -55,13 +42,12 @@ logger = logging.getLogger("oq_nb.worker")
 F = TypeVar("F", bound=Callable[..., Any])
 Hook = Callable[..., Any]
 
-_MIN_POLL_SECONDS = 0.1
-_LEASE_SCAN_SECONDS = (2.0, 60.0)
 _EXIT_SECONDS = 2.0
-_BACKLOG = 4  # entries kept waiting per handler thread
 _MAX_DELAY_SECONDS = 60.0  # of a lease entry
+_MAX_SCHEDULER_THREADS = 16
 
-_started: weakref.WeakSet[Worker] = weakref.WeakSet()
+#: Started workers, and the process that started each: a fork of it has copies of them, and none of their threads.
+_started: weakref.WeakKeyDictionary[Worker, int] = weakref.WeakKeyDictionary()
 
 
 class Worker:
@@ -131,35 +117,23 @@ class Worker:
         self.concurrency = concurrency
         self.progress_throttle_seconds = progress_throttle_seconds
         self.renew_leases = renew_leases
-        self.max_poll_seconds = max(_MIN_POLL_SECONDS, max_poll_seconds)
+        self.max_poll_seconds = max(MIN_POLL_SECONDS, max_poll_seconds)
+        self.lease_entry_delay_seconds = lease_entry_delay_seconds
         self.tasks_completed = 0
         self.tasks_failed = 0
         self._retry_on = tuple(retry_on)
-        self._elsewhere = None if executor is None else _elsewhere(executor, self.worker_id)
+        self._backend = None if executor is None else _make_backend(executor, self.worker_id)
         self._handlers: dict[str, Handler] = {}
         self._hooks: dict[str, list[Hook]] = {"startup": [], "shutdown": [], "success": [], "error": []}
         self._store = queue.store
-        self._claims = Claims(self._store, self.worker_id, lambda task_type: task_type in self._handlers)
-        self._claims.lease_entry_delay_seconds = lease_entry_delay_seconds
-        self._changed = threading.Condition()  # guards the fields below
-        self._backlog: deque[IndexEntry] = deque()
-        self._leases: dict[str, Lease] = {}
-        self._busy = 0
-        self._batch, self._has_claimed = 1, True
-        self._woken = False
-        self._stopping = False
-        self._threads: list[threading.Thread] = []
-        self._scheduler: Scheduler | None = None
-        self._trails: Scheduler | None = None  # apart, so that a store that is slow to delete does not keep up renewals
-        self._heartbeat: Heartbeat | None = None
+        self._session: Session | None = None
         self._started_at = self._store.clock.stamp()
-        self._pid = 0  # of the process that started it: a fork of that has a copy, and none of the threads
 
     def __repr__(self) -> str:
         state = "stopped" if not self.is_running else "running" if self.problem is None else "claims nothing more"
         types = ", ".join(sorted(self._handlers)) or "no handlers"
         return (
-            f"<Worker {self.worker_id} {state}, {len(self._leases)}/{self.concurrency} busy, "
+            f"<Worker {self.worker_id} {state}, {len(self.current_tasks)}/{self.concurrency} busy, "
             f"{self.tasks_completed} completed, {self.tasks_failed} failed: {types}>"
         )
 
@@ -195,7 +169,8 @@ class Worker:
 
     def _add(self, handler: Handler) -> None:
         self._handlers[handler.task_type] = handler
-        self._claims.handlers_changed()
+        if self._session is not None:
+            self._session.claims.handlers_changed()
         self.wake()
 
     def on_startup(self, hook: F) -> F:
@@ -230,12 +205,12 @@ class Worker:
     @property
     def is_running(self) -> bool:
         """Whether its threads run."""
-        return bool(self._threads) and not self._stopping
+        return self._session is not None and not self._session.is_stopping
 
     @property
     def problem(self) -> str | None:
         """Why it claims nothing any more, such as an executor that is broken; None while all is well."""
-        return None if self._elsewhere is None else self._elsewhere.problem
+        return None if self._backend is None else self._backend.problem
 
     @property
     def task_types(self) -> list[str]:
@@ -245,8 +220,7 @@ class Worker:
     @property
     def current_tasks(self) -> list[str]:
         """Ids of the tasks that it runs."""
-        with self._changed:
-            return list(self._leases)
+        return [] if self._session is None else list(self._session.runner)
 
     def start(self) -> Worker:
         """Start the background threads and return at once; calling it again changes nothing.
@@ -257,32 +231,56 @@ class Worker:
 
         Requests: 3 PUT, which register the worker and prove that the store refuses stale writes.
         """
-        if self._threads:
+        if self._session is not None:
             return self
         if not self._handlers:
             raise ConfigurationError('no handler: register one with @worker.task("type") before start()')
-        if self._elsewhere is not None:
-            self._elsewhere.start(self._handlers.values(), self._retry_on)
-        self._stopping = False
-        self._scheduler = Scheduler(self.worker_id, max_threads=min(self.concurrency, 16) + 1)
-        self._trails = Scheduler(f"{self.worker_id}-trail", max_threads=min(self.concurrency, 16))
-        self._claims.scheduler = self._trails
+        if self._backend is not None:
+            self._backend.start(self._handlers.values(), self._retry_on)
         self._started_at = self._store.clock.stamp()
-        self._heartbeat = Heartbeat(self._store.objects, self.worker_id, self._describe)
-        verify_conditional_writes(self._store.objects, self._heartbeat.key, self._describe())
-        self._heartbeat.tidy()
-        self._scheduler.call(self._heartbeat)
+        threads = min(self.concurrency, _MAX_SCHEDULER_THREADS)
+        session = self._open_session(
+            Scheduler(self.worker_id, max_threads=threads + 1),
+            Scheduler(f"{self.worker_id}-index", max_threads=threads),
+        )
+        session.register()
         self._call_hooks("startup")
-        names = [("worker", self._poll)] + [("handler", self._serve)] * self.concurrency
-        for number, (name, target) in enumerate(names):
-            thread = threading.Thread(target=target, name=f"oq-{name}-{self.worker_id}-{number}", daemon=True)
-            self._threads.append(thread)
+        self._session = session
         self.queue.local_workers.add(self)
-        self._pid = os.getpid()
-        _started.add(self)
-        for thread in self._threads:
-            thread.start()
+        _started[self] = os.getpid()
+        session.start()
         return self
+
+    def _open_session(self, scheduler: Scheduler, index_scheduler: Scheduler | None) -> Session:
+        """Return what runs on these schedulers, before any thread of it is started."""
+        settings = WorkerSettings(
+            worker_id=self.worker_id,
+            shards=self.shards,
+            concurrency=self.concurrency,
+            progress_throttle_seconds=self.progress_throttle_seconds,
+            renew_leases=self.renew_leases,
+            retry_on=self._retry_on,
+            max_poll_seconds=self.max_poll_seconds,
+            lease_entry_delay_seconds=self.lease_entry_delay_seconds,
+        )
+        return Session(
+            self.queue,
+            settings,
+            self._handlers,
+            scheduler=scheduler,
+            index_scheduler=index_scheduler,
+            backend=self._backend,
+            describe=self._describe,
+            on_ended=self._note_end,
+        )
+
+    def _note_end(self, context: TaskContext, output: Any, error: BaseException | None) -> None:
+        if error is None:
+            self.tasks_completed += 1
+            self._call_hooks("success", context, output)
+        else:
+            self.tasks_failed += 1
+            self._call_hooks("error", context, error)
 
     def stop(self, timeout: float = 30.0) -> None:
         """Stop: claim nothing more, let running tasks finish, hand back those that do not.
@@ -291,49 +289,13 @@ class Worker:
             timeout: seconds that running tasks are given; then they go back to pending at once, their handlers'
                 next report raises `LeaseExpiredError`, and their results are thrown away.
         """
-        if not self._threads or self._scheduler is None:
+        if self._session is None:
             return
-        deadline = time.monotonic() + max(0.0, timeout)
-        with self._changed:
-            self._stopping = True
-            self._backlog.clear()
-            self._changed.notify_all()
-            self._changed.wait_for(lambda: self._busy == 0, max(0.0, deadline - time.monotonic()))
-            left = list(self._leases.values())
-        for lease in left:
-            self._hand_back(lease)
-        if self._elsewhere is not None:
-            self._elsewhere.stop()
-        for thread in self._threads:
-            if thread is not threading.current_thread():
-                thread.join(1.0 if left else 10.0)
-        alive = [thread.name for thread in self._threads if thread.is_alive()]
-        if alive:
-            logger.warning("handlers that do not stop are left to themselves, their tasks are handed back: %s", alive)
-        if self._trails is not None:
-            self._trails.finish(max(1.0, min(10.0, deadline - time.monotonic())))
-            self._trails.stop()
-        self._scheduler.stop()
-        if self._heartbeat is not None:
-            self._heartbeat.remove()
-        with self._changed:  # what handlers that do not stop still do is no longer this worker's
-            self._threads, self._heartbeat = [], None
-            self._leases.clear()
-            self._busy = 0
+        self._session.stop(timeout)
+        self._session = None
         self.queue.local_workers.remove(self)
-        _started.discard(self)
+        _started.pop(self, None)
         self._call_hooks("shutdown")
-
-    def _hand_back(self, lease: Lease) -> None:
-        try:
-            lease.finish(
-                lambda record, now: transitions.release(record, now, lease_id=lease.lease_id), give_up=lambda: True
-            )
-            logger.info("task %s was handed back to pending", lease.task_id)
-        except LeaseExpiredError as exc:  # its handler came to an end just now
-            logger.debug("task %s is not handed back: %s", lease.task_id, exc)
-        except OqError as exc:
-            logger.warning("task %s could not be handed back, its lease will run out: %s", lease.task_id, exc)
 
     def run(self) -> None:
         """Start, and block until Ctrl-C or SIGTERM; then stop. Requests: see `start`.
@@ -367,204 +329,8 @@ class Worker:
 
     def wake(self) -> None:
         """Look for tasks now, instead of when the pause between two looks is over."""
-        with self._changed:
-            self._woken = True
-            self._changed.notify_all()
-
-    def _ends(self) -> bool:
-        """Return whether the thread that asks has to end: after `stop`, whether or not `start` was called again."""
-        return self._stopping or threading.current_thread() not in self._threads
-
-    # --- polling
-
-    def _poll(self) -> None:
-        now = time.monotonic()
-        idle_since = now
-        next_ready = next_leases = now
-        is_out = False  # the store does not answer
-        while True:
-            with self._changed:
-                if self._ends():
-                    return
-                wants_more = self._wants_more()
-                if self._woken:
-                    self._woken, idle_since, next_ready = False, time.monotonic(), 0.0
-            now = time.monotonic()
-            try:
-                if wants_more and now >= next_ready:
-                    if self._look_for_tasks():
-                        idle_since = now
-                    is_out = False
-                    next_ready = time.monotonic() + self._pause(now - idle_since)
-                if now >= next_leases:
-                    soonest = self._look_at_leases()
-                    is_out = False
-                    low, high = _LEASE_SCAN_SECONDS
-                    next_leases = min(now + min(high, max(low, (now - idle_since) / 4)), max(now + 0.5, soonest))
-            except StorageError as exc:
-                # Said once, and not beside a running task's own warning.
-                level = logging.DEBUG if is_out or self._leases else logging.WARNING
-                logger.log(level, "worker %s cannot look for tasks for now, trying on: %s", self.worker_id, exc)
-                is_out = True
-                next_ready = next_leases = time.monotonic() + random.uniform(1, 3)
-            except Exception:
-                logger.exception("worker %s: a look for tasks failed", self.worker_id)
-                next_ready = next_leases = time.monotonic() + 5
-            due = self._claims.next_due_at()
-            with self._changed:
-                until = min(next_leases, next_ready if self._wants_more() else float("inf"), max(due, now + 0.05))
-                if not self._ends() and not self._woken:
-                    self._changed.wait(max(0.0, min(until - time.monotonic(), self.max_poll_seconds)))
-            if due <= time.monotonic():
-                next_ready = min(next_ready, time.monotonic())
-
-    def _wants_more(self) -> bool:
-        return len(self._backlog) < self.concurrency and self._busy < self.concurrency and self.problem is None
-
-    def _pause(self, idle_seconds: float) -> float:
-        """Return the pause between two looks: a quarter of the time that nothing was found, within bounds."""
-        pause = min(self.max_poll_seconds, max(_MIN_POLL_SECONDS, idle_seconds / 4))
-        return pause * random.uniform(0.8, 1.0)
-
-    def _look_for_tasks(self) -> bool:
-        """Read the ready index; return whether there was anything for the handler threads."""
-        minute = model.minute_of(self.queue.now())
-        own = set(self.shards)
-
-        def wants(entry: IndexEntry) -> bool:
-            return entry.shard in own and self._claims.is_due(entry)
-
-        entries = self._store.index.scan(model.READY, until_minute=minute, wants=wants)
-        if len(entries) >= 1000:  # more than one page: look at the heads of some shards instead
-            entries = []
-            for shard in random.sample(self.shards, len(self.shards)):
-                entries += self._store.index.scan(f"{model.READY}{shard}/", until_minute=minute, wants=wants)
-                if len(entries) >= self.concurrency * _BACKLOG:
-                    break
-        fresh = self._claims.due(entries)
-        random.shuffle(fresh)  # so that several workers do not fight over the same head
-        fresh.sort(key=lambda entry: entry.minute)
-        # Twice as many each time that none could be claimed: entries that are of no use here must not hide the others.
-        self._batch = self.concurrency * _BACKLOG * 8 if self._has_claimed else min(1000, self._batch * 2)
-        fresh = fresh[: self._batch]
-        self._has_claimed = not fresh
-        self._claims.take_up(fresh)
-        with self._changed:
-            self._backlog.extend(fresh)
-            self._changed.notify_all()
-        return bool(fresh)
-
-    def _look_at_leases(self) -> float:
-        """Recover tasks whose lease has run out; return the monotonic time when the next one may have."""
-        minute = model.minute_of(self.queue.now())
-        own = set(self.shards)
-        entries = self._store.index.scan(model.LEASES, until_minute=minute)
-        if len(entries) >= 1000:  # many at once, or many that lead nowhere and hide the others
-            entries = self._store.index.scan(model.LEASES, until_minute=minute, limit=100_000)
-        for entry in self._claims.due(entries):
-            if self._stopping:
-                break
-            if entry.shard in own and entry.task_id not in self._leases:
-                try:
-                    self._claims.handle_entry(entry)
-                except StorageError:
-                    raise
-                except Exception:  # one task that cannot be recovered must not keep the others from it
-                    logger.exception("worker %s: task %s", self.worker_id, entry.task_id)
-                    self._claims.look_again(entry, 60)
-        return min((self._claims.due_at(entry) for entry in entries), default=float("inf"))
-
-    # --- handler threads
-
-    def _serve(self) -> None:
-        """A handler thread: take an entry, claim its task, run it."""
-        loop: asyncio.AbstractEventLoop | None = None
-        while True:
-            with self._changed:
-                while not (self._backlog and self.problem is None) and not self._ends():
-                    self._changed.wait()
-                if self._ends():
-                    break
-                entry = self._backlog.popleft()
-                self._busy += 1
-            try:
-                claim = self._claims.handle_entry(entry, may_claim=True)
-                if claim is not None:
-                    self._has_claimed = True
-                    if self._handlers[claim.held.record.task_type].is_async and not (loop or self._elsewhere):
-                        import asyncio
-
-                        loop = asyncio.new_event_loop()
-                    self._run(claim, loop)
-            except StorageError as exc:
-                logger.warning("worker %s: task %s has to wait: %s", self.worker_id, entry.task_id, exc)
-                self._claims.look_again(entry, random.uniform(1, 3))
-            except Exception:
-                logger.exception("worker %s: task %s", self.worker_id, entry.task_id)
-                self._claims.look_again(entry, 60)
-            finally:
-                with self._changed:
-                    if threading.current_thread() in self._threads:
-                        self._busy -= 1
-                    if len(self._backlog) < self.concurrency:
-                        self._changed.notify_all()
-        if loop is not None:
-            loop.close()
-
-    def _run(self, claim: Claim, loop: asyncio.AbstractEventLoop | None) -> None:
-        """Run the handler of a claimed task to its end."""
-        record = claim.held.record
-        assert self._scheduler is not None
-        lease = Lease(
-            self._store,
-            claim.held,
-            self._scheduler,
-            lease_seconds=record.lease_seconds,
-            renews=self.renew_leases,
-            on_ended=claim.trail.end,
-            on_written=self.queue.watcher.ingest,
-        )
-        self.queue.watcher.ingest(claim.held, from_attempt=True)
-        context = TaskContext(lease, throttle_seconds=self.progress_throttle_seconds)
-        handler, retry_on = self._handlers[record.task_type], self._retry_on
-
-        def run(task_input: Any) -> Outcome:
-            if self._elsewhere is not None:
-                from oq_nb.worker.executors.backend import Job
-
-                job = Job(handler, task_input, lease, context, retry_on, self.progress_throttle_seconds)
-                return self._elsewhere.run(job)
-            return call(handler, task_input, context, retry_on=retry_on, loop=loop)
-
-        with self._changed:
-            self._leases[record.id] = lease
-        try:
-            if self._stopping:  # it was being claimed when `stop` began
-                self._hand_back(lease)
-                return
-            output, error = run_attempt(
-                self._store,
-                lease,
-                handler,
-                context,
-                run=run,
-                gives_up=lambda: self._stopping,
-            )
-        except LeaseExpiredError as exc:
-            why = str(exc).removeprefix(f"task {record.id}: ")
-            logger.warning("the result of task %s is thrown away: %s", record.id, why)
-            claim.trail.abandon()
-            return
-        finally:
-            with self._changed:
-                if self._leases.get(record.id) is lease:  # else it was handed back, and claimed anew
-                    del self._leases[record.id]
-        if error is None:
-            self.tasks_completed += 1
-            self._call_hooks("success", context, output)
-        else:
-            self.tasks_failed += 1
-            self._call_hooks("error", context, error)
+        if self._session is not None:
+            self._session.backlog.wake()
 
     def _describe(self) -> bytes:
         """Return what the heartbeat says."""
@@ -582,7 +348,7 @@ class Worker:
         ).to_bytes()
 
 
-def _elsewhere(executor: Any, worker_id: str) -> ExecutorBackend | None:
+def _make_backend(executor: Any, worker_id: str) -> ExecutorBackend | None:
     """Return what runs handlers outside of the worker's own threads; imported only for those who want it."""
     from oq_nb.worker.executors.backend import make_backend
 
@@ -613,5 +379,5 @@ def _own_shards(shards: Iterable[str] | None, every: list[str]) -> list[str]:
 @atexit.register
 def _stop_all() -> None:
     """At the interpreter's end: hand running tasks back, as far as there is time; not at that of a handler's fork."""
-    for worker in [worker for worker in _started if worker._pid == os.getpid()]:
+    for worker in [worker for worker, pid in list(_started.items()) if pid == os.getpid()]:
         worker.stop(_EXIT_SECONDS)

@@ -23,18 +23,18 @@ def objects(fake_queue):
 
 
 @pytest.fixture
-def worker(fake_queue):
-    """A worker that is not started: its steps are made one by one."""
-    made = Worker(fake_queue, "w")
-    made.task("t")(lambda value: value)
-    return made
-
-
-@pytest.fixture
 def scheduler():
     made = Scheduler("budget")
     yield made
     made.stop()
+
+
+@pytest.fixture
+def session(fake_queue, scheduler):
+    """What a worker consists of, without its threads: its steps are made one by one."""
+    worker = Worker(fake_queue, "w")
+    worker.task("t")(lambda value: value)
+    return worker._open_session(scheduler, None)
 
 
 def taken(objects) -> Counter:
@@ -43,18 +43,19 @@ def taken(objects) -> Counter:
     return made
 
 
-def claim(worker, task):
-    (entry,) = worker._store.index.scan("ready/")
-    worker._store.objects.requests.clear()
-    made = worker._claims.handle_entry(entry, may_claim=True)
+def claim(session, task):
+    store = task.queue.store
+    (entry,) = store.index.scan("ready/")
+    store.objects.requests.clear()
+    made = session.claims.handle_entry(entry, may_claim=True)
     assert made.held.record.id == task.id
     return made
 
 
-def lease_of(worker, task, scheduler) -> Lease:
-    made = claim(worker, task)
-    lease = Lease(worker._store, made.held, scheduler, lease_seconds=300, on_ended=made.trail.end)
-    worker._store.objects.requests.clear()
+def lease_of(session, task, scheduler) -> Lease:
+    made = claim(session, task)
+    lease = Lease(task.queue.store, made.held, scheduler, lease_seconds=300, on_ended=made.entries.end)
+    task.queue.store.objects.requests.clear()
     return lease
 
 
@@ -65,28 +66,28 @@ def test_submit_takes_two_puts(fake_queue, objects):
     assert taken(objects) == Counter(PUT=10)
 
 
-def test_a_claim_takes_a_get_two_puts_and_a_delete(fake_queue, objects, worker):
-    claim(worker, fake_queue.submit("t", 1))
+def test_a_claim_takes_a_get_two_puts_and_a_delete(fake_queue, objects, session):
+    claim(session, fake_queue.submit("t", 1))
     assert taken(objects) == Counter(GET=1, PUT=2, DELETE=1)
 
 
-def test_one_listing_serves_all_shards(fake_queue, objects, worker):
+def test_one_listing_serves_all_shards(fake_queue, objects, session):
     fake_queue.submit_many("t", range(100))
     objects.requests.clear()
-    worker._look_for_tasks()
+    session.poller.find_tasks()
     assert taken(objects) == Counter(LIST=1)
-    assert len({entry.shard for entry in worker._backlog}) > 8
+    assert len({session.backlog.take().shard for _ in range(len(session.backlog))}) > 8
 
 
-def test_a_progress_update_takes_one_put(fake_queue, objects, worker, scheduler):
-    lease = lease_of(worker, fake_queue.submit("t", 1), scheduler)
+def test_a_progress_update_takes_one_put(fake_queue, objects, session, scheduler):
+    lease = lease_of(session, fake_queue.submit("t", 1), scheduler)
     for number in range(1, 4):
         lease.report(Progress(current=number, updated_at=Timestamp.of(lease.now())))
         assert taken(objects) == Counter(PUT=1)
 
 
-def test_a_renewal_takes_one_put(fake_queue, objects, worker, scheduler):
-    lease = lease_of(worker, fake_queue.submit("t", 1), scheduler)
+def test_a_renewal_takes_one_put(fake_queue, objects, session, scheduler):
+    lease = lease_of(session, fake_queue.submit("t", 1), scheduler)
     before = lease.record.lease_expires_at
     lease._renew_at = 0.0
     lease.run_due()
@@ -94,20 +95,18 @@ def test_a_renewal_takes_one_put(fake_queue, objects, worker, scheduler):
     assert lease.record.lease_expires_at > before
 
 
-def test_progress_and_renewal_share_a_put(fake_queue, objects, worker, scheduler):
-    lease = lease_of(worker, fake_queue.submit("t", 1), scheduler)
+def test_progress_and_renewal_share_a_put(fake_queue, objects, session, scheduler):
+    lease = lease_of(session, fake_queue.submit("t", 1), scheduler)
     before = lease.record.lease_expires_at
     lease.report(Progress(percent=5, updated_at=Timestamp.of(lease.now())))
     assert taken(objects) == Counter(PUT=1)
     assert lease.record.lease_expires_at > before
 
 
-def test_completion_takes_a_put_and_a_delete(fake_queue, objects, worker):
-    made = claim(worker, fake_queue.submit("t", 1))
-    worker._scheduler = Scheduler("budget-end")
+def test_completion_takes_a_put_and_a_delete(fake_queue, objects, session):
+    made = claim(session, fake_queue.submit("t", 1))
     objects.requests.clear()
-    worker._run(made, None)
-    worker._scheduler.stop()
+    session.runner.run(made)
     assert taken(objects) == Counter(PUT=1, DELETE=1)
 
 
@@ -119,7 +118,7 @@ def test_a_task_takes_eight_requests_at_most_with_threads_and_all(fake_queue, ob
     with worker:
         while worker.tasks_completed < len(tasks):
             time.sleep(0.01)
-        assert worker._trails.finish(10)
+        assert worker._session._index_scheduler.finish(10)
     about_a_task = objects.requests - Counter(LIST=objects.requests["LIST"])
     own = Counter(PUT=4, DELETE=2)  # the worker's object: three to prove the store and a heartbeat, and their removal
     spent = about_a_task - own
@@ -134,12 +133,13 @@ def test_an_idle_worker_lists_once_in_ten_seconds_at_most():
     objects = FakeStore(clock)
     worker = Worker(Queue(TaskStore(objects)))
     worker.task("t")(lambda value: value)
-    pauses = [worker._pause(idle) for idle in (3600.0,) * 200]
+    poller = worker._open_session(Scheduler("budget"), None).poller
+    pauses = [poller.pause_after(idle) for idle in (3600.0,) * 200]
     ready = 1 / (sum(pauses) / len(pauses))
-    worker._look_for_tasks()
+    poller.find_tasks()
     assert objects.requests == Counter(LIST=1)
     objects.requests.clear()
-    worker._look_at_leases()
+    poller.recover_tasks()
     assert objects.requests == Counter(LIST=1)
     assert ready + 1 / 60 <= 0.1
 

@@ -26,7 +26,7 @@ def transport():
     transport.close()
 
 
-def parcel_for(transport, mailbox, function=lambda value: value, **options):
+def request_for(transport, mailbox, function=lambda value: value, **options):
     now = model.Timestamp.parse("2026-01-28T12:30:00Z")
     record = model.TaskRecord(
         id=model.new_id(),
@@ -78,10 +78,10 @@ def test_who_does_not_know_a_call_is_hung_up(transport):
     assert mailbox.get(0) is None
 
 
-def test_a_parcel_that_is_refused_does_not_run(transport):
+def test_a_request_that_is_refused_does_not_run(transport):
     mailbox, ran = transport.open(), []
     thread = answering(mailbox, [{"lost": "it began already"}], [])
-    assert execute_request(parcel_for(transport, mailbox, lambda value: ran.append(value))) is None
+    assert execute_request(request_for(transport, mailbox, lambda value: ran.append(value))) is None
     assert ran == []
     thread.join(10)
 
@@ -99,7 +99,7 @@ def test_the_newest_value_is_sent_and_the_loop_is_not_held_up(transport):
         return [{"lost": None}, {"lost": None}]
 
     thread = answering(mailbox, silent_then_ok(), heard)
-    outcome = unpack(execute_request(parcel_for(transport, mailbox, loop)))
+    outcome = unpack(execute_request(request_for(transport, mailbox, loop)))
     thread.join(10)
     reports = [message["progress"]["current"] for message in heard if message["kind"] == "report"]
     assert reports[-1] == 19_999, "the last value is written before the end"
@@ -119,13 +119,13 @@ def test_a_worker_that_does_not_answer_holds_nobody_up_for_long(transport, monke
         return time.perf_counter() - began
 
     monkeypatch.setattr(remote, "_FLUSH_SECONDS", 0.1)
-    assert unpack(execute_request(parcel_for(transport, mailbox, report))).output < 5
+    assert unpack(execute_request(request_for(transport, mailbox, report))).output < 5
     thread.join(10)
 
 
 def lease_with(transport, mailbox, **options):
     connection = dial(transport.address, mailbox.call_id)
-    lease = RemoteLease(connection, parcel_for(transport, mailbox, **options))
+    lease = RemoteLease(connection, request_for(transport, mailbox, **options))
     assert lease.begin()
     return connection, lease
 
@@ -171,7 +171,7 @@ def test_a_worker_that_is_gone_is_noticed_at_once(transport):
 def test_an_address_where_nobody_is_says_what_to_do():
     transport = LocalTransport("gone")
     mailbox = transport.open()
-    request = parcel_for(transport, mailbox)
+    request = request_for(transport, mailbox)
     transport.close()
     with pytest.raises(ConfigurationError, match=r"^executor: the code runs on .* oq worker MODULE"):
         execute_request(request)

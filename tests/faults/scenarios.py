@@ -200,14 +200,16 @@ def handed_back(world: World) -> None:
     worker = world.process("worker")
 
     def stops() -> None:
-        worker.worker._look_for_tasks()
-        while worker.worker._backlog:
-            claim = worker.worker._claims.handle_entry(worker.worker._backlog.popleft(), may_claim=True)
+        session = worker.session
+        session.poller.find_tasks()
+        while session.backlog:
+            entry = session.backlog.take()
+            claim = session.claims.handle_entry(entry, may_claim=True)
             if claim is not None:
                 lease = Lease(
-                    worker.store, claim.held, worker.scheduler, lease_seconds=LEASE_SECONDS, on_ended=claim.trail.end
+                    worker.store, claim.held, worker.scheduler, lease_seconds=LEASE_SECONDS, on_ended=claim.entries.end
                 )
-                worker.worker._hand_back(lease)
+                session.runner.hand_back(lease)
 
     world.act(worker, stops)
     worker.scheduler.stop()

@@ -43,7 +43,8 @@ from oq_nb.s3.clock import Clock
 from oq_nb.store import TaskStore, verify_conditional_writes
 from oq_nb.store import task_store as store
 from oq_nb.testing import FakeStore, FakeTime
-from oq_nb.worker import Worker, worker
+from oq_nb.worker import Worker, runner
+from oq_nb.worker.session import Session
 
 LEASE_SECONDS = 30
 TRAIL_SECONDS = 1.0  # after a claim its lease entry is written, where that is done beside the handler
@@ -250,7 +251,7 @@ class Process:
         self.queue = queue.Queue(self.store)
         self.scheduler = InlineKeeper(self)
         self.trails = InlineKeeper(self, TRAIL_SECONDS)
-        self._worker: Worker | None = None
+        self._session: Session | None = None
         self.losing: tuple[str, str, int] | None = None  # an operation whose next so many answers are lost
         self.outcomes: list[tuple[str, int, str]] = []  # task, attempt, how it went here
 
@@ -269,37 +270,38 @@ class Process:
             self.trails.run_due()
 
     @property
-    def worker(self) -> Worker:
-        """A worker with all handlers, driven by `look`."""
-        if self._worker is None:
+    def session(self) -> Session:
+        """What a worker with all handlers consists of, without its threads; driven by `look`."""
+        if self._session is None:
             from faults.scenarios import register_handlers
 
-            self._worker = Worker(self.queue, worker_id=self.name, concurrency=1)
-            self._worker._scheduler = self.scheduler  # type: ignore[assignment]
-            if self.world.entries != "around":
-                self._worker._claims.scheduler = self.trails  # type: ignore[assignment]
-            if self.world.entries == "late":
-                self._worker._claims.lease_entry_delay_seconds = LATE_SECONDS
-            register_handlers(self._worker, self)
-        return self._worker
+            delay = LATE_SECONDS if self.world.entries == "late" else 0.0
+            worker = Worker(self.queue, worker_id=self.name, concurrency=1, lease_entry_delay_seconds=delay)
+            register_handlers(worker, self)
+            entries = None if self.world.entries == "around" else self.trails
+            self._session = worker._open_session(self.scheduler, entries)  # type: ignore[arg-type]
+        return self._session
 
     def look(self) -> None:
         """What the threads of a started worker do in one round, one after the other."""
-        w = self.worker
+        session = self.session
         try:
-            w._look_for_tasks()
+            session.poller.find_tasks()
         except StorageError:
             pass
-        while w._backlog:
-            entry = w._backlog.popleft()
+        while session.backlog:
+            entry = session.backlog.take()
+            assert entry is not None
             try:
-                claim = w._claims.handle_entry(entry, may_claim=True)
+                claim = session.claims.handle_entry(entry, may_claim=True)
                 if claim is not None:
-                    w._run(claim, None)
+                    session.runner.run(claim)
             except StorageError:
-                w._claims.look_again(entry, random.uniform(1, 3))
+                session.claims.look_again(entry, random.uniform(1, 3))
+            finally:
+                session.backlog.done()
         try:
-            w._look_at_leases()
+            session.poller.recover_tasks()
         except StorageError:
             pass
 
@@ -314,10 +316,8 @@ class Process:
 
     def start_worker(self) -> None:
         """The requests of `Worker.start`."""
-        from oq_nb.worker.heartbeat import Heartbeat
-
-        heartbeat = Heartbeat(self.objects, self.name, self.worker._describe)
-        verify_conditional_writes(self.objects, heartbeat.key, self.worker._describe())
+        heartbeat = self.session.heartbeat
+        verify_conditional_writes(self.objects, heartbeat.key, heartbeat.body())
         heartbeat.tidy()
         heartbeat.run_due()
         self.serve()
@@ -702,7 +702,7 @@ def running(world: World) -> Any:
     try:
         with (
             mock.patch.object(model, "new_id", new_id),
-            mock.patch.object(worker, "run_attempt", recorded),
+            mock.patch.object(runner, "run_attempt", recorded),
             mock.patch.object(lease, "time", fake_time),
             mock.patch.object(store, "time", fake_time),
             mock.patch.object(submit, "time", fake_time),

@@ -148,7 +148,7 @@ def _(patch: Patch) -> None:
 
 @mutation("leases never recovered", "dead worker", "1: the task never ended")
 def _(patch: Patch) -> None:
-    patch.setattr(Claims, "_judge_running", lambda self, held, entry: None)
+    patch.setattr(Claims, "_handle_running", lambda self, held, entry: None)
 
 
 @mutation("progress kept for the next attempt", "retry", "5: ")

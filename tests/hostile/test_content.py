@@ -320,7 +320,7 @@ def test_a_handler_registered_later_gets_its_tasks(queue_and_worker):
     worker.start()
     task = queue.submit("late", 1)
     assert runs_on(queue)
-    assert wait_for(lambda: worker._claims._foreign)
+    assert wait_for(lambda: worker._session.claims._foreign)
     assert task.refresh().status == "pending"
     worker.task("late")(lambda value: value + 1)
     assert task.result(timeout=30) == 2
@@ -359,7 +359,7 @@ def test_a_worker_among_mutated_tasks(queue_and_worker, capsys, caplog):
         place(queue, body, task_id=fresh, index=("ready", "leases")[number % 2])
     worker.start()
     assert runs_on(queue, 20)
-    wait_for(lambda: not worker._backlog, 30)
+    wait_for(lambda: not worker._session.backlog, 30)
     worker.stop()
     assert errors_in(caplog) == []
     seen: dict[str, int] = {}

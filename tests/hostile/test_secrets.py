@@ -79,7 +79,7 @@ def work_on(queue: oq_nb.Queue) -> list[object]:
         tasks = [queue.submit("works", {"big": "x" * 70_000}), queue.submit("fails", 1, max_retries=0)]
         for task in tasks:
             task.wait(60)
-        seen += [worker, worker._scheduler, *tasks, tasks[0].progress, *tasks[0].history(), tasks[0].record]
+        seen += [worker, worker._session._scheduler, *tasks, tasks[0].progress, *tasks[0].history(), tasks[0].record]
         seen += [queue, queue.store, queue.store.objects, queue.store.index, queue.watcher, *queue.workers()]
         with pytest.raises(oq_nb.TaskFailedError) as caught:
             tasks[1].result(timeout=5)

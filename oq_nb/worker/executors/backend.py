@@ -1,51 +1,42 @@
-"""Handlers that run elsewhere: in processes, in a Dask cluster, in any `concurrent.futures` executor.
+"""`ExecutorBackend`: runs a worker's handlers in processes, in a Dask cluster, in any `concurrent.futures` executor.
 
 The worker's own thread claims a task, sends its handler as a `CallRequest` and supervises the call until it ends: it
 writes what is reported, passes on a request to stop, and turns a crash into a retry (`remote` is the other side).
 
 Invariants:
 
-* Only an executor that was made here is ever shut down.
 * What a killed process was running counts as a retry; what it had not begun does not.
-* A call is attended to until its code has ended, its lease is lost, or the worker stops.
+* An executor that runs nothing three times in a row is not tried again: `problem` says why.
 
-Imports of the package: `errors`, `calls`, `channels`, `child`, `context`, `handlers`, `lease`, `model`, `remote`.
+Imports of the package: `errors`, `model`, `attempt`, and of this room all but `process`.
 """
 
 from __future__ import annotations
 
-import concurrent.futures
 import contextlib
 import logging
 import os
 import threading
-import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import Executor, Future
 from typing import Any
 
-from oq_nb.attempt import invoke as calls
 from oq_nb.attempt.context import TaskContext
 from oq_nb.attempt.handlers import Handler
-from oq_nb.attempt.invoke import Outcome, Verdict
+from oq_nb.attempt.invoke import Outcome, Verdict, call, failure
 from oq_nb.attempt.lease import Lease
-from oq_nb.errors import ConfigurationError, LeaseExpiredError, RetryableError
-from oq_nb.model import Progress, Timestamp
-from oq_nb.worker.executors.channels import GONE, DaskTransport, Envelope, LocalTransport, Mailbox, Message, Transport
-from oq_nb.worker.executors.process import init_process
-from oq_nb.worker.executors.remote import CallRequest, execute_request, pickled, unpack
+from oq_nb.errors import ConfigurationError
+from oq_nb.model import Timestamp
+from oq_nb.worker.executors.channels import DaskTransport, LocalTransport, Mailbox, Transport
+from oq_nb.worker.executors.pool import ExecutorPool, process_executor_factory, shares_memory
+from oq_nb.worker.executors.remote import CallRequest, execute_request, pickled
+from oq_nb.worker.executors.supervisor import ENDED, CallSupervisor, Job
 
 __all__ = ["ExecutorBackend", "make_backend"]
 
 logger = logging.getLogger("oq_nb.executor")
 
-_ATTEND_SECONDS = 0.25
-_GRACE_SECONDS = 5.0
-_GONE_SECONDS = 60.0
-_END_SECONDS = 5.0
 _TRIES = 3
-_ENDED: Message = {"kind": "ended"}
 
 
 def make_backend(
@@ -64,7 +55,7 @@ def make_backend(
     if executor is None or (isinstance(executor, str) and executor == "threads"):
         return None
     if isinstance(executor, str) and executor == "processes":
-        return ExecutorBackend(_maker_of_processes(), worker_id, at_exit, is_own=True, is_for_each_thread=True)
+        return ExecutorBackend(process_executor_factory(), worker_id, at_exit, is_own=True, is_for_each_thread=True)
     if isinstance(executor, Executor):
         return ExecutorBackend(lambda: executor, worker_id, at_exit)
     if callable(executor):
@@ -73,18 +64,6 @@ def make_backend(
         'executor: "threads", "processes", a concurrent.futures executor such as ProcessPoolExecutor() or '
         f"Client.get_executor(), or a function that returns one is needed, not {executor!r}"
     )
-
-
-@dataclass(frozen=True)
-class Job:
-    """What is run, and for which attempt."""
-
-    handler: Handler
-    task_input: Any
-    lease: Lease
-    context: TaskContext
-    retry_on: tuple[type[BaseException], ...] = ()
-    throttle_seconds: float = 0.0
 
 
 class ExecutorBackend:
@@ -111,7 +90,7 @@ class ExecutorBackend:
         self._at_exit: Callable[[], object] | None = at_exit
         self._is_own, self._is_for_each_thread = is_own, is_for_each_thread
         self._lock = threading.Lock()
-        self._pools: dict[int, _Pool] = {}
+        self._pools: dict[int, ExecutorPool] = {}
         self._transport: Transport | None = None
         self._running = 0
         self._is_stopping = False
@@ -129,7 +108,7 @@ class ExecutorBackend:
         client = getattr(executor, "_client", None)
         if client is not None and getattr(client, "asynchronous", False):
             raise ConfigurationError("executor: its Dask client is an asynchronous one: use Client(asynchronous=False)")
-        if not _shares_memory(executor):
+        if not shares_memory(executor):
             for handler in handlers:
                 _code(handler, retry_on)
 
@@ -145,8 +124,18 @@ class ExecutorBackend:
         if transport is not None:
             transport.close()
 
-    def run(self, job: Job) -> Outcome:
+    def call(
+        self,
+        handler: Handler,
+        task_input: Any,
+        lease: Lease,
+        context: TaskContext,
+        *,
+        retry_on: tuple[type[BaseException], ...] = (),
+        throttle_seconds: float = 0.0,
+    ) -> Outcome:
         """Run a handler to its end; from one of the worker's handler threads."""
+        job = Job(handler, task_input, lease, context, retry_on, throttle_seconds)
         reason = ""
         for _ in range(_TRIES):
             ended = self._try(job)
@@ -168,16 +157,14 @@ class ExecutorBackend:
         try:
             try:
                 executor = pool.get()
-                if _shares_memory(executor):
-                    future = executor.submit(
-                        calls.call, job.handler, job.task_input, job.context, retry_on=job.retry_on
-                    )
+                if shares_memory(executor):
+                    future = executor.submit(call, job.handler, job.task_input, job.context, retry_on=job.retry_on)
                 else:
                     code, transport = _code(job.handler, job.retry_on), self._open_transport(executor)
                     mailbox = transport.open()
                     future = executor.submit(execute_request, self._request(job, code, transport.address, mailbox))
             except _CannotSendError as exc:
-                return calls.failure(exc)
+                return failure(exc)
             except Exception as exc:
                 pool.renew(executor)
                 reason = f"{type(exc).__name__}: {exc}"
@@ -185,13 +172,13 @@ class ExecutorBackend:
                     self._break(reason)
                 return reason
             self._register_exit()
-            future.add_done_callback(lambda _: mailbox.put(_ENDED))
-            attendant = CallSupervisor(job, future, mailbox, lambda: self._is_stopping)
-            ended = attendant.attend()
-            if attendant.has_crashed or (pool.is_for_one and not future.done()):
+            future.add_done_callback(lambda _: mailbox.put(ENDED))
+            supervisor = CallSupervisor(job, future, mailbox, lambda: self._is_stopping)
+            ended = supervisor.supervise()
+            if supervisor.has_crashed or (pool.is_for_one and not future.done()):
                 pool.renew(executor)
-            if attendant.problem:
-                self._break(attendant.problem)
+            if supervisor.problem:
+                self._break(supervisor.problem)
             return ended
         finally:
             with self._lock:
@@ -210,11 +197,11 @@ class ExecutorBackend:
             with contextlib.suppress(RuntimeError):  # the end has begun
                 register(at_exit)
 
-    def _pool(self) -> _Pool:
+    def _pool(self) -> ExecutorPool:
         key = threading.get_ident() if self._is_for_each_thread else 0
         with self._lock:
             if key not in self._pools:
-                self._pools[key] = _Pool(self._make, is_own=self._is_own, is_for_one=self._is_for_each_thread)
+                self._pools[key] = ExecutorPool(self._make, is_own=self._is_own, is_for_one=self._is_for_each_thread)
             return self._pools[key]
 
     def _open_transport(self, executor: Executor) -> Transport:
@@ -247,215 +234,6 @@ class ExecutorBackend:
                 'one that was given as a function, or "processes", is made anew by itself'
             )
             logger.error("worker %s claims nothing more: %s", self._worker_id, self.problem)
-
-
-class CallSupervisor:
-    """Attends to one call: the worker's side of what `oq_nb.worker.executors.remote.RemoteLease` is on the other."""
-
-    def __init__(self, job: Job, future: Future[Any], mailbox: Mailbox, is_stopping: Callable[[], bool]) -> None:
-        self._lease, self._future, self._mailbox = job.lease, future, mailbox
-        self._retry_on = job.retry_on
-        self._is_stopping = is_stopping
-        self._caller: Envelope | None = None  # who began
-        self._told: tuple[Any, ...] = ()
-        self._told_at = 0.0
-        self._gone_at = self._lost_at = float("inf")
-        #: Whether the executor gave back something else than a result.
-        self.has_crashed = False
-        #: Why the executor is of no use at all.
-        self.problem: str | None = None
-
-    def attend(self) -> Outcome | str:
-        """Return how the handler ended, or why it did not begin."""
-        while True:
-            envelope = self._mailbox.get(_ATTEND_SECONDS)
-            if envelope is not None:
-                if envelope.message is _ENDED:
-                    return self._result()
-                if envelope.message is GONE:
-                    self._gone_at = time.monotonic()
-                elif envelope.message.get("kind") == "begin":
-                    if not self._begin(envelope):
-                        self._future.cancel()
-                        return self._crash("the executor began it again on another process")
-                else:
-                    self._answer(envelope)
-            self._tell()
-            now = time.monotonic()
-            if now - self._gone_at > _GONE_SECONDS:
-                self._future.cancel()
-                return self._crash("its end was not heard of")
-            if self._lease.is_lost:
-                self._lost_at = min(self._lost_at, now)
-                if self._future.cancel() or self._is_stopping() or now - self._lost_at > _GRACE_SECONDS:
-                    return "its lease is lost"
-
-    def _begin(self, envelope: Envelope) -> bool:
-        """Let the handler begin, unless it did before."""
-        if self._caller is not None or self._lease.is_lost:
-            envelope.reply({"lost": "it is not to run here"})
-            return self._caller is None  # a lost lease is seen to below
-        self._caller = envelope
-        self._tell()
-        return True
-
-    def _tell(self) -> None:
-        """Tell the other side what became of the task, when that has changed or it has long heard nothing."""
-        if self._caller is None:
-            return
-        state, now = self._state(), time.monotonic()
-        seen = (state["cancel_requested"], state["lost"])
-        if seen != self._told or now - self._told_at > self._lease.lease_seconds / 3:
-            self._told, self._told_at = seen, now
-            self._caller.reply(state)
-
-    def _state(self) -> Message:
-        progress, lost = self._lease.record.progress, None
-        try:
-            self._lease.check()
-        except LeaseExpiredError as exc:
-            lost = str(exc)
-        return {
-            "cancel_requested": self._lease.record.cancel_requested,
-            "lost": lost,
-            "progress": None if progress is None else progress.to_dict(),
-        }
-
-    def _answer(self, envelope: Envelope) -> None:
-        """Do what the other side asks for."""
-        message, error = envelope.message, None
-        try:
-            if message["kind"] == "report":
-                self._lease.report(
-                    Progress.model_validate(message["progress"]),
-                    throttle_seconds=float(message["throttle_seconds"]),
-                    wait=bool(message["wait"]),
-                )
-            elif message["kind"] == "extend":
-                self._lease.extend(float(message["seconds"]))
-        except LeaseExpiredError:
-            pass  # the state says so
-        except Exception as exc:
-            error = str(exc)
-        envelope.reply({**self._state(), "number": message.get("number"), "error": error})
-
-    def _result(self) -> Outcome | str:
-        """Return what the executor gives back."""
-        try:
-            values = self._future.result()
-        except BaseException as exc:
-            return self._no_result(exc)
-        if isinstance(values, Outcome):
-            return values
-        if values is None:
-            return "it did not begin: it heard nothing of the worker"
-        return unpack(values)
-
-    def _no_result(self, error: BaseException) -> Outcome | str:
-        reason = f"{type(error).__name__}: {error}"
-        is_crash = isinstance(error, (BrokenExecutor, CancelledError)) or type(error).__name__ == "KilledWorker"
-        self.has_crashed = True
-        if not is_crash and self._caller is not None:
-            return calls.failure(error, self._retry_on)
-        if not is_crash:
-            self.problem = reason
-        return reason if self._caller is None else self._crash(reason)
-
-    def _crash(self, reason: str) -> Outcome:
-        """Return the outcome of a run whose process is gone: another try."""
-        begun = self._caller.message if self._caller is not None else {}
-        where = f"process {begun.get('pid')} on {begun.get('host')}"
-        text = (
-            f"LostProcess: {where}, which ran the task, is gone: killed, out of memory or crashed.\n\n{reason}\n\n"
-            "It left no traceback. The system's log says whether memory ran out (dmesg, journalctl -k)."
-        )
-        first = reason.strip().partition("\n")[0]
-        logger.warning("task %s: %s, which ran it, is gone; it is tried again: %s", self._lease.task_id, where, first)
-        return Outcome(error=RetryableError(text.partition("\n")[0]), verdict=Verdict.RETRY, text=text)
-
-
-class _Pool:
-    """An executor, made when it is needed; made anew, when it is ours, after its processes are gone.
-
-    Args:
-        make: returns it.
-        is_own: it is ours.
-        is_for_one: one call at a time runs in it.
-    """
-
-    def __init__(self, make: Callable[[], Any], *, is_own: bool, is_for_one: bool) -> None:
-        self._make, self.is_own, self.is_for_one = make, is_own, is_for_one
-        self._lock = threading.Lock()
-        self._executor: Executor | None = None
-
-    def get(self) -> Executor:
-        """Return the executor."""
-        with self._lock:
-            if self._executor is None:
-                made = self._make()
-                if not isinstance(made, Executor):
-                    raise ConfigurationError(
-                        f"executor: the function returned {type(made).__name__}, not a concurrent.futures executor"
-                    )
-                self._executor = made
-            return self._executor
-
-    def renew(self, broken: Executor | None) -> None:
-        """Have another one made, unless that was done since ``broken`` was got."""
-        with self._lock:
-            if not self.is_own or broken is None or self._executor is not broken:
-                return
-            self._executor = None
-        _end(broken, is_idle=False)
-
-    def close(self, *, is_idle: bool) -> None:
-        """End the executor when it is ours."""
-        with self._lock:
-            executor, self._executor = self._executor, None
-        if self.is_own and executor is not None:
-            _end(executor, is_idle=is_idle)
-
-
-def _end(executor: Executor, *, is_idle: bool) -> None:
-    """Shut an executor down, with the processes that still run something; its threads cannot be ended."""
-    processes = list((getattr(executor, "_processes", None) or {}).values())
-    manager = getattr(executor, "_executor_manager_thread", None)
-    with contextlib.suppress(Exception):  # whatever state it is in
-        if is_idle:  # processes that end by themselves leave nothing behind
-            executor.shutdown(wait=False)
-            if manager is not None:
-                manager.join(_END_SECONDS)
-            if manager is None or not manager.is_alive():
-                return
-        elif _is_loky(executor):
-            executor.shutdown(wait=True, kill_workers=True)  # type: ignore[call-arg]
-            return
-        else:
-            executor.shutdown(wait=False, cancel_futures=True)
-        for process in processes:
-            process.kill()
-
-
-def _is_loky(executor: Any) -> bool:
-    return any(kind.__module__.startswith("loky.") for kind in type(executor).__mro__)
-
-
-def _shares_memory(executor: Any) -> bool:
-    """Return whether code runs in this very interpreter: nothing has to be sent."""
-    interpreters = getattr(concurrent.futures, "InterpreterPoolExecutor", ())
-    return isinstance(executor, ThreadPoolExecutor) and not (interpreters and isinstance(executor, interpreters))
-
-
-def _maker_of_processes() -> Callable[[], Any]:
-    """Return what makes an executor of one process, which takes functions that were defined in a notebook."""
-    try:
-        import cloudpickle  # noqa: F401
-        import loky
-    except ImportError as exc:
-        raise ConfigurationError(
-            f'executor: "processes" needs a package that is not installed ({exc}): pip install "oq-nb[processes]"'
-        ) from exc
-    return lambda: loky.ProcessPoolExecutor(max_workers=1, initializer=init_process, initargs=(os.getpid(),))
 
 
 class _CannotSendError(ConfigurationError):

@@ -111,7 +111,7 @@ def dial(address: tuple[Any, ...], call_id: str) -> Connection:
         OSError: it cannot be reached from here.
     """
     kind, *rest = address
-    return _DaskLink(rest[0], call_id) if kind == "dask" else _LocalLink(rest[0], call_id)
+    return _DaskConnection(rest[0], call_id) if kind == "dask" else _LocalConnection(rest[0], call_id)
 
 
 # --- processes on this machine -----------------------------------------------------------------------------------
@@ -186,25 +186,25 @@ class LocalTransport:
                 caller.close()
 
 
-class _LocalLink:
+class _LocalConnection:
     pace_seconds = 0.1
 
     def __init__(self, address: Any, call_id: str) -> None:
         self._call_id = call_id
-        self._line = connection.Client(address)
+        self._connection = connection.Client(address)
         self._woken, self._waker = connection.Pipe(duplex=False)
 
     def send(self, message: Message) -> None:
-        self._line.send_bytes(json.dumps({**message, "call": self._call_id}).encode())
+        self._connection.send_bytes(json.dumps({**message, "call": self._call_id}).encode())
 
     def receive(self, timeout_seconds: float) -> Message | None:
-        ready = connection.wait([self._line, self._woken], timeout_seconds)
+        ready = connection.wait([self._connection, self._woken], timeout_seconds)
         if self._woken in ready:
             self._woken.recv_bytes()
-        if self._line not in ready:
+        if self._connection not in ready:
             return None
         try:
-            message: Message = json.loads(self._line.recv_bytes(_MAX_MESSAGE_BYTES))
+            message: Message = json.loads(self._connection.recv_bytes(_MAX_MESSAGE_BYTES))
         except OSError as exc:
             raise EOFError(str(exc)) from exc
         return message
@@ -213,7 +213,7 @@ class _LocalLink:
         self._waker.send_bytes(b"!")
 
     def close(self) -> None:
-        for end in (self._line, self._woken, self._waker):
+        for end in (self._connection, self._woken, self._waker):
             end.close()
 
 
@@ -221,7 +221,7 @@ class _LocalLink:
 
 
 class DaskTransport:
-    """Letters by way of a Dask scheduler: no port is opened, and the cluster's own encryption applies.
+    """Messages by way of a Dask scheduler: no port is opened, and the cluster's own encryption applies.
 
     Code that runs in a Dask worker sends an event; the answer is delivered by a call into that Dask worker.
 
@@ -249,7 +249,7 @@ class DaskTransport:
 
     def close(self) -> None:
         """See `Transport.close`."""
-        with contextlib.suppress(Exception):  # a cluster that is gone needs no good-bye
+        with contextlib.suppress(Exception):  # the cluster may be gone already
             self._client.unsubscribe_topic(self._topic)
 
     def _on_event(self, event: tuple[float, Any]) -> None:
@@ -281,7 +281,7 @@ def _inboxes(dask_worker: Any) -> dict[str, SimpleQueue[Message | None]]:
     return found
 
 
-class _DaskLink:
+class _DaskConnection:
     pace_seconds = 0.5
 
     def __init__(self, topic: str, call_id: str) -> None:

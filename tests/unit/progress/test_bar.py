@@ -571,7 +571,7 @@ def attempt(fake_queue):
     (entry,) = fake_queue.store.index.scan("ready/")
     claim = claims.handle_entry(entry, may_claim=True)
     scheduler = Scheduler("test")
-    lease = Lease(fake_queue.store, claim.held, scheduler, lease_seconds=300, on_ended=claim.trail.end)
+    lease = Lease(fake_queue.store, claim.held, scheduler, lease_seconds=300, on_ended=claim.entries.end)
     context = TaskContext(lease)
     context.task = task
     yield context

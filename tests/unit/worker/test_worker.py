@@ -11,6 +11,7 @@ from collections import Counter
 import pytest
 
 import oq_nb
+from oq_nb.attempt.scheduler import Scheduler
 from oq_nb.errors import (
     ConfigurationError,
     LeaseExpiredError,
@@ -542,7 +543,7 @@ def test_a_worker_registers_says_what_it_does_and_leaves_no_trace(worker, fake_q
         assert begun.wait(20)
         (found,) = fake_queue.workers()
         assert (found.worker_id, found.task_types, len(found.shards)) == ("w1", ["a"], 16)
-        worker._heartbeat.run_due()
+        worker._session.heartbeat.run_due()
         (found,) = fake_queue.workers()
         assert (found.current_task, found.current_tasks) == (task.id, [task.id])
         assert len(list(fake_queue.store.objects.versions("workers/"))) == 1
@@ -573,9 +574,8 @@ def test_an_outage_is_survived_and_said_once(worker, fake_queue, caplog):
 
 
 def test_an_idle_worker_asks_less_and_less(fake_queue):
-    worker = oq_nb.Worker(fake_queue, max_poll_seconds=15)
-    worker.task("a")(lambda value: value)
-    pauses = [worker._pause(idle) for idle in (0, 1, 4, 20, 600)]
+    poller = oq_nb.Worker(fake_queue, max_poll_seconds=15)._open_session(Scheduler("test"), None).poller
+    pauses = [poller.pause_after(idle) for idle in (0, 1, 4, 20, 600)]
     assert pauses == sorted(pauses)
     assert pauses[0] <= 0.1
     assert 12 <= pauses[-1] <= 15
@@ -585,7 +585,7 @@ def test_work_in_the_same_process_is_seen_at_once(fake_queue):
     worker = oq_nb.Worker(fake_queue, max_poll_seconds=60)
     worker.task("a")(lambda value: value)
     with worker:
-        worker._pause = lambda idle: 60.0
+        worker._session.poller.pause_after = lambda idle: 60.0
         time.sleep(0.3)
         assert fake_queue.submit("a", 1).result(20) == 1
 
@@ -688,4 +688,4 @@ def test_a_lost_lease_leaves_no_entry_to_be_written_and_does_not_hold_up_the_end
         fake_queue.store.update(task.id, lambda r, now: transitions.release(r, now, lease_id=lease_id))
         goes_on.set()
         until(lambda: not worker.current_tasks)
-        assert worker._trails.finish(1.0)
+        assert worker._session._index_scheduler.finish(1.0)

@@ -1,0 +1,166 @@
+"""`Session`: one run of a worker, from `start` to `stop`: its threads and what they share.
+
+One thread polls the index (``oq-worker-…``), others claim and run (``oq-handler-…``), a `Scheduler` renews leases,
+writes progress and sends the heartbeat. All are daemons.
+
+Invariants:
+
+* A worker that is started again has a new session: handlers that did not stop belong to the old one.
+* Removing index entries has threads of its own, so that a store that is slow to delete does not keep up renewals.
+
+Imports of the package: `attempt`, `queue`, `store`, and this room.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from oq_nb.attempt.handlers import Handler
+from oq_nb.attempt.scheduler import Scheduler
+from oq_nb.queue import Queue
+from oq_nb.store import verify_conditional_writes
+from oq_nb.worker.backlog import Backlog
+from oq_nb.worker.claims import Claims
+from oq_nb.worker.heartbeat import Heartbeat
+from oq_nb.worker.polling import IndexPoller
+from oq_nb.worker.runner import OnEnded, Runner
+
+if TYPE_CHECKING:
+    from oq_nb.worker.executors.backend import ExecutorBackend
+
+__all__ = ["Session", "WorkerSettings"]
+
+logger = logging.getLogger("oq_nb.worker")
+
+
+@dataclass(frozen=True)
+class WorkerSettings:
+    """What a worker was told; see `oq_nb.Worker`."""
+
+    worker_id: str
+    shards: Sequence[str]
+    concurrency: int = 1
+    progress_throttle_seconds: float = 0.0
+    renew_leases: bool = True
+    retry_on: tuple[type[BaseException], ...] = ()
+    max_poll_seconds: float = 15.0
+    lease_entry_delay_seconds: float = 0.0
+
+
+class Session:
+    """The threads of a worker, from its start to its stop.
+
+    Args:
+        queue: where the tasks are.
+        settings: what the worker was told.
+        handlers: by task type; more may be added while it runs.
+        scheduler: its threads renew leases, write progress and send the heartbeat.
+        index_scheduler: its threads change index entries; None: they are changed at once, by the handler threads.
+        backend: runs handlers elsewhere; None: they run in the handler threads.
+        describe: returns the body of the heartbeat.
+        on_ended: called after each attempt whose end was written here.
+    """
+
+    def __init__(
+        self,
+        queue: Queue,
+        settings: WorkerSettings,
+        handlers: Mapping[str, Handler],
+        *,
+        scheduler: Scheduler,
+        index_scheduler: Scheduler | None,
+        backend: ExecutorBackend | None = None,
+        describe: Callable[[], bytes],
+        on_ended: OnEnded,
+    ) -> None:
+        self._settings = settings
+        self._objects = queue.store.objects
+        self._scheduler, self._index_scheduler = scheduler, index_scheduler
+        self._backend = backend
+        self._describe = describe
+        self.claims = Claims(
+            queue.store,
+            settings.worker_id,
+            lambda task_type: task_type in handlers,
+            scheduler=index_scheduler,
+            lease_entry_delay_seconds=settings.lease_entry_delay_seconds,
+        )
+        is_blocked = (lambda: False) if backend is None else (lambda: backend.problem is not None)
+        self.backlog = Backlog(settings.concurrency, is_blocked=is_blocked)
+        self.runner = Runner(
+            queue,
+            self.claims,
+            self.backlog,
+            handlers,
+            scheduler,
+            backend=backend,
+            worker_id=settings.worker_id,
+            retry_on=settings.retry_on,
+            throttle_seconds=settings.progress_throttle_seconds,
+            renews=settings.renew_leases,
+            on_ended=on_ended,
+        )
+        self.poller = IndexPoller(
+            queue.store,
+            self.claims,
+            self.backlog,
+            worker_id=settings.worker_id,
+            shards=settings.shards,
+            concurrency=settings.concurrency,
+            max_poll_seconds=settings.max_poll_seconds,
+            own_tasks=self.runner,
+        )
+        self.heartbeat = Heartbeat(queue.store.objects, settings.worker_id, describe)
+        self._threads: list[threading.Thread] = []
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether it has been told to stop."""
+        return self.backlog.is_closed
+
+    def register(self) -> None:
+        """Write the worker's object, and show that the store refuses stale writes. Requests: 3 PUT."""
+        verify_conditional_writes(self._objects, self.heartbeat.key, self._describe())
+        self.heartbeat.tidy()
+        self._scheduler.call(self.heartbeat)
+
+    def start(self) -> None:
+        """Start the threads."""
+        roles = [("worker", self.poller.run)] + [("handler", self.runner.serve)] * self._settings.concurrency
+        for number, (role, target) in enumerate(roles):
+            name = f"oq-{role}-{self._settings.worker_id}-{number}"
+            self._threads.append(threading.Thread(target=target, name=name, daemon=True))
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self, timeout: float) -> None:
+        """Let what runs end, hand back what does not, end the threads, remove the worker's object.
+
+        Args:
+            timeout: seconds that running tasks are given.
+        """
+        deadline = time.monotonic() + max(0.0, timeout)
+        self.backlog.close()
+        self.backlog.wait_idle(max(0.0, deadline - time.monotonic()))
+        left = self.runner.leases
+        for lease in left:
+            self.runner.hand_back(lease)
+        if self._backend is not None:
+            self._backend.stop()
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join(1.0 if left else 10.0)
+        alive = [thread.name for thread in self._threads if thread.is_alive()]
+        if alive:
+            logger.warning("handlers that do not stop are left to themselves, their tasks are handed back: %s", alive)
+        if self._index_scheduler is not None:
+            self._index_scheduler.finish(max(1.0, min(10.0, deadline - time.monotonic())))
+            self._index_scheduler.stop()
+        self._scheduler.stop()
+        self.heartbeat.remove()
+        self.runner.forget()  # what handlers that do not stop still do is no longer this worker's
