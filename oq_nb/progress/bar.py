@@ -3,17 +3,18 @@
 `tqdm` here is a subclass of the tqdm class for the surroundings (``tqdm.auto``): a widget bar in a notebook, a text bar
 elsewhere. Counting, drawing and all options are tqdm's own. What is added:
 
-* the loop runs on C iterators (`loops`), and comes back to Python only between two chunks; while it does, the bar's
-  class is `_LoopingBar`, whose ``n`` is the loop's position whenever and wherever it is read;
-* where the progress goes: to the running task inside a handler, to a task of the loop's own elsewhere (`tracked`).
+* the loop runs on C iterators (`loops`), and comes back to Python between two chunks, whenever a tenth of a second has
+  passed (`ticks`), and when there is something that it has to be told. There it draws when tqdm would. While it runs
+  the bar's class is `_LoopingBar`, whose ``n`` is the loop's position whenever and wherever it is read;
+* where the progress goes: to the running task inside a handler, to a task of the loop's own elsewhere (`tracked`);
+* how the loop ended (`frames`, `outcome`).
 
-A bar inside another one stays local; the outer one names it in its message: a task has one progress.
+A bar inside another one (`nesting`) stays local; the outer one names it in its message: a task has one progress.
 
 Invariants: the loop's thread does no I/O but tqdm's own drawing; nothing is raised with tqdm's lock held; whatever asks
-for exact behaviour in the loop (``miniters``, ``mininterval=0``, a subclass) takes tqdm's own path.
+for exact behaviour in the loop (``miniters``, ``mininterval=0``, a clock or a subclass of one's own) takes tqdm's path.
 
-Imports of the package: `errors`, `context`, `loops`, `model`, `notebook_bar`, `queue`, `reported`, `tracked`; `client`
-inside a function.
+Imports of the package: `attempt.context`, `errors`, `model`, `queue`, and this room.
 """
 
 from __future__ import annotations
@@ -24,20 +25,21 @@ import os
 import sys
 import time
 import weakref
-from collections.abc import Iterable, Iterator
-from contextvars import ContextVar
-from types import SimpleNamespace, TracebackType
+from collections.abc import AsyncIterator, Iterable, Iterator
+from dataclasses import replace
+from types import FrameType, SimpleNamespace, TracebackType
 from typing import Any, Generic, TypeVar
 
 from oq_nb import model
 from oq_nb.attempt.context import TaskContext, current_context
 from oq_nb.errors import ConfigurationError
-from oq_nb.progress import loops, notebook_bar
+from oq_nb.progress import frames, loops, nesting, notebook_bar
 from oq_nb.progress.loops import Ending, Loop
 from oq_nb.progress.notebook_bar import is_widget_bar
-from oq_nb.progress.reading import BarState, read
+from oq_nb.progress.reading import BarState, read_bar
+from oq_nb.progress.ticks import Ticks
 from oq_nb.progress.tracked import FLUSH_SECONDS, LoopTask, RunningTask
-from oq_nb.queue import Queue
+from oq_nb.queue import Queue, connection
 from oq_nb.queue.task import Task
 
 __all__ = ["tqdm", "track", "trange"]
@@ -54,8 +56,7 @@ _DEFAULT = _Default()
 _THROTTLE_SECONDS = 2.0
 _MIN_SECONDS = 1.0
 _LEASE_SECONDS = 60.0
-
-_outermost: ContextVar[weakref.ref[tqdm[Any]] | None] = ContextVar("oq_nb_outermost_bar", default=None)
+_TICK_SECONDS = 0.1
 
 
 class tqdm(notebook_bar.tqdm, Generic[T]):
@@ -75,14 +76,15 @@ class tqdm(notebook_bar.tqdm, Generic[T]):
 
     Raises:
         ConfigurationError: one of these cannot be used.
-        LeaseExpiredError: in a handler, at the next item: another worker has the task since.
-        TaskCancelledError: at the next item: somebody asked for it.
+        LeaseExpiredError: in a handler, at the next item: another worker has taken the task over.
+        TaskCancelledError: at the next item: its task was cancelled.
 
     Requests: at most 1 PUT per ``throttle_seconds``, by a background thread.
     """
 
     _sink: RunningTask | LoopTask | None = None
     _loop: Loop[Any] | None = None
+    _ticks: Ticks | None = None
     _outer: tqdm[Any] | None = None
     _inner: weakref.ref[tqdm[Any]] | None = None
     _is_hidden = False
@@ -95,6 +97,9 @@ class tqdm(notebook_bar.tqdm, Generic[T]):
     _first: float = 0
     _offset: float = 0
     _ends_later = False
+    _left: Ending | None = None
+    _is_begun = False
+    _is_entered = False
     _context: TaskContext | None = None
 
     def __init__(
@@ -162,31 +167,28 @@ class tqdm(notebook_bar.tqdm, Generic[T]):
 
         def source() -> BarState | None:
             bar = me()
-            return None if bar is None else bar._reported()
+            return None if bar is None else bar.state()
 
         def hurry() -> None:
             bar = me()
             if bar is not None:
-                bar._has_problem, bar.miniters, bar.mininterval = True, 0, 0.0
+                bar.hurry()
 
+        nesting.follow_cells()
         if self._context is not None:
             self._outer = self._context.outermost_bar() if self._context.outermost_bar is not None else None
-            if self._outer is None or self._outer._is_ended:
+            if self._outer is None or self._outer.is_ended:
                 self._outer = None
                 self._context.outermost_bar = me
                 self._sink = RunningTask(self._context, source, throttle_seconds, min_seconds, hurry)
         else:
-            reference = _outermost.get()
-            outer = reference() if reference is not None else None
-            if outer is not None and not outer._is_ended and outer._context is None and outer._pid == os.getpid():
-                self._outer = outer
-            else:
-                _outermost.set(me)
-                if find is not None:
-                    kind = task_type if task_type is not None else self._own_type()
-                    self._sink = LoopTask(find, kind, source, throttle_seconds, min_seconds, lease_seconds, hurry)
+            nesting.note_made(self)
+            self._outer = nesting.outermost()
+            if self._outer is None and find is not None:
+                kind = task_type if task_type is not None else self._own_type()
+                self._sink = LoopTask(find, kind, source, throttle_seconds, min_seconds, lease_seconds, hurry)
         if self._outer is not None:
-            self._outer._inner = me
+            self._outer.name_inner(self)
 
     def _own_type(self) -> str:
         name = "".join(char if char.isprintable() else " " for char in str(self.desc or "loop").rstrip(": "))
@@ -201,10 +203,8 @@ class tqdm(notebook_bar.tqdm, Generic[T]):
             if not isinstance(chosen, Queue):
                 raise ConfigurationError(f"queue: what connect() returns is needed, or None, not {queue!r}")
             return lambda: chosen
-        from oq_nb.queue import connection as client
-
-        if client.has_default_queue():
-            return client.default_queue
+        if connection.has_default_queue():
+            return connection.default_queue
         self._wants_note = True
         return None
 
@@ -213,10 +213,34 @@ class tqdm(notebook_bar.tqdm, Generic[T]):
         """The loop's own task, which is created when it is not there yet; None inside a handler or without a queue."""
         return self._sink.task(FLUSH_SECONDS) if isinstance(self._sink, LoopTask) else None
 
-    def _reported(self) -> BarState:
-        """What the bar says now; from any thread."""
+    @property
+    def is_ended(self) -> bool:
+        """Whether the loop is over, or the bar was closed."""
+        return self._is_ended
+
+    def state(self) -> BarState:
+        """Return what the bar says now; from any thread."""
         inner = self._inner() if self._inner is not None else None
-        return read(self, None if inner is None or inner._is_ended else inner)
+        return read_bar(self, None if inner is None or inner.is_ended else inner)
+
+    def name_inner(self, bar: tqdm[Any]) -> None:
+        """Have the message name another bar, inside of this one, until that one is closed."""
+        self._inner = weakref.ref(bar)
+
+    def hurry(self) -> None:
+        """Have the loop told at its next item, or by the next method, what it has to be told; from any thread."""
+        self._has_problem = True
+        loop = self._loop
+        if loop is not None:
+            loop.hurry()
+        else:
+            self.miniters, self.mininterval = 0, 0.0
+
+    def fail(self, error: BaseException) -> None:
+        """End the bar, and its task: ``error`` has left the cell that it was made in."""
+        self._is_entered = False
+        self._end(Ending(int(self.n or 0), error=error))
+        self.close()
 
     # --- iterating
 
@@ -226,12 +250,13 @@ class tqdm(notebook_bar.tqdm, Generic[T]):
             or self.disable
             or not self.dynamic_miniters
             or not self.mininterval
+            or self._time is not time.time
             or self._loop is not None
             or not loops.is_possible()
         ):
             return self._iterate_as_tqdm()
         self._first = self._offset = self.n
-        self._loop = Loop(self.iterable, self._at_boundary, self._at_end)
+        self._loop = Loop(self.iterable, self._at_boundary, self._at_end, self._begin)
         self.__class__ = _LoopingBar
         return iter(self._loop)
 
@@ -240,37 +265,86 @@ class tqdm(notebook_bar.tqdm, Generic[T]):
             yield from self.iterable
             return
         self._ends_later = True
-        error: BaseException | None = None
+        loop_frame = frames.for_frame(frames.caller_of())
+        ending: Ending | None = None
         try:
+            self._begin()
             for item in super().__iter__():
                 yield item
                 if self._has_problem:
                     self._raise_problem()
+            ending = Ending(int(self.n or 0), is_exhausted=True)
         except GeneratorExit:
+            ending = self._how_left(loop_frame, frames.caller_of())
             raise
         except BaseException as exc:
-            error = exc
+            ending = Ending(int(self.n or 0), error=exc)
             raise
         finally:
-            self._end(Ending(int(self.n or 0), error=error))
+            loop_frame = None
+            self._end(ending or Ending(int(self.n or 0)))
+
+    def __aiter__(self) -> AsyncIterator[T]:
+        return self if self.disable else _AsyncLoop(self)
+
+    async def __anext__(self) -> T:
+        if self.disable:
+            item: T = await super().__anext__()
+            return item
+        __tracebackhide__ = True
+        self._ends_later = True  # tqdm's closes the bar, and does not say why
+        self._begin()
+        try:
+            self._raise_problem()
+            item = await super().__anext__()
+        except StopAsyncIteration:
+            self._end(Ending(int(self.n or 0), is_exhausted=True))
+            raise
+        except BaseException as exc:
+            self._end(Ending(int(self.n or 0), error=exc))
+            raise
+        finally:
+            self._ends_later = False
+        return item
+
+    def leave(self, loop_frame: FrameType | None, dropped_by: FrameType | None) -> None:
+        """End the bar after an ``async for``; for the arguments see `oq_nb.progress.frames.raised_in`."""
+        self._end(self._how_left(loop_frame, dropped_by))
+        self.close()
+
+    def _begin(self) -> None:
+        """Note that the bar is iterated over or entered from now on."""
+        if not self._is_begun and self._context is None:
+            self._is_begun = True
+            nesting.begin(self)
+
+    def _how_left(self, loop_frame: FrameType | None, dropped_by: FrameType | None) -> Ending:
+        """Return how a loop on tqdm's own path was left."""
+        count = int(self.n or 0)
+        if frames.tells_apart():
+            return Ending(count, frame=frames.raised_in(loop_frame, dropped_by))
+        return Ending(count, frame=loop_frame if dropped_by is loop_frame else None, is_certain=False)
 
     def _at_boundary(self) -> float:
-        """Between two chunks: redraw when it is time to, and pass on what the loop has to be told."""
+        """Between two chunks: draw when tqdm would, and pass on what the loop has to be told."""
+        __tracebackhide__ = True
+        loop = self._loop
+        if self._ticks is None and loop is not None:
+            self._ticks = Ticks(loop.hurry, _TICK_SECONDS)
         self._raise_problem()
-        now = self._time()
-        if now - self.last_print_t >= self.mininterval and now >= self.start_t + (self.delay or 0):
-            self.miniters = 0
+        try:
             self.update(0)  # its own count is where the loop is
-            self.miniters = 2  # tqdm's monitor redraws such a bar when a chunk takes more than 10 s
-        return time.perf_counter() + min(float(self.mininterval), 0.1)
+        except KeyboardInterrupt as exc:
+            raise exc.with_traceback(None)  # noqa: B904 - the frames of whatever draws tell its user nothing
+        return time.perf_counter() + min(float(self.mininterval), _TICK_SECONDS)
 
     def _at_end(self, ending: Ending) -> None:
-        # First the number, then the class: whoever reads ``n`` meanwhile finds one of the two.
+        # First the number, then the class: a reader of ``n`` meanwhile finds one of the two.
+        if self._ticks is not None:
+            self._ticks.stop()
         self.__dict__["n"] = self._first + ending.count
         self.__class__ = tqdm
         self._loop = None
-        if ending.error is not None or ending.frame is not None:
-            self._mark_failed()
         self._end(ending)
         self.close()
 
@@ -279,6 +353,7 @@ class tqdm(notebook_bar.tqdm, Generic[T]):
             self.mark_failed()
 
     def _raise_problem(self) -> None:
+        __tracebackhide__ = True
         problem = self._sink.problem if self._sink is not None else None
         if problem is not None:
             raise problem
@@ -289,9 +364,10 @@ class tqdm(notebook_bar.tqdm, Generic[T]):
         """Draw the bar now; see tqdm. Raises what the loop has to be told.
 
         Raises:
-            LeaseExpiredError: in a handler: another worker has the task since.
-            TaskCancelledError: somebody asked for it.
+            LeaseExpiredError: in a handler: another worker has taken the task over.
+            TaskCancelledError: its task was cancelled.
         """
+        __tracebackhide__ = True
         if nolock:  # the caller holds the lock, and may be tqdm's monitor
             return super().refresh(nolock=True)
         if self.disable:
@@ -327,13 +403,24 @@ class tqdm(notebook_bar.tqdm, Generic[T]):
         super().close()
 
     def __del__(self) -> None:
+        if self._left is not None:
+            self._is_entered = False
+            self._end(self._left)
         if not self._is_ended and not getattr(self, "disable", True) and self.total and self.n < self.total:
             self._error = RuntimeError(f"the bar was dropped at item {self.n} of {self.total}, without close()")
         super().__del__()
 
+    def __enter__(self) -> Any:
+        self._is_entered = True
+        self._begin()
+        return super().__enter__()
+
     def __exit__(
         self, exc_type: type[BaseException] | None, exc_value: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._is_entered, left, self._left = False, self._left, None
+        if left is not None:
+            self._end(left if exc_value is None else replace(left, error=exc_value))
         self._error = exc_value
         try:
             super().__exit__(exc_type, exc_value, traceback)
@@ -343,15 +430,20 @@ class tqdm(notebook_bar.tqdm, Generic[T]):
     def _end(self, ending: Ending) -> None:
         if self._is_ended:
             return
+        if self._is_entered and ending.frame is not None:
+            self._left = ending  # `__exit__` is told which exception it was
+            return
         self._is_ended = True
+        if ending.is_failed:
+            self._mark_failed()
         if self._sink is not None:
-            self._sink.end(ending, self._reported())
+            self._sink.end(ending, self.state())
         elif self._wants_note and not self._is_hidden and time.monotonic() - self._made_at >= _MIN_SECONDS:
             _say_how_to_share()
 
 
 class _LoopingBar(tqdm[T]):
-    """What a bar is while its loop runs on C iterators: ``n`` is where the loop is, for whoever asks.
+    """Bar of a running loop; ``n`` is computed from the iterator.
 
     A property of the bar's own class would make ``update`` a third slower; there is no loop of this kind, and so no
     bar of this class, when a bar is moved by hand or has a class of the user's.
@@ -368,6 +460,29 @@ class _LoopingBar(tqdm[T]):
         """Count on from ``value``, as tqdm does; at the loop's end the items count."""
         loop = self._loop
         self._offset = value - (0 if loop is None else loop.count)
+
+
+class _AsyncLoop:
+    """One ``async for`` over a bar: it notes how it was left.
+
+    Args:
+        bar: which.
+    """
+
+    def __init__(self, bar: tqdm[Any]) -> None:
+        self._bar = bar
+        self._frame: FrameType | None = None
+
+    def __aiter__(self) -> _AsyncLoop:
+        return self
+
+    def __anext__(self) -> Any:
+        self._frame = frames.for_frame(frames.caller_of())
+        return self._bar.__anext__()
+
+    def __del__(self) -> None:
+        if not self._bar.is_ended:
+            self._bar.leave(self._frame, frames.caller_of())
 
 
 _LoopingBar.__name__ = _LoopingBar.__qualname__ = tqdm.__name__
@@ -425,9 +540,9 @@ def _check_seconds(name: str, value: Any, least: float) -> None:
 
 @functools.cache
 def _say_how_to_share() -> None:
-    """Say once how a loop can be watched from elsewhere."""
+    """Say once how others can watch a loop."""
     tqdm.write(
-        "oq_nb: this loop was seen here only; after oq_nb.connect() such loops can be watched from anywhere "
+        "oq_nb: only this process can watch this loop; after oq_nb.connect() anyone with the bucket can "
         "(queue=None leaves this note out)",
         file=sys.stderr,
     )

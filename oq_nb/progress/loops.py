@@ -1,31 +1,33 @@
 """Iterate at the speed of C: chunks of an iterable, Python only between two chunks, the position readable at any time.
 
-The caller's ``for`` runs on ``chain.from_iterable`` over ``islice``: no Python code per item. Between two chunks the
-generator behind it is back in the loop's own thread, where it may redraw a bar or raise. Chunks grow and shrink so that
-one takes some 25 to 100 ms, and hold 256 items at most: that bounds what a loop that turns slow can hide.
+The caller's ``for`` runs on ``chain.from_iterable`` over ``map({}.get, tickets, items)``: no Python code per item.
+Between two chunks the generator behind it is back in the loop's own thread, where it may redraw a bar or raise. Chunks
+grow and shrink so that one takes some 25 to 100 ms, and hold 256 items at most. A chunk takes one ticket from a list
+for each item: another thread that empties the list (`Loop.hurry`) brings the loop back to Python at its next item.
 
 Invariants:
 
-* Items, their order, and the exceptions of the iterable are those of a plain loop; nothing is read ahead of the loop.
-* ``at_end`` is called exactly once, on exhaustion, ``break``, an exception, or garbage collection.
+* Items, their order, and the exceptions of the iterable are those of a plain loop; nothing is read ahead of the loop,
+  and no item is lost when a chunk is cut short: a ticket is taken before its item is.
+* ``at_begin`` is called before the first item, ``at_end`` exactly once after it: on exhaustion, ``break``, an
+  exception, or garbage collection.
 * It rests on what CPython does; `is_possible` tries it, once, and where it does not hold there is no such loop.
 
-Pure: no I/O, nothing of the package is imported.
+Pure: no I/O; imports `frames` of this room.
 """
 
 from __future__ import annotations
 
-import dis
-import inspect
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache, partial
-from itertools import chain, compress, count, islice
+from itertools import chain, compress, count
 from operator import length_hint
 from types import FrameType
 from typing import Any, TypeVar
+
+from oq_nb.progress import frames
 
 __all__ = ["Ending", "Loop", "is_possible"]
 
@@ -38,14 +40,6 @@ _SHORT_SECONDS, _LONG_SECONDS = 0.025, 0.1
 #: sets and deques hint at nothing once their container has changed, so they are counted.
 _EXACT = frozenset(type(iter(sample)) for sample in ((), range(1), range(1 << 80), "", "\xff", b""))
 
-#: Where a frame stands when it drops the iterator of its ``for`` without an exception.
-_LEAVES_LOOP = frozenset(
-    dis.opmap[name] for name in ("POP_TOP", "POP_ITER", "END_FOR", "RETURN_VALUE", "RETURN_CONST") if name in dis.opmap
-)
-#: Where a generator's frame stands when it is closed; a coroutine's, where an exception comes out of an ``await``.
-_PAUSED = frozenset(dis.opmap[name] for name in ("YIELD_VALUE", "YIELD_FROM", "RESUME", "SEND") if name in dis.opmap)
-_FOR_ITER = dis.opmap["FOR_ITER"]
-
 
 @dataclass(frozen=True)
 class Ending:
@@ -56,12 +50,19 @@ class Ending:
         is_exhausted: whether the iterable came to its end.
         error: what was raised, as far as it is known.
         frame: where the loop was, when an exception ended it that cannot be seen from here.
+        is_certain: whether it was an exception; else it may have been ``break``, too.
     """
 
     count: int
     is_exhausted: bool = False
     error: BaseException | None = None
     frame: FrameType | None = None
+    is_certain: bool = True
+
+    @property
+    def is_failed(self) -> bool:
+        """Whether an exception ended the loop for certain."""
+        return self.error is not None or (self.frame is not None and self.is_certain)
 
 
 class Loop(Iterable[T]):
@@ -71,15 +72,22 @@ class Loop(Iterable[T]):
         iterable: anything that ``iter`` takes.
         at_boundary: called between two chunks when `due` has come; returns the next time. It may raise.
         at_end: called once when the loop is over, in the thread that ends it.
+        at_begin: called once before the first item.
     """
 
     def __init__(
-        self, iterable: Iterable[T], at_boundary: Callable[[], float], at_end: Callable[[Ending], None]
+        self,
+        iterable: Iterable[T],
+        at_boundary: Callable[[], float],
+        at_end: Callable[[Ending], None],
+        at_begin: Callable[[], None] = lambda: None,
     ) -> None:
+        self._at_begin = at_begin
         self._at_boundary = at_boundary
         self._at_end = at_end
-        #: When ``at_boundary`` is called next, on `time.perf_counter`; another thread may set it to 0.
-        self.due = 0.0
+        self._due = 0.0  # when `at_boundary` is called next, on `time.perf_counter`
+        self._is_hurried = False
+        self._tickets: list[None] = []
         self._items: Iterator[T] = iter(iterable)
         self._has_length = False
         self._handed: Callable[[], int]
@@ -94,6 +102,7 @@ class Loop(Iterable[T]):
             self._handed = lambda: int(repr(counter)[6:-1]) - 1  # it shows its next value, and nothing else does
         self._least = 0  # that many were handed out at the last boundary
         self._is_in_body = False
+        self._has_begun = False
 
     def __iter__(self) -> Iterator[T]:
         return chain.from_iterable(self._chunks())
@@ -104,25 +113,36 @@ class Loop(Iterable[T]):
         handed = max(self._handed(), self._least)
         return max(0, handed - 1 if self._is_in_body else handed)
 
+    def hurry(self) -> None:
+        """Have ``at_boundary`` called before the loop's next item; from any thread."""
+        self._is_hurried = True  # first this, then that: the loop does the reverse, so that it misses neither
+        self._tickets.clear()
+
     def _chunks(self) -> Iterator[Iterable[T]]:
-        caller: FrameType | None = sys._getframe(1)
-        is_for = _opcode(sys._getframe(1)) == _FOR_ITER
+        __tracebackhide__ = True
+        loop_frame = frames.for_frame(frames.caller_of())
         ending: Ending | None = None
         items, has_length, clock = self._items, self._has_length, time.perf_counter
         size, last = 1, clock()
         try:
+            self._at_begin()
             while True:
+                self._tickets = tickets = [None] * (size if has_length else size - 1)
+                if self._is_hurried or (last >= self._due and self._has_begun):
+                    self._is_hurried = False
+                    self._due = self._at_boundary()
                 if has_length and length_hint(items):
                     self._is_in_body = True
-                    yield islice(items, size)
+                    yield map(_second, iter(tickets), items)
                 else:
                     first = next(items, _END)
                     if first is _END:
                         break
                     self._is_in_body = True
-                    yield (first,) if size == 1 else chain((first,), islice(items, size - 1))
+                    yield (first,) if size == 1 else chain((first,), map(_second, iter(tickets), items))
                     del first
                 self._is_in_body = False
+                self._has_begun = True
                 if has_length:
                     self._least = self._handed()
                 now = clock()
@@ -131,32 +151,22 @@ class Loop(Iterable[T]):
                 elif now - last > _LONG_SECONDS:
                     size = max(int(size * _LONG_SECONDS / 2 / (now - last)), 1)
                 last = now
-                if now >= self.due:
-                    self.due = self._at_boundary()
             ending = Ending(self.count, is_exhausted=True)
         except GeneratorExit:
-            ending = self._left(caller if is_for else None)
+            ending = self._left(loop_frame, frames.caller_of())
             raise
         except BaseException as exc:
             ending = Ending(self.count, error=exc)
             raise
         finally:
-            caller = None
+            loop_frame = None
             self._at_end(ending or Ending(self.count))
 
-    def _left(self, loop_frame: FrameType | None) -> Ending:
-        """Return how the loop was left before its end: by its own will, or because an exception unwinds its frame.
-
-        The exception itself cannot be seen from here. A ``for`` holds its iterator on its frame's stack: it is dropped
-        by a few instructions only, or by unwinding. Where the loop is no plain ``for``, nothing is guessed.
-        """
-        frame = sys._getframe(1).f_back  # None when the interpreter ends
-        code = _opcode(frame) if frame is not None and frame is loop_frame else None
-        if frame is None or code is None or code in _LEAVES_LOOP:
-            return Ending(self.count)
-        if code in _PAUSED and not frame.f_code.co_flags & inspect.CO_COROUTINE:
-            return Ending(self.count)
-        self._is_in_body = self._is_in_body and code != _FOR_ITER  # else the iterable itself has raised
+    def _left(self, loop_frame: FrameType | None, dropped_by: FrameType | None) -> Ending:
+        """Return how the loop was left before its end."""
+        frame = frames.raised_in(loop_frame, dropped_by)
+        # Where an exception unwinds a frame that still asks for an item, the iterable itself has raised.
+        self._is_in_body = self._is_in_body and not frames.is_iterating(frame)
         return Ending(self.count, frame=frame)
 
 
@@ -166,7 +176,7 @@ def is_possible() -> bool:
     try:
         five = range(5)
         samples = (five, [*five], (*five,), "abcde", b"abcde", iter([*five]), dict.fromkeys(five), (n for n in five))
-        return all(map(_is_counted, samples))
+        return frames.tells_apart() and all(map(_is_counted, samples)) and _is_hurried()
     except Exception:
         return False
 
@@ -179,7 +189,22 @@ def _is_counted(five: Iterable[Any]) -> bool:
     return counts == [0, 1, 2, 3, 4] and [ending.count for ending in endings] == [5]
 
 
+def _is_hurried() -> bool:
+    visits: list[int] = []
+
+    def at_boundary() -> float:
+        visits.append(loop.count)
+        return float("inf")
+
+    loop = Loop(range(40), at_boundary, lambda _: None)
+    for item in loop:
+        if item == 20:
+            loop.hurry()
+    return visits == [1, 21]
+
+
 _END: Any = object()
+_second: Any = {}.get  # of two arguments it returns the second: nothing is in there
 _LIST_ITERATOR: type = type(iter([]))
 
 
@@ -194,8 +219,3 @@ def _index_in(iterator: Any, items: list[Any]) -> int:
     """Return how many items a list's iterator has handed out; the list may have grown or shrunk meanwhile."""
     parts = iterator.__reduce__()
     return parts[2] if len(parts) == 3 else len(items)
-
-
-def _opcode(frame: FrameType) -> int | None:
-    at = frame.f_lasti
-    return frame.f_code.co_code[at] if at >= 0 else None

@@ -1,9 +1,10 @@
 """What the way in which a loop ended means for the task that it was.
 
 It completes when its items are used up, or when it was left by ``break`` or ``return``; it fails with the exception
-that ended it, as far as that can be known, and is cancelled by Ctrl-C and by a request to stop.
+that ended it, as far as that can be known, and is cancelled by Ctrl-C and by a request to stop. However it ended, the
+task's output has the position that it ended at; `oq_nb.model.TaskRecord.last_progress` reads it.
 
-Imports of the package: `errors`, `model`, `transitions`, `handlers`, `loops`, `reported`, `store`.
+Imports of the package: `attempt.handlers`, `errors`, `model`, `store`, and `loops` and `reading` of this room.
 """
 
 from __future__ import annotations
@@ -31,23 +32,28 @@ def end_of_loop(lease_id: str, ending: Ending, reported: BarState) -> Transition
     error = ending.error
     if error is None and ending.frame is not None:
         error = _uncaught_in(ending.frame)
-    place = None if ending.frame is None else traceback.extract_stack(ending.frame, limit=1)[-1]
+    place = (
+        None if ending.frame is None or not ending.is_certain else traceback.extract_stack(ending.frame, limit=1)[-1]
+    )
     seconds = round(reported.seconds, 3)
     output: dict[str, Any] = {"items": reported.current, "seconds": seconds}
     output["rate"] = round(reported.current / seconds, 3) if seconds else None
     if reported.total is not None and reported.current < reported.total:
         output["total"] = reported.total
+    if reported.unit != "it":
+        output["unit"] = reported.unit
 
     def change(record: TaskRecord, now: Timestamp) -> TaskRecord:
         if isinstance(error, (KeyboardInterrupt, TaskCancelledError)):
             reason = None if record.cancel_requested else type(error).__name__
-            return transitions.finish_cancelled(record, now, lease_id=lease_id, reason=reason)
+            cancelled = transitions.finish_cancelled(record, now, lease_id=lease_id, reason=reason)
+            return cancelled.evolve(output=output)
         if error is not None and not isinstance(error, GeneratorExit):
-            return transitions.fail(record, now, lease_id=lease_id, error=error_text(error))
+            return transitions.fail(record, now, lease_id=lease_id, error=error_text(error)).evolve(output=output)
         if place is not None:
             where = f"line {place.lineno} of {place.filename}, in {place.name}"
-            text = f"The loop was ended at item {reported.current} by an exception at {where}, which somebody handled."
-            return transitions.fail(record, now, lease_id=lease_id, error=text)
+            text = f"The loop was ended at item {reported.current} by an exception at {where}, which was caught."
+            return transitions.fail(record, now, lease_id=lease_id, error=text).evolve(output=output)
         return transitions.complete(record, now, lease_id=lease_id, output=output)
 
     return change

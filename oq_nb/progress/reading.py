@@ -1,4 +1,4 @@
-"""What a bar says of itself, for those who look from elsewhere.
+"""What a bar shows now, read from any thread.
 
 Imports nothing of the package.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["BarState", "read"]
+__all__ = ["BarState", "read_bar"]
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class BarState:
     seconds: float
 
 
-def read(bar: Any, inner: Any = None) -> BarState:
+def read_bar(bar: Any, inner: Any = None) -> BarState:
     """Return what a bar shows now, from any thread.
 
     Args:

@@ -3,16 +3,15 @@
 Both are called by one background writer, `WRITER`; the loop's thread only reads what they noticed.
 
 A loop's own task is written as running from the start, under a lease of its own and with ``max_retries`` 0. It is never
-pending, so no worker can claim it, ours or upstream's; when its process dies, its lease runs out, and whoever tends the
-bucket marks it as failed: there is no retry that could put it back. Its type is ``track:<description>``.
+pending, so no worker can claim it, ours or upstream's; when its process dies, its lease runs out, and the
+next worker marks it as failed: there is no retry that could put it back. Its type is ``track:<description>``.
 
 Invariants:
 
-* Nothing here raises into a loop but a lost lease in a handler, and a cancellation that somebody asked for.
+* Nothing here raises into a loop but a lost lease in a handler, and a cancellation that was asked for.
 * A loop that is over is written within `FLUSH_SECONDS`, or given up; nothing waits longer for a store that is gone.
 
-Imports of the package: `errors`, `model`, `context`, `endings`, `scheduler`, `lease`, `loops`, `queue`, `reported`,
-`task`.
+Imports of the package: `attempt`, `errors`, `model`, `queue`, and `loops`, `outcome` and `reading` of this room.
 """
 
 from __future__ import annotations
@@ -138,7 +137,7 @@ class RunningTask:
         context = self._context
         if self._lost is None and context.is_lease_lost:
             self._lost = LeaseExpiredError(
-                f"task {context.task_id}: another worker has it since, stop working on it", task_id=context.task_id
+                f"task {context.task_id}: another worker has taken it over, stop working on it", task_id=context.task_id
             )
         if self._lost is None and context.cancel_requested:
             return TaskCancelledError(f"task {context.task_id} is asked to stop", task_id=context.task_id)
@@ -204,7 +203,7 @@ class LoopTask:
 
     @property
     def problem(self) -> OqError | None:
-        """What the loop has to be told: that somebody wants it to stop."""
+        """What the loop has to be told: that its task was cancelled."""
         lease = self._lease
         if lease is not None and lease.record.cancel_requested:
             return TaskCancelledError(f"the loop's task {lease.task_id} was cancelled", task_id=lease.task_id)
@@ -229,6 +228,25 @@ class LoopTask:
         else:
             self._scheduler.call(self)
 
+    @property
+    def is_of_this_process(self) -> bool:
+        """Whether it was made by this process, not by one that this was forked from."""
+        return os.getpid() == self._pid
+
+    def end_with_program(self, uncaught: BaseException | None) -> None:
+        """Have the task of a loop that is still open ended: the program ends.
+
+        Args:
+            uncaught: the error that ended the program, if any.
+        """
+        reported = self._source()
+        if reported is None:
+            return
+        error = uncaught
+        if error is None and reported.total is not None and reported.current < reported.total:
+            error = RuntimeError(f"the program ended at item {reported.current} of {reported.total}")
+        self.end(Ending(reported.current, error=error), reported)
+
     def wait(self, timeout_seconds: float) -> bool:
         """Wait until the end is written or given up; return whether it is."""
         return self._over.wait(timeout_seconds)
@@ -250,7 +268,7 @@ class LoopTask:
                 return None
             return self._report(self._lease)
         except OqError as exc:
-            self._warn(f"the loop goes on, but cannot be watched from elsewhere for now: {exc}")
+            self._warn(f"the loop goes on, but cannot be watched by others for now: {exc}")
             if self._ending is None:
                 return time.monotonic() + _RETRY_SECONDS
             self._close()
@@ -273,7 +291,7 @@ class LoopTask:
         held = store.create(record)  # the same record again after a lost answer: it may be there
         self._task = Task(queue, held)
         if held.record.lease_id != record.lease_id:
-            self._warn("somebody else ended the loop's task before its beginning was known; it is not reported")
+            self._warn("another program ended the loop's task before its creation was confirmed; it is not reported")
             return
         entries = store.index.find(model.lease_key(record))
         self._lease = Lease(store, held, self._scheduler, lease_seconds=self._lease_seconds, entries=entries)
@@ -312,7 +330,7 @@ class LoopTask:
 
     def _report(self, lease: Lease) -> float | None:
         if lease.is_lost:
-            self._warn("somebody else ended the loop's task; the loop goes on and is no longer reported")
+            self._warn("another program ended the loop's task; the loop goes on and is no longer reported")
             self._close()
             return None
         reported = self._source()
@@ -363,16 +381,11 @@ _open: weakref.WeakSet[LoopTask] = weakref.WeakSet()
 @atexit.register
 def _flush_all() -> None:
     """At the interpreter's end: end what is open, and give its writing a bounded time."""
-    left = [task for task in _open if task._pid == os.getpid()]
+    left = [task for task in _open if task.is_of_this_process]
     # What ended a script; at a prompt or in a notebook it is any error that was shown.
     uncaught = None if hasattr(sys, "ps1") else getattr(sys, "last_value", None)
     for task in left:
-        reported = task._source()
-        if reported is not None:
-            error = uncaught
-            if error is None and reported.total is not None and reported.current < reported.total:
-                error = RuntimeError(f"the program ended at item {reported.current} of {reported.total}")
-            task.end(Ending(reported.current, error=error), reported)
+        task.end_with_program(uncaught)
     deadline = time.monotonic() + FLUSH_SECONDS
     for task in left:
         task.wait(max(0.0, deadline - time.monotonic()))

@@ -1,6 +1,6 @@
 """`wait` and `as_completed` for groups of tasks, and what `Queue.map` returns; with one bar for the group.
 
-They have the names and manners of `concurrent.futures`. The tasks go on whatever happens to who waits.
+They have the names and manners of `concurrent.futures`. The tasks go on whatever happens to the waiting program.
 
 Imports of the package: `errors`, `model`, `store`, and this room; the bars are drawn through `faces`.
 """

@@ -112,7 +112,7 @@ class TaskPoller:
     # --- refreshing
 
     def ingest(self, held: VersionedTask) -> None:
-        """Take in a task that somebody else has read or written, unless it is older than what was seen."""
+        """Take in a task that was read or written by other code, unless it is older than what was seen."""
         known = self.seen.get(held.record.id)
         if not isinstance(known, VersionedTask) or held.record.supersedes(known.record):
             self.seen[held.record.id] = held

@@ -201,7 +201,7 @@ class Submitter:
             return self._create_or_read(record)
         if earlier.input_hash != claim.input_hash or earlier.task_type != claim.task_type:
             raise ConfigurationError(
-                f"idempotency_key: {key!r} already stands for task {earlier.task_id} with another input or type",
+                f"idempotency_key: {key!r} already belongs to task {earlier.task_id} with another input or type",
                 task_id=earlier.task_id,
             )
         held = self._store.read(model.check_task_id(earlier.task_id))
@@ -233,7 +233,7 @@ class Submitter:
         )
 
     def _create_or_read(self, record: TaskRecord) -> VersionedTask:
-        """Write the task of an idempotency key, unless somebody who has the same key did so first."""
+        """Write the task of an idempotency key, unless another program with the same key did so first."""
         try:
             return self.create(record)
         except ConflictError:

@@ -49,7 +49,7 @@ class Task:
         return self._snapshot
 
     def adopt(self, snapshot: VersionedTask) -> None:
-        """Take over what somebody else has just read or written of this task, unless it is older than `snapshot`."""
+        """Take over what was just read or written of this task, unless it is older than `snapshot`."""
         if snapshot.record.supersedes(self._snapshot.record):
             self._snapshot = snapshot
 

@@ -1,6 +1,6 @@
-"""Waiting for one task: `wait_for` in a thread, `Wait` for whoever sleeps in another way.
+"""Waiting for one task: `wait_for` in a thread, `Wait` for coroutines and others.
 
-The task goes on whatever happens to who waits.
+The task goes on whatever happens to the waiting program.
 
 Imports of the package: `errors`, and this room; the bar is drawn through `faces`.
 """

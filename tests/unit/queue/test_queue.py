@@ -292,7 +292,7 @@ def test_a_key_gives_one_task(fake_queue):
     again = fake_queue.submit("a", {"a": 2, "b": 1}, idempotency_key="k")
     assert again == first
     assert fake_queue.submit("b", {"a": 2, "b": 1}, idempotency_key="k") != first  # the type is the scope
-    with pytest.raises(ConfigurationError, match=f"already stands for task {first.id} with another input"):
+    with pytest.raises(ConfigurationError, match=f"already belongs to task {first.id} with another input"):
         fake_queue.submit("a", {"a": 3}, idempotency_key="k")
     assert len(fake_queue.list()) == 2
 
