@@ -3,18 +3,18 @@
 ::
 
     OqError                       .task_id .key; __cause__ kept
-    ├ ConfigurationError          also ValueError: an argument, a setting or the bucket is not usable as it is
+    ├ ConfigurationError          also ValueError: an argument, a setting or the bucket cannot be used as it is
     ├ StorageError
     │ ├ StorageUnavailableError   time-out, 5xx, no connection: try later
     │ ├ StorageDeniedError        fix the credentials or the policy
-    │ └ ConflictError             a conditional write lost: re-read, decide again
+    │ └ ConflictError             a conditional write was refused: read again, decide again
     ├ TaskNotFoundError
     ├ TransitionError             .status .wanted: the task is not in a state that allows this
-    ├ LeaseExpiredError           another owner has the task: stop, write nothing more
+    ├ LeaseExpiredError           this attempt no longer owns the task: stop, its result is thrown away
     ├ TaskFailedError             .last_error; renders the remote traceback in IPython
     ├ TaskCancelledError
     ├ WaitTimeoutError            also TimeoutError
-    └ RecordError                 an object in the bucket is not what its key says
+    └ RecordError                 an object in the bucket is invalid
 
     RetryableError, PermanentError, RescheduleError     raised by handlers; not OqError
 
@@ -64,15 +64,15 @@ class OqError(Exception):
 
 
 class ConfigurationError(OqError, ValueError):
-    """An argument, a setting or the bucket is not usable as it is; the message names it."""
+    """An argument, a setting or the bucket cannot be used as it is; the message names it and says what to do."""
 
 
 class StorageError(OqError):
-    """The store answered with something that cannot be worked with."""
+    """A request to the store failed, or its answer cannot be used."""
 
 
 class StorageUnavailableError(StorageError):
-    """The store did not answer, or asked to be left alone for a while: try again later."""
+    """The store did not answer, or is too busy: try again later."""
 
 
 class StorageDeniedError(StorageError):
@@ -80,12 +80,12 @@ class StorageDeniedError(StorageError):
 
 
 class ConflictError(StorageError):
-    """A conditional write lost: the object is not what the writer last saw.
+    """A conditional write was refused: the object has changed since the writer read it.
 
     Args:
         message: what happened.
         key: the object.
-        ambiguous: an earlier try of the same write had no answer, so it may be our own write that was met.
+        ambiguous: an earlier try of this write may have been applied, so the object may hold our own write.
     """
 
     def __init__(self, message: str, *, key: str | None = None, ambiguous: bool = False) -> None:
@@ -146,11 +146,11 @@ class TaskCancelledError(OqError):
 
 
 class WaitTimeoutError(OqError, TimeoutError):
-    """The task was not done within the time given; it goes on, wait again to see more."""
+    """The task was not finished within the time-out. It goes on running; call `wait` again."""
 
 
 class RecordError(OqError):
-    """An object in the bucket is not what its key says it is."""
+    """An object in the bucket is invalid: not JSON, fields missing, or stored under the wrong key."""
 
 
 class RetryableError(Exception):

@@ -1,4 +1,4 @@
-"""One attempt at a task: its lease, its index entries, its handler, its end.
+"""One attempt at a task: its lease, its index entries, its handler, and writing its result.
 
 ======================  =======================================================
 `lease`                 the only writer of a running task

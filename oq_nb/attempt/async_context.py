@@ -1,4 +1,4 @@
-"""`AsyncTaskContext`: what a coroutine handler sees of its attempt.
+"""`AsyncTaskContext`: a coroutine handler's view of its attempt.
 
 Apart from `context`, because it loads asyncio. Imports nothing of the package but `context`.
 """
@@ -37,5 +37,5 @@ class AsyncTaskContext:
         await asyncio.to_thread(self._context.extend_lease, seconds)
 
     async def is_cancellation_requested(self) -> bool:
-        """Return whether somebody asked the task to stop (upstream's name)."""
+        """Return whether the task was asked to stop (upstream's name for it)."""
         return self._context.cancel_requested

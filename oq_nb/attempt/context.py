@@ -1,4 +1,4 @@
-"""What a handler sees of its attempt: `TaskContext`, and `current_context` for code that was not handed one.
+"""`TaskContext`, the handler's view of its attempt, and `current_context` for code that was not passed one.
 
 Imports nothing of the package but `errors` and `model`.
 """
@@ -41,7 +41,7 @@ def running_in(context: TaskContext) -> Iterator[None]:
 
 
 class Hold(Protocol):
-    """The attempt's hold on its task: an `oq_nb.attempt.lease.Lease`, or what stands for it where the code runs."""
+    """What a context needs of a lease: an `oq_nb.attempt.lease.Lease`, or its stand-in in another process."""
 
     @property
     def task_id(self) -> str:
@@ -53,7 +53,7 @@ class Hold(Protocol):
 
     @property
     def is_lost(self) -> bool:
-        """Whether the task has another owner, or none, since."""
+        """Whether this attempt no longer owns the task."""
 
     def now(self) -> datetime:
         """Return the store's time."""
@@ -62,17 +62,17 @@ class Hold(Protocol):
         """Raise `LeaseExpiredError` when the lease is lost."""
 
     def report(self, progress: Progress, *, throttle_seconds: float = 0.0, wait: bool = True) -> None:
-        """Hand over the newest progress."""
+        """Take the newest progress for writing."""
 
     def extend(self, seconds: float) -> None:
         """Make the lease last at least ``seconds`` from now."""
 
 
 class TaskContext:
-    """The running attempt, as its handler sees it. Safe to use from several threads.
+    """A handler's view of the attempt that it runs. Safe to use from several threads.
 
     Args:
-        lease: the attempt's hold on its task.
+        lease: the attempt's lease.
         throttle_seconds: default of `report_progress`.
     """
 
@@ -103,17 +103,17 @@ class TaskContext:
 
     @property
     def progress(self) -> Progress | None:
-        """The progress that was written last."""
+        """The progress that was last written."""
         return self._lease.record.progress
 
     @property
     def cancel_requested(self) -> bool:
-        """Whether somebody asked the task to stop; seen with each write, no request of its own."""
+        """Whether the task was asked to stop; updated with each write, without a request of its own."""
         return self._lease.record.cancel_requested
 
     @property
     def is_lease_lost(self) -> bool:
-        """Whether the task has another owner since: stop working on it."""
+        """Whether this attempt no longer owns the task: stop working on it then."""
         return self._lease.is_lost
 
     def report_progress(
@@ -128,10 +128,10 @@ class TaskContext:
         throttle_seconds: float | None = None,
         wait: bool = True,
     ) -> None:
-        """Say how far the task is; anyone with the bucket can see it.
+        """Write the task's progress to the bucket, where everyone with access to it can read it.
 
-        Without throttle the progress is written when this returns, unless the store does not answer: then the work
-        goes on, one warning is logged, and the newest value is written when the store is back.
+        Without a throttle the progress is written when this returns. When the store does not answer, the handler goes
+        on, one warning is logged, and the newest value is written once the store answers again.
 
         Args:
             percent: 0 to 100; above is clamped with a warning; from ``current`` and ``total`` when left out.
@@ -140,13 +140,13 @@ class TaskContext:
             message: status in words; cut at 1,000 characters.
             rate: items per second.
             unit: name of an item.
-            throttle_seconds: at most one write per so many seconds; the newest value in between is held back and
-                written when they are over. None: the worker's default.
+            throttle_seconds: at most one write per this many seconds; values in between are held back, and the newest
+                of them is written when the interval ends. None: the worker's default.
             wait: False to return at once, before the value is written.
 
         Raises:
             ConfigurationError: an argument is not usable (it is a `ValueError`, and names the argument).
-            LeaseExpiredError: another worker has the task since: stop working on it.
+            LeaseExpiredError: this attempt no longer owns the task: stop working on it.
 
         Requests: 1 PUT, If-Match; none for a value that is held back.
         Source: progress-reporting feature, "API".
@@ -167,7 +167,7 @@ class TaskContext:
         """Make the lease last at least ``seconds`` from now; for workers that do not renew leases by themselves.
 
         Raises:
-            LeaseExpiredError: another worker has the task since.
+            LeaseExpiredError: this attempt no longer owns the task.
             StorageError: it could not be written.
 
         Requests: 1 PUT, If-Match.
@@ -178,8 +178,8 @@ class TaskContext:
         """Raise when the task should stop.
 
         Raises:
-            TaskCancelledError: somebody asked for it.
-            LeaseExpiredError: another worker has the task since.
+            TaskCancelledError: the task was asked to stop.
+            LeaseExpiredError: this attempt no longer owns the task.
         """
         self._lease.check()
         if self.cancel_requested:
@@ -196,7 +196,7 @@ def make_progress(
     rate: float | None = None,
     unit: str | None = None,
 ) -> Progress:
-    """Return a progress from what a handler said; see `TaskContext.report_progress` for the arguments.
+    """Return a `Progress` from a handler's arguments; see `TaskContext.report_progress` for the arguments.
 
     Raises:
         ConfigurationError: an argument is not usable; the message names it.

@@ -1,4 +1,4 @@
-"""Handlers: what users register, in one shape. Pure; imports nothing of the package but `errors` and `model`."""
+"""Handlers: the functions and objects that users register, in one form. Pure; imports nothing of the package but `errors` and `model`."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def error_text(error: BaseException) -> str:
 
 
 def _from_the_handler_on(found: TracebackType | None) -> TracebackType | None:
-    """Leave out the frames above the handler, which are ours and asyncio's; keep all when there are no others."""
+    """Leave out the frames of this package and asyncio above the handler; keep all when there are no others."""
     left = found
     while left is not None and left.tb_frame.f_code.co_filename.startswith(_BETWEEN):
         left = left.tb_next

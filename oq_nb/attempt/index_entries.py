@@ -1,15 +1,15 @@
-"""The index entries of one attempt: written before its handler, removed beside it.
+"""The index entries of one attempt.
 
 After a claim the lease entry is written and the ready entries are removed; after the end the lease entry is removed.
-Removing decides nothing, so that nobody need wait for it: a `Scheduler` thread does it meanwhile. The lease entry is
-written at once, because others (upstream's monitor) find dead workers' tasks by lease entries only.
+Removing an entry decides nothing, so a `Scheduler` thread does it in the background, and the handler does not wait. The
+lease entry is written at once, because upstream's monitor finds the tasks of dead workers by lease entries only.
 
 Invariants:
 
-* At every moment an entry leads to the unfinished task: the ready entries stay until the lease entry is written. (A
-  worker that meets the ready entry of a running task looks at it again when its lease is over.) Where only workers of
-  ours look, the lease entry may therefore come later; an attempt that is over by then needs none.
-* Where entries cannot be removed by version nothing is put off: a late plain delete would hit a newer entry.
+* At every moment an entry leads to the unfinished task: the ready entries stay until the lease entry is written. (Our
+  workers look at the ready entry of a running task again when its lease is over, so where only they run, the lease
+  entry may be written later, and an attempt that has ended by then needs none.)
+* Where entries cannot be removed by version, nothing is postponed: a late plain delete would remove a newer entry.
 
 Imports nothing of the package but `errors`, `model`, `index` and `scheduler`.
 """
@@ -58,10 +58,10 @@ class AttemptIndexEntries:
         return f"<AttemptIndexEntries of task {self._task_id}>"
 
     def begin(self, at: float | None = None) -> None:
-        """The task is claimed: a lease entry takes the place of its ready entries. Requests: 1 PUT, 1 DELETE.
+        """Replace the ready entries of the claimed task by a lease entry. Requests: 1 PUT, 1 DELETE.
 
         Args:
-            at: monotonic time to do so, where there is a scheduler; None: now.
+            at: monotonic time at which to do so, where there is a scheduler; None: now.
         """
         if at is None or self._helper is None:
             with self._lock:
@@ -69,12 +69,12 @@ class AttemptIndexEntries:
         self._have_called(at)
 
     def end(self, record: TaskRecord) -> None:
-        """The attempt has ended, ``record`` is what it left: remove its entries. Requests: 1 DELETE."""
+        """Remove the entries of an attempt that has ended and left ``record``. Requests: 1 DELETE."""
         self._end = record  # without the lock: nobody waits for an entry
         self._have_called()
 
     def abandon(self) -> None:
-        """The lease is lost: what the entries lead to is another worker's business."""
+        """The lease is lost: write no lease entry for it any more."""
         if not self._has_lease_entry and self._end is None and self._scheduler is not None:
             self._scheduler.forget(self)  # it would write one; what is only to be removed still is
 
@@ -90,7 +90,7 @@ class AttemptIndexEntries:
             helper.call(self, at)
 
     def run_due(self) -> float | None:
-        """Change what is to be changed by now."""
+        """Write or remove the entries that are due."""
         with self._lock:
             end = self._end
             if end is None and not self._has_lease_entry:

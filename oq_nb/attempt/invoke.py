@@ -1,4 +1,4 @@
-"""Call a handler where its code runs, and say what its end means for the task: an `Outcome`.
+"""Call a handler, and return what its result or exception means for the task: an `Outcome`.
 
 Invariants: nothing that a handler raises leaves `call`; an output that JSON cannot hold is the handler's error.
 
@@ -25,7 +25,7 @@ __all__ = ["Outcome", "Verdict", "call", "failure"]
 
 
 class Verdict(str, Enum):
-    """What the end of a handler means for its task."""
+    """What becomes of the task after a run of its handler."""
 
     COMPLETE = "complete"
     FAIL = "fail"

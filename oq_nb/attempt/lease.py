@@ -1,4 +1,4 @@
-"""The owner of one attempt: the only writer of a running task, from its claim to its end.
+"""`Lease`: the only writer of a running task, from its claim to its end.
 
 Invariants:
 
@@ -37,16 +37,16 @@ _RETRIES = Backoff(0.5, 5.0)
 
 
 class Lease:
-    """One attempt's hold on its task.
+    """One attempt's lease on its task.
 
     Args:
         store: the tasks.
         held: the task as claimed.
         scheduler: its threads write progress and renewals.
-        lease_seconds: how long the lease lasts from each renewal.
+        lease_seconds: length of the lease from each renewal.
         entries: index entries to remove when the attempt ends.
-        renews: renew the lease at a third of its length; else it is the longest run.
-        on_lost: called once, from whichever thread noticed, when the lease is lost.
+        renews: renew the lease each third of its length; otherwise the lease limits the run.
+        on_lost: called once when the lease is lost, from the thread that noticed.
         on_ended: called with the task as the attempt has left it.
         on_written: called with the task whenever it was written; must neither block nor raise.
     """
@@ -110,7 +110,7 @@ class Lease:
 
     @property
     def is_lost(self) -> bool:
-        """Whether the task has another owner, or none, since."""
+        """Whether this attempt no longer owns the task, because it lost its lease or has ended."""
         return self._over is not None
 
     def now(self) -> datetime:
@@ -127,11 +127,11 @@ class Lease:
             raise type(self._over)(str(self._over), task_id=self.task_id)
 
     def report(self, progress: Progress, *, throttle_seconds: float = 0.0, wait: bool = True) -> None:
-        """Hand over the newest progress.
+        """Take the newest progress for writing.
 
         Args:
             progress: what to write.
-            throttle_seconds: at most one write per so many seconds; in between the newest value is held back.
+            throttle_seconds: at most one write per this many seconds; in between the newest value is held back.
             wait: for an unthrottled value, return when it is written or the store has not answered for 5 s.
 
         Raises:
@@ -241,7 +241,7 @@ class Lease:
         self._retry_at = self._monotonic() + _RETRIES.pause_after(self._failures + 1)
         if self._failures == 0:
             logger.warning(
-                "task %s: progress cannot be written for now, the work goes on and it is tried again: %s",
+                "task %s: progress cannot be written now; the handler goes on, and it is tried again: %s",
                 self.task_id,
                 reason,
             )
@@ -262,10 +262,10 @@ class Lease:
     # --- the end
 
     def finish(self, transition: Transition, *, give_up: Callable[[], bool] = lambda: False) -> VersionedTask:
-        """Write the attempt's end, again and again while the store does not answer; then remove its index entries.
+        """Write the attempt's end, retrying until the store takes it; then remove its index entries.
 
         Args:
-            transition: the end; refuses by itself when the lease is not ours.
+            transition: the change of the task; it refuses when the lease is not ours.
             give_up: asked between tries.
 
         Raises:
@@ -297,7 +297,9 @@ class Lease:
                 if give_up():
                     raise
                 if tries == 1:
-                    logger.warning("task %s: its end cannot be written for now, trying on: %s", self.task_id, exc)
+                    logger.warning(
+                        "task %s: its result cannot be written now, it is tried again: %s", self.task_id, exc
+                    )
         self._store.emit(ended, made.record.task_type)
         for entry in self._entries:
             self._store.index.remove(entry)
@@ -339,7 +341,9 @@ class Lease:
             if self._on_written is not None:
                 self._on_written(made)
             return made
-        raise ConflictError(f"task {self.task_id} is being changed by others all the time", key=self._held.record.key)
+        raise ConflictError(
+            f"task {self.task_id} was changed by others twelve times in a row: try again", key=self._held.record.key
+        )
 
     def _lose(self, reason: OqError) -> None:
         logger.warning("%s", reason)

@@ -1,11 +1,11 @@
-"""One attempt at a task: call its handler under a lease, and write how it ended.
+"""Run one attempt: load the input, call the handler under a lease, and write the result.
 
 Invariants:
 
-* The end is written under the attempt's own lease only; a lost lease throws the result away.
-* Nothing that a handler raises leaves `run_attempt`: it becomes the task's retry, failure or cancellation.
+* The result is written only under the attempt's own lease; when the lease is lost, the result is thrown away.
+* No exception of a handler leaves `run_attempt`: it becomes the task's retry, failure or cancellation.
 
-Imports of the package: `errors`, `model`, `transitions`, `handlers`, `calls`, `context`, `lease` and `store`.
+Imports of the package: `backoff`, `errors`, `model`, `store`, and `context`, `handlers`, `invoke` and `lease` of this room.
 """
 
 from __future__ import annotations
@@ -42,15 +42,15 @@ def run_attempt(
     run: Callable[[Any], Outcome] | None = None,
     gives_up: Callable[[], bool] = lambda: False,
 ) -> tuple[Any, BaseException | None]:
-    """Run a handler and write the task's end, however long the store does not answer.
+    """Run a handler and write the task's end, retrying while the store does not answer.
 
     Args:
         store: the tasks.
-        lease: the attempt's hold on its task.
+        lease: the attempt's lease.
         handler: what to call.
         context: what the handler sees.
         retry_on: exception types that count as retryable, besides `RetryableError`.
-        run: calls the handler with the input, wherever that may be; None: here, in this thread.
+        run: calls the handler with the input, in another thread or process; None: in this thread.
         gives_up: asked between tries to write the end.
 
     Returns:
@@ -58,7 +58,7 @@ def run_attempt(
 
     Raises:
         LeaseExpiredError: the lease was lost, the result is thrown away; or the task was handed back.
-        StorageError: the end could not be written before ``gives_up`` said so; the lease will run out.
+        StorageError: the end could not be written before ``gives_up`` was true; the lease will expire.
 
     Requests: 1 PUT and 1 DELETE for the end; 1 PUT more for a large output or a retry, 1 GET for a large input.
     """
@@ -88,7 +88,7 @@ def run_attempt(
 
 
 def retry_while_owned(lease: Lease, request: Callable[[], T], gives_up: Callable[[], bool]) -> T:
-    """Make a request again and again while the store does not answer and the lease is ours."""
+    """Make a request, retrying while the store does not answer and the lease is ours."""
     for _ in _STORE_RETRIES.tries(time.sleep):
         lease.check()
         try:

@@ -1,4 +1,4 @@
-"""A few background threads that call each of many objects when it is due: leases to renew, heartbeats to send.
+"""Background threads that call objects when they are due: leases to renew, heartbeats to send.
 
 Threads are daemons named ``oq-scheduler-…``. They start when there is work; `Scheduler.stop` ends and joins them.
 Imports nothing of the package.
@@ -31,7 +31,7 @@ class Scheduler:
     Args:
         name: part of the threads' names.
         max_threads: threads at most; each is started when all others are busy.
-        linger_seconds: a thread ends when there has been nothing to call for so long; None: not before `stop`.
+        linger_seconds: a thread ends after this many seconds without a call; None: not before `stop`.
     """
 
     def __init__(self, name: str, max_threads: int = 4, *, linger_seconds: float | None = None) -> None:

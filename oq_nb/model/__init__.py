@@ -1,4 +1,4 @@
-"""What stands in the bucket, and how a task may change. Pure: no I/O, no clock, no randomness of its own.
+"""The objects in the bucket, and how a task may change. Pure: no I/O, no clock, no randomness.
 
 ======================  =======================================================
 `records`               tasks, progress, workers as frozen objects

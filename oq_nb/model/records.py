@@ -2,7 +2,7 @@
 
 Invariants:
 
-* Whatever was read is written back with nothing lost: unknown fields are kept, an instant that was not changed is
+* Records are written back without loss: unknown fields are kept, an instant that was not changed is
   written with the very digits it was read with (others write nanoseconds), and fields that are absent stay absent.
 * Records are frozen; `TaskRecord.evolve` makes a changed copy.
 
@@ -44,7 +44,7 @@ MAX_SECONDS = 10 * 365 * 86400.0
 
 
 class TaskStatus(str, Enum):
-    """Where a task is in its life."""
+    """State of a task."""
 
     PENDING = "pending"
     RUNNING = "running"
@@ -78,7 +78,7 @@ class _Record(BaseModel):
         return self.model_copy(update=changes)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the object as it stands in the bucket: field order, absent and null as upstream has them."""
+        """Return the object as stored in the bucket: field order, absent and null as upstream has them."""
         return {
             name: value
             for name, value in self.model_dump().items()
@@ -147,7 +147,7 @@ class RetryPolicy(_Record):
 
 
 class Progress(_Record):
-    """What a running task last said of itself. Every field but ``updated_at`` may be absent."""
+    """Last reported progress of a running task. Every field but ``updated_at`` may be absent."""
 
     absent_when_unset = frozenset({"percent", "current", "total", "message", "rate", "unit"})
 
@@ -157,7 +157,7 @@ class Progress(_Record):
     current: int | None = Field(None, ge=0)
     #: Number of items or steps.
     total: int | None = Field(None, ge=0)
-    #: Status in words: text from elsewhere, escape it wherever it is shown.
+    #: Status in words: untrusted text, escape it wherever it is shown.
     message: str | None = None
     #: When it was reported, by the store's clock.
     updated_at: Instant
@@ -188,7 +188,7 @@ class Progress(_Record):
 
 
 class TaskRecord(_Record):
-    """A task as it stands in the bucket."""
+    """A task as stored in the bucket."""
 
     absent_when_unset = frozenset(
         {
@@ -265,7 +265,7 @@ class TaskRecord(_Record):
         return f"{TASKS}{self.shard}/{self.id}.json"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the object as it stands in the bucket: field order, absent and null as upstream has them."""
+        """Return the object as stored in the bucket: field order, absent and null as upstream has them."""
         made = super().to_dict()
         made["status"] = self.status.value
         if self.progress is not None:
@@ -279,7 +279,7 @@ class TaskRecord(_Record):
         if not is_task_id(record.id):
             raise RecordError(f"{key or 'object'} is not a TaskRecord: id: not a UUID", key=key)
         if key is not None and record.key != key:
-            raise RecordError(f"{key} holds a task that belongs elsewhere: its id and shard do not match", key=key)
+            raise RecordError(f"{key} holds a task with another id or shard than its key says", key=key)
         return record
 
 
@@ -302,7 +302,7 @@ class WorkerRecord(_Record):
 
 
 class IdempotencyRecord(_Record):
-    """Says which task an idempotency key stands for."""
+    """Which task an idempotency key stands for."""
 
     key: str
     key_hash: str

@@ -1,6 +1,6 @@
-"""Instants as they stand in the bucket: RFC 3339 text that is written back digit by digit. Pure.
+"""Instants as stored in the bucket: RFC 3339 text that is written back digit by digit. Pure.
 
-Others write nanoseconds; an instant that was not changed keeps the very text that it was read with.
+Other programs write nanoseconds; an instant that was not changed keeps the text that it was read with.
 
 Imports nothing of the package.
 """

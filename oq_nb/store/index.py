@@ -1,11 +1,11 @@
-"""The index entries: empty objects under ``ready/`` and ``leases/`` that say where to look. Hints, never the truth.
+"""The index entries: empty objects under ``ready/`` and ``leases/`` that say which tasks to read. Hints only.
 
 Invariants:
 
 * An entry is removed only by the version that was seen, so that a newer entry under the same key survives, and no
   delete markers pile up (a listing slows down with every marker and old version under its prefix).
-* What others left behind (markers, old versions) is removed in passing after a minute, a bounded number per scan.
-* Removing is best effort: an entry that stays is met and judged again later.
+* Leftovers of others (markers, old versions) are removed during scans after a minute, a bounded number per scan.
+* Removing is best effort: an entry that stays is found and handled again later.
 
 Imports nothing of the package but `errors`, `model` and `s3`.
 """
@@ -36,7 +36,7 @@ _DELETE_POLICY = '{"Effect": "Allow", "Action": ["s3:DeleteObjectVersion"], "Res
 
 @dataclass(frozen=True)
 class IndexEntry:
-    """An entry that was written or met."""
+    """An entry that was written or listed."""
 
     key: str
     version_id: str | None = None
@@ -99,7 +99,7 @@ class Index:
         ]
 
     def remove(self, entry: IndexEntry) -> None:
-        """Remove the version of an entry that was seen, as far as the store lets us. Requests: 1 DELETE."""
+        """Remove the version of an entry that was seen; failures are logged only. Requests: 1 DELETE."""
         try:
             if self._by_version:
                 self._delete(entry.key, entry.version_id)
@@ -121,10 +121,10 @@ class Index:
         Args:
             prefix: ``ready/`` or ``leases/``, or one shard of them.
             limit: entries at most, up to 1,000 in one request.
-            until_minute: pass over entries of later minutes, and stop there when the prefix names a shard.
-            wants: pass over entries for which this is false.
+            until_minute: skip entries of later minutes, and stop there when the prefix names a shard.
+            wants: skip entries for which this is false.
 
-        Requests: 1 LIST; more only where leftovers or entries that are passed over hide the others; deletes of up to 20
+        Requests: 1 LIST; more only where leftovers or skipped entries fill the first page; deletes of up to 20
         leftovers.
         """
         found: list[IndexEntry] = []
@@ -199,9 +199,9 @@ class Index:
 
 
 class FreshEntry:
-    """An entry that is written just before its task, and again when too long has passed since.
+    """Writes an entry just before its task, and again when more than a minute has passed since.
 
-    Both clocks are asked, because one of them stops while a laptop sleeps.
+    Both clocks are read, because the monotonic one stops while a laptop sleeps.
     """
 
     def __init__(self, index: Index, key: str, clock: Clock) -> None:

@@ -1,4 +1,4 @@
-"""Task records in and out of the bucket: the one bounded compare-and-swap loop, and the order of writes.
+"""Read and write task records: the one bounded compare-and-swap loop, and the order of writes.
 
 Invariants:
 
@@ -47,10 +47,10 @@ R = TypeVar("R")
 #: A pure change of a task at a given store time.
 Transition = Callable[[TaskRecord, Timestamp], TaskRecord]
 
-#: Told of what this process does: the event (see `oq_nb.metrics.COUNTED`), the task's type, seconds that it took.
+#: Called for each event in this process: the event (see `oq_nb.metrics.COUNTED`), the task's type, seconds that it took.
 Listener = Callable[[str, str, float], object]
 
-#: What a lifecycle rule tells finished tasks by (see `oq_nb.admin.retention`). A replay writes a version without it.
+#: Tag by which a lifecycle rule finds finished tasks (see `oq_nb.admin.retention`). A replay writes a version without it.
 FINISHED_TAG = {"oq-finished": "true"}
 
 _CONFLICT_TRIES = 12
@@ -95,7 +95,7 @@ class TaskStore:
         self.listeners: tuple[Listener, ...] = ()
 
     def emit(self, event: str, task_type: str, seconds: float = 0.0) -> None:
-        """Tell the listeners of something that happened; costs nothing to speak of when there are none."""
+        """Call the listeners with an event; costs nothing to speak of when there are none."""
         for listener in self.listeners:
             listener(event, task_type, seconds)
 
@@ -193,7 +193,7 @@ class TaskStore:
     # --- writing
 
     def create(self, record: TaskRecord) -> VersionedTask:
-        """Write a new task, pending or running, its index entry first; again is no conflict.
+        """Write a new task, pending or running, its index entry first; writing the same record again is no conflict.
 
         Raises:
             ConflictError: another task stands there.
@@ -220,7 +220,7 @@ class TaskStore:
         Args:
             held: the task as last seen.
             record: the changed task.
-            doubted: bodies of earlier writes whose answers were lost: meeting one of them is no conflict.
+            doubted: bodies of earlier writes whose answers were lost: finding one of them is no conflict.
 
         Returns:
             The task as it now is, which is ``record`` unless someone changed it since a write that was in doubt.
@@ -236,7 +236,7 @@ class TaskStore:
         return self._put(record, held, doubted)
 
     def update(self, task_id: str, transition: Transition, *, held: VersionedTask | None = None) -> VersionedTask:
-        """Change a task that others may change too: read, decide, write, again when somebody was faster.
+        """Change a task that others may change too: read, decide, write, and again after a conflict.
 
         Args:
             task_id: the task.
@@ -245,7 +245,7 @@ class TaskStore:
 
         Raises:
             TaskNotFoundError: there is no such task.
-            ConflictError: somebody was faster twelve times in a row.
+            ConflictError: others changed the task twelve times in a row.
 
         Requests: 1 GET, 1 PUT; more after a conflict; entries as `move` says.
         """
@@ -266,7 +266,7 @@ class TaskStore:
             for entry in left:
                 self.index.remove(entry)
             return made
-        raise ConflictError(f"task {task_id} is being changed by others all the time: try again", key=task_id)
+        raise ConflictError(f"task {task_id} was changed by others twelve times in a row: try again", key=task_id)
 
     def _entries_left(self, before: TaskRecord, after: TaskRecord) -> list[IndexEntry]:
         """Return the index entries of the state that a change leaves.
@@ -303,7 +303,7 @@ class TaskStore:
     def _send(
         self, record: TaskRecord, body: bytes, over: VersionedTask | None, keep_entry: Callable[[], object] | None
     ) -> PutResult:
-        """Write the object, with its tag when it has ended; a store or policy that refuses the tag gets it without."""
+        """Write the object, tagged when the task has ended; without the tag where the store or the policy refuses it."""
         put = partial(
             self.objects.put,
             record.key,
