@@ -1,4 +1,7 @@
-"""Handlers: the functions and objects that users register, in one form. Pure; imports nothing of the package but `errors` and `model`."""
+"""Handlers: the functions and objects that users register, in one form. Pure.
+
+Imports nothing of the package but `errors`, `model` and `text`.
+"""
 
 from __future__ import annotations
 

@@ -297,9 +297,7 @@ class Lease:
                 if give_up():
                     raise
                 if tries == 1:
-                    logger.warning(
-                        "task %s: its result cannot be written now, it is tried again: %s", self.task_id, exc
-                    )
+                    logger.warning("task %s: its result cannot be written now, trying again: %s", self.task_id, exc)
         self._store.emit(ended, made.record.task_type)
         for entry in self._entries:
             self._store.index.remove(entry)

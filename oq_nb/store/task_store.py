@@ -47,10 +47,10 @@ R = TypeVar("R")
 #: A pure change of a task at a given store time.
 Transition = Callable[[TaskRecord, Timestamp], TaskRecord]
 
-#: Called for each event in this process: the event (see `oq_nb.metrics.COUNTED`), the task's type, seconds that it took.
+#: Called for each event in this process: the event (see `oq_nb.metrics.COUNTED`), the task's type, its duration, s.
 Listener = Callable[[str, str, float], object]
 
-#: Tag by which a lifecycle rule finds finished tasks (see `oq_nb.admin.retention`). A replay writes a version without it.
+#: Tag by which a lifecycle rule finds finished tasks (see `oq_nb.admin.retention`). A replay writes none.
 FINISHED_TAG = {"oq-finished": "true"}
 
 _CONFLICT_TRIES = 12
@@ -303,7 +303,7 @@ class TaskStore:
     def _send(
         self, record: TaskRecord, body: bytes, over: VersionedTask | None, keep_entry: Callable[[], object] | None
     ) -> PutResult:
-        """Write the object, tagged when the task has ended; without the tag where the store or the policy refuses it."""
+        """Write the object, tagged when the task has ended; untagged where the store or the policy refuses tags."""
         put = partial(
             self.objects.put,
             record.key,
