@@ -6,7 +6,8 @@
     ├ ConfigurationError          also ValueError: an argument, a setting or the bucket cannot be used as it is
     ├ StorageError
     │ ├ StorageUnavailableError   time-out, 5xx, no connection: try later
-    │ ├ StorageDeniedError        fix the credentials or the policy
+    │ ├ StorageConfigurationError also ConfigurationError: bucket, region or TLS, found out by a request
+    │ ├ StorageDeniedError        .code: fix the credentials or the policy
     │ └ ConflictError             a conditional write was refused: read again, decide again
     ├ TaskNotFoundError
     ├ TransitionError             .status .wanted: the task is not in a state that allows this
@@ -34,6 +35,7 @@ __all__ = [
     "RecordError",
     "RescheduleError",
     "RetryableError",
+    "StorageConfigurationError",
     "StorageDeniedError",
     "StorageError",
     "StorageUnavailableError",
@@ -75,8 +77,26 @@ class StorageUnavailableError(StorageError):
     """The store did not answer, or is too busy: try again later."""
 
 
+class StorageConfigurationError(StorageError, ConfigurationError):
+    """A request failed because of the bucket's name, its region, or the trust in the endpoint's certificate.
+
+    It is a `StorageError` too, because the same failure may pass: a captive portal breaks TLS for a minute, a proxy
+    answers for another bucket. What runs already tries again; what has just been configured says what is wrong.
+    """
+
+
 class StorageDeniedError(StorageError):
-    """The store refused the credentials, or they do not allow this operation."""
+    """The store refused the credentials, or they do not allow this operation.
+
+    Args:
+        message: what was refused, and what to do.
+        key: the object.
+        code: the store's own code, such as ``AccessDenied`` or ``ExpiredToken``; empty when there was none.
+    """
+
+    def __init__(self, message: str, *, key: str | None = None, code: str = "") -> None:
+        super().__init__(message, key=key)
+        self.code = code
 
 
 class ConflictError(StorageError):

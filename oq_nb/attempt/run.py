@@ -5,7 +5,7 @@ Invariants:
 * The result is written only under the attempt's own lease; when the lease is lost, the result is thrown away.
 * No exception of a handler leaves `run_attempt`: it becomes the task's retry, failure or cancellation.
 
-Imports of the package: `backoff`, `errors`, `model`, `store`, and of this room `context`, `handlers`, `invoke`, `lease`.
+Imports of the package: `backoff`, `errors`, `model`, `store`; of this room `context`, `handlers`, `invoke`, `lease`.
 """
 
 from __future__ import annotations

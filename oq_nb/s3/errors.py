@@ -4,6 +4,7 @@ Invariants:
 
 * Every exception that a request can end with becomes exactly one error of ours, with the remedy in its message; what is
   not known becomes a `StorageError`.
+* What the settings are to blame for is a `StorageConfigurationError`: a storage error too, because it may pass.
 * No credential is in any message: only status, code, and the texts that botocore makes of names and addresses.
 
 Part of `s3`; botocore is imported when the first request has failed. Imports nothing of the package but `errors`.
@@ -16,9 +17,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from oq_nb.errors import (
-    ConfigurationError,
     ConflictError,
     OqError,
+    StorageConfigurationError,
     StorageDeniedError,
     StorageError,
     StorageUnavailableError,
@@ -69,6 +70,9 @@ _UNAVAILABLE_CODES = {
     "RequestTimeout",
     "RequestTimeoutException",
 }
+# The request was refused for the time it took or for the load, and may have been applied all the same.
+_AMBIGUOUS_STATUS = (408, 429)
+_AMBIGUOUS_CODES = {"RequestTimeout", "RequestTimeoutException"}
 _CONFLICT_CODES = {"PreconditionFailed", "ConditionalRequestConflict", "OperationAborted"}
 _DENIED_CODES = {"ExpiredToken", "InvalidToken", "TokenRefreshRequired", "InvalidAccessKeyId", "SignatureDoesNotMatch"}
 _REGION_CODES = {"PermanentRedirect", "TemporaryRedirect", "AuthorizationHeaderMalformed", "301", "307"}
@@ -87,6 +91,8 @@ class _Kinds:
     #: No answer, or half of one.
     silence: tuple[type[Exception], ...]
     credentials: tuple[type[Exception], ...]
+    #: The source of the credentials did not answer: it may in a moment.
+    no_credentials_now: tuple[type[Exception], ...]
     parameters: type[Exception]
     other: type[Exception]
 
@@ -111,10 +117,11 @@ def _kinds() -> _Kinds:
             HTTPError,
         ),
         credentials=(
-            *those("NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "NoAuthTokenError"),
-            *those("MetadataRetrievalError", "SSOError", "TokenRetrievalError", "LoginError", "UnknownCredentialError"),
+            *those("NoCredentialsError", "PartialCredentialsError", "NoAuthTokenError"),
+            *those("SSOError", "TokenRetrievalError", "LoginError", "UnknownCredentialError"),
             *those("RefreshWithMFAUnsupportedError", "UnknownTokenProviderError", "LoginTokenLoadError"),
         ),
+        no_credentials_now=those("CredentialRetrievalError", "MetadataRetrievalError"),
         parameters=known.ParamValidationError,
         other=known.BotoCoreError,
     )
@@ -130,6 +137,13 @@ def _code(exc: Any) -> str:
 
 def _is_answer(exc: Exception) -> bool:
     return isinstance(exc, _kinds().answer)
+
+
+def _lacks_credentials_now(exc: Exception) -> bool:
+    # botocore raises a bare RuntimeError when a refresh brought credentials that have expired.
+    return isinstance(exc, _kinds().no_credentials_now) or (
+        type(exc) is RuntimeError and "refreshed credentials are still expired" in str(exc)
+    )
 
 
 def code_of(error: BaseException) -> str:
@@ -174,13 +188,13 @@ def is_retryable(exc: Exception, kind: str) -> bool:
         return _status(exc) in _UNAVAILABLE_STATUS or _code(exc) in _UNAVAILABLE_CODES
     if isinstance(exc, _kinds().tls):
         return any(sign in str(exc) for sign in _PASSING_TLS)
-    return isinstance(exc, _kinds().silence)
+    return isinstance(exc, _kinds().silence) or _lacks_credentials_now(exc)
 
 
 def is_ambiguous(exc: Exception) -> bool:
     """Return whether the store may have done what it was asked all the same."""
     if _is_answer(exc):
-        return _status(exc) >= 500
+        return _status(exc) >= 500 or _status(exc) in _AMBIGUOUS_STATUS or _code(exc) in _AMBIGUOUS_CODES
     return isinstance(exc, _kinds().silence) and not isinstance(exc, (*_kinds().unsent, _kinds().tls))
 
 
@@ -211,7 +225,7 @@ def translate(exc: Exception, request: Request, *, tries: int = 1, doubt: bool =
     if _is_answer(exc):
         return _translate_answer(exc, request, tries, doubt)
     if isinstance(exc, kinds.tls) and not is_retryable(exc, request.kind):
-        return ConfigurationError(
+        return StorageConfigurationError(
             f"endpoint: no trusted connection to {request.where} ({exc}): for a certificate authority of your own give "
             "connect(..., client_options={'verify': '/path/to/ca.pem'}), or set AWS_CA_BUNDLE"
         )
@@ -219,6 +233,12 @@ def translate(exc: Exception, request: Request, *, tries: int = 1, doubt: bool =
         return StorageUnavailableError(
             f"no answer from {request.where} to {request} ({type(exc).__name__}, {tries} tries): is the store running "
             "and reachable from here? It can be tried again",
+            key=key,
+        )
+    if _lacks_credentials_now(exc):
+        return StorageUnavailableError(
+            f"no credentials for {request} now ({exc}, {tries} tries): is what hands them out running and reachable "
+            "from here? It can be tried again",
             key=key,
         )
     if isinstance(exc, kinds.credentials):
@@ -229,8 +249,8 @@ def translate(exc: Exception, request: Request, *, tries: int = 1, doubt: bool =
         )
     if isinstance(exc, kinds.parameters):
         if "Invalid bucket name" in str(exc):
-            return ConfigurationError(f"bucket: {request.bucket!r} is not a valid name")
-        return ConfigurationError(f"{request}: {exc}", key=key)
+            return StorageConfigurationError(f"bucket: {request.bucket!r} is not a valid name")
+        return StorageConfigurationError(f"{request}: {exc}", key=key)
     if isinstance(exc, kinds.other):
         return StorageError(
             f"{request} could not be sent ({exc}): check endpoint, region, profile and client_options", key=key
@@ -245,7 +265,7 @@ def translate(exc: Exception, request: Request, *, tries: int = 1, doubt: bool =
 def _translate_answer(exc: Exception, request: Request, tries: int, doubt: bool) -> OqError:
     status, code, key = _status(exc), _code(exc), request.key or None
     if status == 404 and (code == "NoSuchBucket" or (request.kind == "LIST" and code != "404")):
-        return ConfigurationError(
+        return StorageConfigurationError(
             f"bucket {request.bucket!r} does not exist at {request.where}: check its name, or create it with "
             "connect(..., create=True)"
         )
@@ -253,16 +273,17 @@ def _translate_answer(exc: Exception, request: Request, tries: int, doubt: bool)
     if status == 412 or code in _CONFLICT_CODES or is_absent:
         return ConflictError(f"{request}: the object is not what was last seen", key=key, ambiguous=doubt)
     if code == "RequestTimeTooSkewed":
-        return StorageDeniedError(f"{request} was refused: this machine's clock is wrong, set it", key=key)
+        return StorageDeniedError(f"{request} was refused: this machine's clock is wrong, set it", key=key, code=code)
     if status in (401, 403) or code in _DENIED_CODES:
         return StorageDeniedError(
             f"{request} was refused ({code}): check the credentials and that their policy allows it; "
             "`oq doctor` tells what is wrong, and prints the policy that is needed",
             key=key,
+            code=code or str(status),
         )
     if code in _REGION_CODES:
         where = _region(exc)
-        return ConfigurationError(
+        return StorageConfigurationError(
             f"region: bucket {request.bucket!r} is in another region{where and ', ' + where} ({code}): "
             "name that one, by region=… or S3_REGION"
         )
@@ -271,7 +292,7 @@ def _translate_answer(exc: Exception, request: Request, tries: int, doubt: bool)
             f"{request} was not served ({status} {code}, {tries} tries): the store is busy or ill, try later", key=key
         )
     if code == "InvalidBucketName":
-        return ConfigurationError(f"bucket: {request.bucket!r} is not a valid name")
+        return StorageConfigurationError(f"bucket: {request.bucket!r} is not a valid name")
     if status == 501 or code == "NotImplemented":
         return StorageError(f"{request}: {request.where} cannot do this ({code}): see the list of stores", key=key)
     if 300 <= status < 400 or status == 404:

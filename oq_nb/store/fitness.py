@@ -5,7 +5,14 @@ Imports nothing of the package but `errors` and `s3`.
 
 from __future__ import annotations
 
-from oq_nb.errors import ConfigurationError, ConflictError, StorageError
+from oq_nb.errors import (
+    ConfigurationError,
+    ConflictError,
+    StorageConfigurationError,
+    StorageDeniedError,
+    StorageError,
+    StorageUnavailableError,
+)
 from oq_nb.s3 import ObjectStore
 
 __all__ = ["verify_conditional_writes"]
@@ -15,7 +22,8 @@ def verify_conditional_writes(objects: ObjectStore, key: str, body: bytes) -> No
     """Write an object, and check that the store refuses a stale change of it: all ownership of tasks rests on that.
 
     Raises:
-        ConfigurationError: the store ignores the condition.
+        ConfigurationError: the store ignores the condition, or cannot do conditional writes.
+        StorageError: it did not answer, or refused the request for another reason.
 
     Requests: 3 PUT.
     """
@@ -29,6 +37,8 @@ def verify_conditional_writes(objects: ObjectStore, key: str, body: bytes) -> No
                 objects.put(key, body, create=True)
         except ConflictError:
             continue
+        except (StorageUnavailableError, StorageDeniedError, StorageConfigurationError):
+            raise  # says nothing of conditional writes
         except StorageError as exc:
             raise ConfigurationError(f"the store cannot do conditional writes ({how}): {exc}") from exc
         raise ConfigurationError(

@@ -22,6 +22,7 @@ from oq_nb.errors import (
     ConfigurationError,
     ConflictError,
     OqError,
+    StorageConfigurationError,
     StorageDeniedError,
     StorageError,
     StorageUnavailableError,
@@ -142,12 +143,12 @@ SENSELESS = b"<html><body>Sign in <br></body></html>"
         ("GET", 400, "ExpiredToken", StorageDeniedError, "check the credentials"),
         ("GET", 403, "RequestTimeTooSkewed", StorageDeniedError, "clock is wrong, set it"),
         ("VERSIONS", 401, "Unauthorized", StorageDeniedError, "check the credentials"),
-        ("GET", 404, "NoSuchBucket", ConfigurationError, "create=True"),
-        ("PUT", 404, "NoSuchBucket", ConfigurationError, "create=True"),
-        ("DELETE", 404, "NoSuchBucket", ConfigurationError, "create=True"),
-        ("LIST", 404, "NoSuchBucket", ConfigurationError, "create=True"),
-        ("PUT", 400, "AuthorizationHeaderMalformed", ConfigurationError, "another region"),
-        ("PUT", 400, "InvalidBucketName", ConfigurationError, "not a valid name"),
+        ("GET", 404, "NoSuchBucket", StorageConfigurationError, "create=True"),
+        ("PUT", 404, "NoSuchBucket", StorageConfigurationError, "create=True"),
+        ("DELETE", 404, "NoSuchBucket", StorageConfigurationError, "create=True"),
+        ("LIST", 404, "NoSuchBucket", StorageConfigurationError, "create=True"),
+        ("PUT", 400, "AuthorizationHeaderMalformed", StorageConfigurationError, "another region"),
+        ("PUT", 400, "InvalidBucketName", StorageConfigurationError, "not a valid name"),
         ("PUT", 501, "NotImplemented", StorageError, "cannot do this"),
         ("PUT", 400, "EntityTooLarge", StorageError, "EntityTooLarge"),
         ("PUT", 418, "NobodyKnowsThis", StorageError, "NobodyKnowsThis"),
@@ -165,6 +166,23 @@ def test_an_answer_becomes_one_error_with_its_remedy(canned, kind, status, code,
     tries = 3 if expected is StorageUnavailableError or code.startswith("Conditional") else 1
     # Where the bucket is elsewhere boto3 asks once more, and would find it.
     assert len(canned.asked) == tries + (code == "AuthorizationHeaderMalformed")
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "in_doubt"),
+    [
+        (429, "TooManyRequests", True),
+        (400, "RequestTimeout", True),
+        (503, "SlowDown", True),
+        (403, "AccessDenied", False),
+    ],
+)
+def test_a_write_that_may_have_been_applied_leaves_doubt(canned, status, code, in_doubt):
+    """A gateway says 429, or that the request took too long, after the store has taken it."""
+    canned.answers = [refusal(status, code), refusal(412, "PreconditionFailed")]
+    with pytest.raises(OqError) as caught:
+        store_at(canned.url).put("k", b"", if_match='"e"')
+    assert getattr(caught.value, "ambiguous", False) is in_doubt
 
 
 @pytest.mark.parametrize("kind", REQUESTS)
@@ -283,10 +301,12 @@ UNAVAILABLE = {
     "ConnectTimeoutError",
     "ConnectionClosedError",
     "ConnectionError",
+    "CredentialRetrievalError",
     "EndpointConnectionError",
     "FlexibleChecksumError",
     "HTTPClientError",
     "IncompleteReadError",
+    "MetadataRetrievalError",
     "ProxyConnectionError",
     "ReadTimeoutError",
     "ResponseStreamingError",
@@ -299,7 +319,7 @@ def test_every_class_of_botocore_becomes_one_of_ours():
     sorts: dict[type, set[str]] = {}
     for kind in CLASSES:
         mapped = s3_errors.translate(_made(kind), request)
-        assert isinstance(mapped, (StorageError, ConfigurationError)), kind
+        assert isinstance(mapped, StorageError), kind
         assert str(mapped)
         sorts.setdefault(type(mapped), set()).add(kind.__name__)
         assert s3_errors.is_retryable(_made(kind), "GET") == (kind.__name__ in UNAVAILABLE), kind
@@ -307,13 +327,19 @@ def test_every_class_of_botocore_becomes_one_of_ours():
             assert kind.__name__ in UNAVAILABLE
     assert sorts[StorageUnavailableError] == UNAVAILABLE
     assert {"NoCredentialsError", "PartialCredentialsError", "SSOTokenLoadError"} <= sorts[StorageDeniedError]
-    assert {"ParamValidationError", "SSLError"} == sorts[ConfigurationError]
-    assert set(sorts) <= {StorageError, StorageUnavailableError, StorageDeniedError, ConfigurationError}
+    assert {"ParamValidationError", "SSLError"} == sorts[StorageConfigurationError]
+    assert set(sorts) <= {StorageError, StorageUnavailableError, StorageDeniedError, StorageConfigurationError}
 
 
 def test_what_did_not_reach_the_store_leaves_no_doubt():
     in_doubt = {kind.__name__ for kind in CLASSES if s3_errors.is_ambiguous(_made(kind))}
-    assert in_doubt == UNAVAILABLE - {"ConnectTimeoutError", "EndpointConnectionError", "ProxyConnectionError"}
+    assert in_doubt == UNAVAILABLE - {
+        "ConnectTimeoutError",
+        "CredentialRetrievalError",
+        "EndpointConnectionError",
+        "MetadataRetrievalError",
+        "ProxyConnectionError",
+    }
 
 
 def test_no_credentials(canned, monkeypatch, tmp_path):
