@@ -241,7 +241,7 @@ def test_an_outage_costs_one_warning_and_the_newest_value_is_written_afterwards(
         wait_for(lambda: attempt.progress and attempt.progress.percent == 19)
     said = [record.getMessage() for record in caplog.records]
     assert len(said) == 2
-    assert "cannot be written for now, the work goes on" in said[0]
+    assert "cannot be written now; the handler goes on" in said[0]
     assert said[1].endswith("progress is written again")
 
 
