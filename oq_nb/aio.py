@@ -165,6 +165,10 @@ class Queue:
         """See `oq_nb.Queue.list`."""
         return _wrapped(await asyncio.to_thread(self.sync.list, *args, **options))
 
+    async def failures(self, *args: Any, **options: Any) -> builtins.list[Task]:
+        """See `oq_nb.Queue.failures`."""
+        return _wrapped(await asyncio.to_thread(self.sync.failures, *args, **options))
+
     async def list_ready(self, *, limit: int = 100) -> builtins.list[Task]:
         """See `oq_nb.Queue.list_ready`."""
         return _wrapped(await asyncio.to_thread(self.sync.list_ready, limit=limit))

@@ -27,13 +27,13 @@ _GRANTS: dict[str, tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]] = {
     "client": (
         (("s3:GetObject",), ("tasks", "payloads", "workers", "idempotency")),
         (("s3:GetObjectVersion",), ("tasks",)),
-        (("s3:PutObject",), ("tasks", "payloads", "ready", "leases", "idempotency")),
-        (("s3:DeleteObjectVersion",), ("ready", "leases")),
+        (("s3:PutObject",), ("tasks", "payloads", "ready", "leases", "ended", "idempotency")),
+        (("s3:DeleteObjectVersion",), ("ready", "leases", "ended")),
     ),
     "worker": (
         (("s3:GetObject",), ("tasks", "payloads")),
         (("s3:GetObjectVersion",), ("tasks",)),
-        (("s3:PutObject",), ("tasks", "payloads", "ready", "leases", "workers")),
+        (("s3:PutObject",), ("tasks", "payloads", "ready", "leases", "ended", "workers")),
         (("s3:DeleteObjectVersion",), ("ready", "leases", "workers")),
     ),
     "doctor": ((("s3:GetObject", "s3:GetObjectVersion", "s3:PutObject", "s3:DeleteObjectVersion"), ("oq-doctor-*",)),),

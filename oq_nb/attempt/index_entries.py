@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from oq_nb import model
 from oq_nb.attempt.scheduler import Scheduler
@@ -39,14 +39,22 @@ class AttemptIndexEntries:
         record: the task as claimed.
         ready: the ready entries that lead to it.
         scheduler: its threads do the work; None: it is done at once.
+        on_end: called once, in the scheduler's thread, with the task as the attempt has left it.
     """
 
     def __init__(
-        self, index: Index, record: TaskRecord, ready: Iterable[IndexEntry], scheduler: Scheduler | None = None
+        self,
+        index: Index,
+        record: TaskRecord,
+        ready: Iterable[IndexEntry],
+        scheduler: Scheduler | None = None,
+        *,
+        on_end: Callable[[TaskRecord], None] | None = None,
     ) -> None:
         self.entries = list(ready)
         self._index = index
         self._scheduler = scheduler
+        self._on_end = on_end
         self._task_id = record.id
         self._lease_key = model.lease_key(record)
         self._has_lease_entry = False
@@ -101,6 +109,9 @@ class AttemptIndexEntries:
                 self.entries = []
             for entry in left:
                 self._index.remove(entry)
+            if end is not None and self._on_end is not None:
+                self._on_end(end)
+                self._on_end = None
         return None
 
     def _take_place(self) -> None:

@@ -131,13 +131,6 @@ def replay(options: QueueOptions, task_ids: IdsArgument, as_json: JsonOption = F
     """
 
     def change(task: Task) -> tuple[Task, str]:
-        if task.task_type.startswith("track:"):
-            raise TransitionError(
-                f"task {task.id} is a loop that was followed by track(): no worker can run it, run its program again",
-                status=task.status.value,
-                wanted="replay",
-                task_id=task.id,
-            )
         done = actions.replay(task.queue, task.id)
         return done.task, done.brief
 

@@ -12,6 +12,7 @@ May import: `oq_nb.errors` and `oq_nb.text`, nothing else of the package.
 
 from oq_nb.model.codec import canonical_json, to_json
 from oq_nb.model.keys import (
+    ENDED,
     IDEMPOTENCY,
     LEASES,
     MAX_TASK_TYPE_CHARS,
@@ -21,11 +22,13 @@ from oq_nb.model.keys import (
     WORKERS,
     check_task_id,
     check_task_type,
+    ended_key,
     idempotency_key,
     is_task_id,
     lease_key,
     minute_of,
     new_id,
+    parse_ended_key,
     parse_index_key,
     payload_key,
     ready_key,
@@ -48,6 +51,7 @@ from oq_nb.model.records import (
 from oq_nb.model.timestamps import Instant, Timestamp
 
 __all__ = [
+    "ENDED",
     "IDEMPOTENCY",
     "LEASES",
     "MAX_MESSAGE_CHARS",
@@ -68,11 +72,13 @@ __all__ = [
     "canonical_json",
     "check_task_id",
     "check_task_type",
+    "ended_key",
     "idempotency_key",
     "is_task_id",
     "lease_key",
     "minute_of",
     "new_id",
+    "parse_ended_key",
     "parse_index_key",
     "payload_key",
     "prepare",

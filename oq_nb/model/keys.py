@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from oq_nb.errors import ConfigurationError
 
 __all__ = [
+    "ENDED",
     "IDEMPOTENCY",
     "LEASES",
     "PAYLOADS",
@@ -22,11 +23,13 @@ __all__ = [
     "WORKERS",
     "check_task_id",
     "check_task_type",
+    "ended_key",
     "idempotency_key",
     "is_task_id",
     "lease_key",
     "minute_of",
     "new_id",
+    "parse_ended_key",
     "parse_index_key",
     "payload_key",
     "ready_key",
@@ -36,13 +39,14 @@ __all__ = [
     "worker_key",
 ]
 
-TASKS, READY, LEASES, WORKERS, PAYLOADS, IDEMPOTENCY = (
+TASKS, READY, LEASES, WORKERS, PAYLOADS, IDEMPOTENCY, ENDED = (
     "tasks/",
     "ready/",
     "leases/",
     "workers/",
     "payloads/",
     "idempotency/",
+    "ended/",
 )
 MAX_TASK_TYPE_CHARS = 200
 
@@ -60,6 +64,17 @@ class _Indexed(Protocol):
     def available_at(self) -> datetime: ...
     @property
     def lease_expires_at(self) -> datetime | None: ...
+
+
+class _Ended(Protocol):
+    """What the key of an ended entry needs of a task record."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def status(self) -> str: ...
+    @property
+    def ended_at(self) -> datetime | None: ...
 
 
 def new_id() -> str:
@@ -158,5 +173,20 @@ def parse_index_key(key: str) -> tuple[str, str, str] | None:
     """Return shard, minute and task id of an index key, or None when it is not one."""
     parts = key.split("/")
     if len(parts) != 4 or not is_task_id(parts[3]) or not parts[2].isdigit() or not parts[3].startswith(parts[1]):
+        return None
+    return parts[1], parts[2], parts[3]
+
+
+def ended_key(record: _Ended) -> str:
+    """Return the key of the entry that an unhappy end leaves, by status and the minute of the end."""
+    if record.ended_at is None:
+        raise ValueError(f"task {record.id} has not ended")
+    return f"{ENDED}{record.status!s}/{minute_of(record.ended_at)}/{record.id}"
+
+
+def parse_ended_key(key: str) -> tuple[str, str, str] | None:
+    """Return status, minute and task id of an ended entry's key, or None when it is not one."""
+    parts = key.split("/")
+    if len(parts) != 4 or f"{parts[0]}/" != ENDED or not parts[2].isdigit() or not is_task_id(parts[3]):
         return None
     return parts[1], parts[2], parts[3]

@@ -245,6 +245,18 @@ class TaskRecord(_Record):
         """How long a lease lasts: `timeout_seconds` within sensible bounds."""
         return min(max(1, self.timeout_seconds), MAX_SECONDS)
 
+    @property
+    def is_loop(self) -> bool:
+        """Whether this is the task of a loop under `oq_nb.track`: its own program runs it, no worker can."""
+        return self.task_type.startswith("track:")
+
+    @property
+    def ended_at(self) -> Instant | None:
+        """When the task ended, however it ended; None while it is pending or running."""
+        if not self.status.is_terminal:
+            return None
+        return self.completed_at or self.cancelled_at or self.expired_at or self.updated_at
+
     def supersedes(self, known: TaskRecord) -> bool:
         """Return whether this, of two states of one task, is the later one or the same.
 

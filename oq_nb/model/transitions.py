@@ -241,7 +241,14 @@ def archive(record: TaskRecord, now: Timestamp) -> TaskRecord:
 
 
 def replay(record: TaskRecord, now: Timestamp) -> TaskRecord:
-    """A finished task → pending at once, with its counts of retries and reschedules at zero."""
+    """A finished task → pending at once, with its counts of retries and reschedules at zero.
+
+    The task of a loop that ran under `track` is refused: no worker has its code, it would stay pending for ever.
+    """
+    if record.is_loop:
+        raise _refuse(
+            record, "replayed", "it is a loop that ran under track(): no worker can run it, run its program again"
+        )
     if not record.status.is_terminal:
         raise _refuse(record, "replayed", f"it is {record.status.value}, not finished")
     return record.evolve(

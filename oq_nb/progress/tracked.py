@@ -294,7 +294,14 @@ class LoopTask:
             self._warn("another program ended the loop's task before its creation was confirmed; it is not reported")
             return
         entries = store.index.find(model.lease_key(record))
-        self._lease = Lease(store, held, self._scheduler, lease_seconds=self._lease_seconds, entries=entries)
+        self._lease = Lease(
+            store,
+            held,
+            self._scheduler,
+            lease_seconds=self._lease_seconds,
+            entries=entries,
+            on_ended=store.ended.add,
+        )
         self._created.set()
 
     def _new_record(self, shard_of: Callable[[str], str], reported: BarState, now: Timestamp) -> TaskRecord:

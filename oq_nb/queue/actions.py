@@ -57,7 +57,7 @@ def replay(queue: Queue, task_id: str) -> ActionResult:
         task_id: its whole id.
 
     Raises:
-        TransitionError: it has not ended.
+        TransitionError: it has not ended, or it is a loop that ran under `track`.
         TaskNotFoundError: there is no such task.
 
     Requests: see `Queue.replay`.

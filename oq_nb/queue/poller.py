@@ -28,7 +28,7 @@ from oq_nb import model
 from oq_nb.errors import RecordError
 from oq_nb.model import TaskRecord, TaskStatus, WorkerRecord
 from oq_nb.s3 import Entry
-from oq_nb.store import TaskStore, VersionedTask
+from oq_nb.store import UNHAPPY, EndedEntry, TaskStore, VersionedTask
 
 __all__ = ["Overview", "TaskPoller", "is_alive"]
 
@@ -38,10 +38,11 @@ _LIST_PRICE = 12.5  # of a LIST, in GETs, at AWS
 _SPOT_CHECKS = 4  # tasks read although the index calls them unchanged, per refresh
 _LIVE_LIMIT = 1000  # pending and running tasks of an overview that are read; the rest are counted
 _ENDED_LIMIT = 100  # ended tasks of an overview that are kept
+_FAILURES_LIMIT = 1000  # unhappy ends of an overview that are read
 _COUNT_LIMIT = 1000  # ended tasks whose status is read for the counts
 _BACKFILL = 100  # of these, per refresh
 _INDEX_PAGES = 20  # of an overview, for each index
-_TASK_PAGES = 200  # of an overview: at most so many LISTs of 1,000 tasks
+_TASK_PAGES = 200  # of an overview: at most so many LISTs of 1,000 tasks, and of entries of unhappy ends
 _SECONDS_PER_PAGE = 5.0  # of an overview: pause between two listings of all tasks
 _FORGET_SECONDS = 600.0  # after which a listing that was too long is tried again
 _WORKERS_SECONDS = 5.0
@@ -57,9 +58,13 @@ class Overview:
     live: tuple[VersionedTask, ...] = ()
     #: Tasks that have ended, newest first; 100 at most.
     ended: tuple[VersionedTask, ...] = ()
-    #: Tasks by status: all pending and running ones, and the ended ones whose status was read (the newest 1,000).
+    #: Tasks that failed, were cancelled or expired, however long ago, newest first; the newest 1,000, read 100 a look.
+    failures: tuple[VersionedTask, ...] = ()
+    #: Tasks by status: all pending and running ones; of the ended ones those that were read (the newest 1,000), and
+    #: those that left an entry of their unhappy end.
     counts: Mapping[str, int] = field(default_factory=dict)
-    #: Ended tasks that are in the bucket but not in `counts`; None before they were counted.
+    #: Ended tasks that are in the bucket but not in `counts`: they were not read and left no entry, so that they have
+    #: completed, or were ended by a program that leaves none. None before they were counted.
     uncounted: int | None = None
     #: Registered workers.
     workers: tuple[WorkerRecord, ...] = ()
@@ -67,6 +72,17 @@ class Overview:
     seen_at: datetime | None = None
     #: Why the last refresh failed; this is what was seen before. None when it did not.
     trouble: str | None = None
+
+    @property
+    def ended_total(self) -> int:
+        """All tasks in the bucket that have ended, read or not."""
+        known = sum(count for name, count in self.counts.items() if name not in ("pending", "running"))
+        return known + (self.uncounted or 0)
+
+    @property
+    def unread_failures(self) -> int:
+        """Failed, cancelled and expired tasks that are counted but not in `failures`."""
+        return max(0, sum(self.counts.get(status.value, 0) for status in UNHAPPY) - len(self.failures))
 
     @property
     def unread(self) -> int:
@@ -104,6 +120,7 @@ class TaskPoller:
         self._task_pages = 1
         self._too_long_until: float | None = None
         self._ended: dict[str, tuple[str, TaskStatus]] = {}  # ETag and status of ended tasks, for the counts
+        self._entries: dict[str, EndedEntry] = {}  # of unhappy ends, by task id, when last listed
         self._total: int | None = None
         self._list_tasks_at = 0.0
         self._spot = 0
@@ -129,8 +146,9 @@ class TaskPoller:
             StorageError: the store does not answer; what was seen before is kept.
 
         Requests: for tasks as the module says; for an overview 2 LIST (more above 1,000 entries), a GET for each task
-        that is new or has changed, and 1 LIST per 1,000 tasks, spaced the more the longer it takes; for workers 1 LIST,
-        and 1 GET for each heartbeat.
+        that is new or has changed, and 1 LIST per 1,000 tasks and per 1,000 entries of unhappy ends, spaced the more
+        the longer they take, with a GET for each of the newest 1,000 of these ends, 100 a look; for workers 1 LIST, and
+        1 GET for each heartbeat.
         """
         if workers or overview:
             self._refresh_workers()
@@ -142,7 +160,8 @@ class TaskPoller:
 
     def keep(self, task_ids: Iterable[str]) -> None:
         """Forget every task but these and those of the overview."""
-        kept = {*task_ids, *(held.record.id for held in (*self.overview.live, *self.overview.ended))}
+        shown = (*self.overview.live, *self.overview.ended, *self.overview.failures)
+        kept = {*task_ids, *(held.record.id for held in shown)}
         for task_id in self.seen.keys() - kept:
             del self.seen[task_id]
 
@@ -150,6 +169,7 @@ class TaskPoller:
         """Forget what only an overview needs."""
         self.overview = Overview()
         self._ended.clear()
+        self._entries.clear()
         self._total, self._list_tasks_at = None, 0.0
 
     def has_worker_for(self, record: TaskRecord) -> bool | None:
@@ -288,7 +308,10 @@ class TaskPoller:
         listing: dict[str, Entry] | None = None
         if self._task_pages <= 1 or self._task_pages < running or time.monotonic() >= self._list_tasks_at:
             listing = self._list_tasks(_TASK_PAGES)
-            self._list_tasks_at = time.monotonic() + self._task_pages * _SECONDS_PER_PAGE
+            found = self._store.ended.listed(limit=_TASK_PAGES * _PAGE)
+            self._entries = {e.task_id: e for e in found if listing is None or e.task_id in listing}
+            pages = self._task_pages + len(found) // _PAGE
+            self._list_tasks_at = time.monotonic() + pages * _SECONDS_PER_PAGE
         if listing is None:
             self._read(self._not_vouched_for(open_ids, index))
         else:
@@ -299,6 +322,7 @@ class TaskPoller:
                     self.seen.setdefault(task_id, None)
             self._total = len(listing)
             self._read_ended(listing, set(in_index))
+        self._read_failures(listing, set(in_index))
         self._make_overview(index, in_index)
 
     def _has_ended_since(self, task_id: str, index: _IndexListing) -> bool:
@@ -322,6 +346,16 @@ class TaskPoller:
         ]
         self._read(unread[:_BACKFILL])
 
+    def _read_failures(self, listing: dict[str, Entry] | None, in_index: set[str]) -> None:
+        """Read the newest of the tasks that left an entry of their unhappy end, as far as they are not known."""
+        by_end = sorted(self._entries.values(), key=lambda entry: entry.minute, reverse=True)
+        ids = [entry.task_id for entry in by_end[:_FAILURES_LIMIT] if entry.task_id not in in_index]
+        if listing is not None:
+            unread = [task_id for task_id in ids if self._etag(task_id) != listing[task_id].etag]
+        else:
+            unread = [task_id for task_id in ids if task_id not in self.seen]
+        self._read(unread[:_BACKFILL])
+
     def _make_overview(self, index: _IndexListing, in_index: list[str]) -> None:
         live: list[VersionedTask] = []
         for task_id, held in self.seen.items():
@@ -338,15 +372,21 @@ class TaskPoller:
             held for held in self.seen.values() if isinstance(held, VersionedTask) and held.record.status.is_terminal
         ]
         ended.sort(key=lambda held: held.record.updated_at, reverse=True)
+        failures = [held for held in ended if held.record.status in UNHAPPY]
         counts = Counter(status.value for _, status in self._ended.values())
         counts["running"], counts["pending"] = len(running), len(pending)
         for task_id in in_index:
             if task_id not in self.seen:
                 counts["running" if task_id in index.leased else "pending"] += 1
+        unfinished = {*in_index, *(held.record.id for held in live)}
+        for task_id, entry in self._entries.items():  # a task that was read is counted by what it says itself
+            if task_id not in self._ended and task_id not in unfinished:
+                counts[entry.status.value] += 1
         counted = sum(counts.values())
         self.overview = Overview(
             live=(*running, *pending)[:_LIVE_LIMIT],
             ended=tuple(ended[:_ENDED_LIMIT]),
+            failures=tuple(failures[:_FAILURES_LIMIT]),
             counts=dict(counts),
             uncounted=None if self._total is None else max(0, self._total - counted),
             workers=self.workers,

@@ -14,10 +14,10 @@ from oq_nb import model
 from oq_nb.errors import ConfigurationError, RecordError, TaskNotFoundError, TransitionError
 from oq_nb.model import RetryPolicy, TaskRecord, TaskStatus, Timestamp, WorkerRecord, transitions
 from oq_nb.queue import faces
-from oq_nb.queue.submit import LocalWorkers, Submitter, check_whole, new_record
+from oq_nb.queue.submit import LocalWorkers, Submitter, check_instant, check_whole, new_record
 from oq_nb.queue.task import Task
 from oq_nb.queue.watcher import Watcher
-from oq_nb.store import TaskStore
+from oq_nb.store import UNHAPPY, TaskStore
 from oq_nb.store.index import IndexEntry
 
 if TYPE_CHECKING:
@@ -260,6 +260,50 @@ class Queue:
         entries.sort(key=lambda entry: entry.minute, reverse=True)
         return list(dict.fromkeys(entry.task_id for entry in entries))
 
+    def failures(
+        self,
+        status: TaskStatus | str = TaskStatus.FAILED,
+        task_type: str | None = None,
+        *,
+        since: datetime | None = None,
+        limit: int | None = 100,
+    ) -> builtins.list[Task]:
+        """Return tasks that failed (or were cancelled, or expired), the last one first, however many others there are.
+
+        They are found by the entries that such an end leaves (see `oq_nb.store.ended`): a task that another program has
+        ended, such as upstream's worker, leaves none; ``list(status)`` reads every task and finds these too.
+
+        Args:
+            status: ``failed``, ``cancelled`` or ``expired``.
+            task_type: only these.
+            since: only those that ended at this time or later; an aware `datetime`.
+            limit: so many at most; None for all.
+
+        Raises:
+            ConfigurationError: an argument is not usable.
+
+        Requests: 1 LIST per 1,000 such tasks, and 1 GET for each task looked at, 16 at a time.
+        """
+        wanted = _status(status)
+        if wanted not in UNHAPPY:
+            raise ConfigurationError(f"status: failed, cancelled or expired, not {wanted.value}")
+        if limit is not None:
+            check_whole("limit", limit, 0)
+        after = None if since is None else check_instant("since", since)
+        entries = self.store.ended.listed(wanted)
+        if after is not None:
+            entries = [entry for entry in entries if entry.minute >= model.minute_of(after)]
+        entries.sort(key=lambda entry: entry.minute, reverse=True)
+        found: builtins.list[Task] = []
+        for held in self.store.read_many([entry.task_id for entry in entries]):
+            if limit is not None and len(found) >= limit:
+                break
+            record = held.record
+            is_late = after is None or (record.ended_at is not None and record.ended_at >= after)
+            if record.status is wanted and is_late and task_type in (None, record.task_type):
+                found.append(Task(self, held))
+        return found
+
     def list_ready(self, *, limit: int = 100) -> builtins.list[Task]:
         """Return tasks that can be claimed now, oldest first. Requests: 1 LIST, 1 GET for each entry."""
         now = self.now()
@@ -357,7 +401,7 @@ class Queue:
         """Run a finished task again, with its retries at zero. Requests: 1 GET, 2 PUT.
 
         Raises:
-            TransitionError: it has not ended.
+            TransitionError: it has not ended, or it is a loop that ran under `track`, which no worker can run.
             TaskNotFoundError: there is no such task.
         """
         task = self._update(task_id, transitions.replay)

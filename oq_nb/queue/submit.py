@@ -26,7 +26,7 @@ from oq_nb.errors import ConfigurationError, ConflictError, OqError, StorageUnav
 from oq_nb.model import IdempotencyRecord, RetryPolicy, TaskRecord, TaskStatus, Timestamp
 from oq_nb.store import TaskStore, VersionedTask
 
-__all__ = ["LocalWorkers", "Submitter", "Wakeable", "check_whole", "new_record"]
+__all__ = ["LocalWorkers", "Submitter", "Wakeable", "check_instant", "check_whole", "new_record"]
 
 _IDEMPOTENCY_DAYS = 30
 _KEY_TRIES = 5
@@ -103,8 +103,8 @@ def new_record(
     if retry_policy is not None and not isinstance(retry_policy, RetryPolicy):
         raise ConfigurationError(f"retry_policy: a RetryPolicy is needed, not {type(retry_policy).__name__}")
     now = store.clock.stamp()
-    available = now if schedule_at is None else _instant("schedule_at", schedule_at)
-    ends = None if expires_at is None else _instant("expires_at", expires_at)
+    available = now if schedule_at is None else check_instant("schedule_at", schedule_at)
+    ends = None if expires_at is None else check_instant("expires_at", expires_at)
     if ttl_seconds is not None:
         if ends is not None:
             raise ConfigurationError("ttl_seconds: give it or expires_at, not both")
@@ -249,7 +249,8 @@ def check_whole(name: str, value: Any, least: int) -> None:
         raise ConfigurationError(f"{name}: a whole number from {least} is needed, not {value!r}")
 
 
-def _instant(name: str, value: Any) -> Timestamp:
+def check_instant(name: str, value: Any) -> Timestamp:
+    """Return an aware `datetime` as a `Timestamp`; raise `ConfigurationError` for anything else."""
     if not isinstance(value, datetime) or value.tzinfo is None:
         raise ConfigurationError(f"{name}: a datetime with a time zone is needed, not {value!r}")
     return Timestamp.of(value)

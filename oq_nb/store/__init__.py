@@ -3,6 +3,7 @@
 ======================  =======================================================
 `task_store`            `TaskStore`: the one bounded compare-and-swap loop
 `index`                 entries under ``ready/`` and ``leases/``, which are hints
+`ended`                 entries under ``ended/``: which tasks failed, as hints
 `payloads`              large inputs and outputs, in objects of their own
 `fitness`               whether a store refuses stale writes
 ======================  =======================================================
@@ -10,6 +11,7 @@
 May import: `oq_nb.backoff`, `oq_nb.errors`, `oq_nb.text`, `oq_nb.model`, `oq_nb.s3`.
 """
 
+from oq_nb.store.ended import UNHAPPY, EndedEntries, EndedEntry
 from oq_nb.store.fitness import verify_conditional_writes
 from oq_nb.store.index import Index, IndexEntry
 from oq_nb.store.payloads import PAYLOAD_LIMIT_BYTES, Payloads
@@ -18,6 +20,9 @@ from oq_nb.store.task_store import FINISHED_TAG, Listener, TaskStore, Transition
 __all__ = [
     "FINISHED_TAG",
     "PAYLOAD_LIMIT_BYTES",
+    "UNHAPPY",
+    "EndedEntries",
+    "EndedEntry",
     "Index",
     "IndexEntry",
     "Listener",

@@ -34,6 +34,7 @@ from oq_nb.errors import (
 from oq_nb.model import TaskRecord, TaskStatus, Timestamp
 from oq_nb.s3 import NotModified, ObjectStore, PutResult, StoredObject
 from oq_nb.s3.clock import Clock
+from oq_nb.store.ended import EndedEntries
 from oq_nb.store.index import Index, IndexEntry
 from oq_nb.store.payloads import Payloads
 
@@ -88,6 +89,8 @@ class TaskStore:
         self.objects = objects
         self.index = Index(objects)
         self.payloads = Payloads(objects)
+        #: What failed, was cancelled or expired leaves an entry here.
+        self.ended = EndedEntries(objects, self.index)
         self.shards = model.shards(shard_prefix_len)
         self._prefix_len = shard_prefix_len
         self._tag_finished = tag_finished
@@ -247,7 +250,8 @@ class TaskStore:
             TaskNotFoundError: there is no such task.
             ConflictError: others changed the task twelve times in a row.
 
-        Requests: 1 GET, 1 PUT; more after a conflict; entries as `move` says.
+        Requests: 1 GET, 1 PUT; more after a conflict; entries as `move` says; 1 PUT more for the entry of an unhappy
+        end, 1 LIST and 1 DELETE more when a task leaves such a state.
         """
         for _ in _CONFLICTS.tries(time.sleep, most=_CONFLICT_TRIES):
             if held is None:
@@ -265,17 +269,19 @@ class TaskStore:
                 continue
             for entry in left:
                 self.index.remove(entry)
+            if made.record.status is not held.record.status:
+                self.ended.add(made.record)
             return made
         raise ConflictError(f"task {task_id} was changed by others twelve times in a row: try again", key=task_id)
 
     def _entries_left(self, before: TaskRecord, after: TaskRecord) -> list[IndexEntry]:
-        """Return the index entries of the state that a change leaves.
+        """Return the entries of the state that a change leaves, in the index or under ``ended/``.
 
         They are looked up before the change: what is written under the same key after it belongs to a later state.
         """
         if before.status is TaskStatus.PENDING and after.status is not TaskStatus.PENDING:
             return self.index.find(model.ready_key(before))
-        return []
+        return self.ended.find(before) if before.status is not after.status else []
 
     def _put(
         self,

@@ -146,7 +146,7 @@ class Claims:
             StorageError: the store did not answer; look at the entry again later.
 
         Requests: 1 GET; for a claim 2 PUT and 1 DELETE, 1 LIST more at a further attempt; for a recovery 2 PUT and 1
-        DELETE.
+        DELETE; 1 PUT more for the entry of a task that has failed or expired.
         """
         try:
             held = self._store.read(entry.task_id)
@@ -225,6 +225,7 @@ class Claims:
             self.look_again(entry, _LEASE_PAD_SECONDS)
             return
         self._store.emit("expired" if changed.status is TaskStatus.EXPIRED else "recovered", changed.task_type)
+        self._store.ended.add(changed)
         if entry.version_id is not None or changed.status.is_terminal or entry.key != model.ready_key(changed):
             self._store.index.remove(entry)
 
@@ -255,7 +256,8 @@ class Claims:
             self._count += 1
         self._store.emit("claimed", held.record.task_type)
         old = {entry.name: entry for entry in ready}.values()
-        entries = AttemptIndexEntries(self._store.index, held.record, old, self._scheduler)
+        store = self._store
+        entries = AttemptIndexEntries(store.index, held.record, old, self._scheduler, on_end=store.ended.add)
         delay = self._lease_entry_delay_seconds
         entries.begin(self._store.clock.monotonic() + delay if delay else None)
         return Claim(held, entries)

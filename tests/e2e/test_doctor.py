@@ -331,6 +331,10 @@ def as_worker(queue, ids):
         if context.attempt == 1:
             raise oq_nb.RetryableError("again")
 
+    @worker.task("fail")
+    def fail(_):
+        raise ValueError("no")
+
     with worker:
         for task in [queue.get(task_id) for task_id in ids]:
             task.wait(60)
@@ -341,6 +345,7 @@ def prepared(seaweedfs):
     queue = connect_to(seaweedfs)
     ids = [queue.submit("double", LARGE).id]
     ids.append(queue.submit("retry", retry_policy=oq_nb.RetryPolicy(initial_interval_ms=50)).id)
+    ids.append(queue.submit("fail").id)
     now = Timestamp.of(queue.now())
     worker = WorkerRecord(worker_id="w", started_at=now, last_heartbeat=now)
     queue.store.objects.put("workers/w.json", worker.to_bytes())

@@ -19,6 +19,7 @@ __all__ = ["PRICE_PER_GB_MONTH", "Amount", "Survey", "survey"]
 PRICE_PER_GB_MONTH = 0.023
 
 _GB = 1e9
+_FOLDERS = (model.TASKS, model.PAYLOADS, model.READY, model.LEASES, model.ENDED, model.WORKERS, model.IDEMPOTENCY)
 
 
 @dataclass
@@ -46,7 +47,7 @@ class Amount:
 class Survey:
     """What lies in a queue's part of a bucket."""
 
-    #: Newest versions, by folder: ``tasks``, ``payloads``, ``ready``, ``leases``, ``workers``, ``idempotency``.
+    #: Newest versions, by folder, such as ``tasks``, ``payloads``, ``ready``, ``leases``, ``ended``, ``workers``.
     current: dict[str, Amount] = field(default_factory=lambda: defaultdict(Amount))
     #: Versions that have been replaced or removed, by folder.
     old: dict[str, Amount] = field(default_factory=lambda: defaultdict(Amount))
@@ -80,7 +81,7 @@ def survey(store: TaskStore, *, read_limit: int = 1000) -> Survey:
     made = Survey()
     tasks: dict[str, Amount] = defaultdict(Amount)
     changed_at: dict[str, datetime] = {}
-    for folder in (model.TASKS, model.PAYLOADS, model.READY, model.LEASES, model.WORKERS, model.IDEMPOTENCY):
+    for folder in _FOLDERS:
         name = folder.rstrip("/")
         lines = store.objects.versions(folder) if store.objects.is_versioned else store.objects.entries(folder)
         for line in lines:

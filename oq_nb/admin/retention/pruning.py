@@ -4,7 +4,7 @@ Invariants:
 
 * Only versions that were listed are removed, a task's newest one last, and none of a task with a version younger than
   a minute: a task that somebody replays meanwhile keeps its new version and runs.
-* Payloads go after their task, never before it.
+* Payloads, and the entry of an unhappy end, go after their task, never before it.
 
 Imports nothing of the package but `errors`, `model`, `s3` and `store`.
 """
@@ -20,7 +20,7 @@ from typing import Any
 
 from oq_nb import model
 from oq_nb.errors import ConfigurationError
-from oq_nb.model import TaskStatus
+from oq_nb.model import TaskRecord, TaskStatus
 from oq_nb.s3 import SETTLED, Entry, ObjectStore
 from oq_nb.store import TaskStore, VersionedTask
 
@@ -75,8 +75,8 @@ def prune(
         ConfigurationError: a status that is not final.
         StorageError: the store did not answer; what was told of is removed.
 
-    Requests: 1 LIST per 1,000 tasks and per 1,000 payloads; for each task that is old enough 1 GET, 2 LIST and 1 DELETE
-    a version.
+    Requests: 1 LIST per 1,000 tasks, per 1,000 payloads and per 1,000 entries of unhappy ends; for each task that is
+    old enough 1 GET, 2 LIST and 1 DELETE a version, and 1 LIST and 1 DELETE for such an entry.
     """
     wanted = frozenset(FINISHED if statuses is None else statuses)
     if not wanted <= frozenset(FINISHED):
@@ -95,8 +95,10 @@ def prune(
         if told is not None:
             told(made)
 
+    seen: dict[str, TaskRecord | None] = {}
     for held in store.read_many(ids):
         record = held.record
+        seen[record.id] = record
         if limit is not None and len(removed) >= limit:
             break
         if record.status not in wanted or record.updated_at > limit_at:
@@ -105,6 +107,7 @@ def prune(
         payloads = _versions(store.objects, f"{model.PAYLOADS}{record.id}/")
         if not dry_run and not _remove(store, held, lines, payloads):
             continue
+        seen[record.id] = None
         size = sum(line.size for line in (*lines, *payloads))
         note(Pruned(record.id, record.task_type, record.status.value, record.updated_at, len(lines), size))
     if statuses is None:
@@ -115,7 +118,26 @@ def prune(
             if not dry_run:
                 _delete_all(store.objects, _versions(store.objects, f"{model.PAYLOADS}{made.task_id}/"))
             note(made)
+        if not dry_run:
+            _remove_stale_entries(store, set(changed_at), seen)
     return removed
+
+
+def _remove_stale_entries(store: TaskStore, known: set[str], seen: dict[str, TaskRecord | None]) -> None:
+    """Remove the entries of unhappy ends that lead nowhere, or to a task that another program has changed since.
+
+    Args:
+        store: the tasks.
+        known: ids of the tasks that are in the bucket.
+        seen: the tasks that were read; None for those that were removed.
+    """
+    young = store.clock.earliest() - SETTLED
+    for entry in store.ended.listed():
+        record = seen.get(entry.task_id)
+        is_right = record is not None and record.status is entry.status and model.ended_key(record) == entry.key
+        is_unknown = entry.task_id in known and entry.task_id not in seen
+        if not is_right and not is_unknown and entry.written_at <= young:
+            store.ended.remove(store.index.find(entry.key))
 
 
 def _orphans(store: TaskStore, known: set[str], before: datetime) -> Iterator[Pruned]:
@@ -153,6 +175,7 @@ def _remove(store: TaskStore, held: VersionedTask, lines: list[Entry], payloads:
     if store.objects.get(latest.key) is not None:
         return False  # replayed in this very moment: it runs, and needs its payloads
     _delete_all(store.objects, payloads)
+    store.ended.remove(store.ended.find(held.record))
     return True
 
 
