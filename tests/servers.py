@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import uuid
 
-import pytest
-
 import oq_nb
 from oq_nb.local import LocalStore
 from oq_nb.queue import Queue
-from oq_nb.s3.direct.plain_http import PlainSession
 
 
 def connect_to(server: LocalStore, **options) -> Queue:
@@ -18,8 +15,3 @@ def connect_to(server: LocalStore, **options) -> Queue:
     return oq_nb.connect(
         endpoint=server.endpoint, access_key=server.access_key, secret_key=server.secret_key, **settings
     )
-
-
-def through_botocore(patch: pytest.MonkeyPatch) -> None:
-    """Have stores that send their first request from now on send through botocore's session, as over TLS."""
-    patch.setattr(PlainSession, "instead_of", lambda *_: None)

@@ -14,8 +14,10 @@ No request is made here. Imports nothing of the package but `model`.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from email.utils import parsedate_to_datetime
@@ -32,6 +34,9 @@ _SET_BACK = timedelta(seconds=5)  # a greater step back is no correction: the st
 @lru_cache(maxsize=4)  # a second's answers all say the same
 def _seconds_of(date: str) -> float:
     return parsedate_to_datetime(date).timestamp()
+
+
+_clocks: weakref.WeakSet[Clock] = weakref.WeakSet()
 
 
 class Clock:
@@ -51,6 +56,11 @@ class Clock:
         self._high = 0.0
         self._seen = 0.0
         self._last = datetime.min.replace(tzinfo=timezone.utc)
+        _clocks.add(self)
+
+    def renew_lock(self) -> None:
+        """Take a new lock, in a forked process: a thread of the parent may have held the old one."""
+        self._lock = threading.Lock()
 
     @property
     def is_synchronised(self) -> bool:
@@ -113,3 +123,12 @@ class Clock:
                 now = self._last + timedelta(microseconds=1)
             self._last = now
         return Timestamp.of(now)
+
+
+def _renew_locks() -> None:
+    for clock in list(_clocks):
+        clock.renew_lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_locks)

@@ -29,9 +29,11 @@ __all__ = [
     "Request",
     "code_of",
     "is_ambiguous",
+    "is_bucket_missing",
     "is_missing",
     "is_not_modified",
     "is_retryable",
+    "is_skewed",
     "region_of",
     "translate",
     "without_frames",
@@ -170,8 +172,18 @@ def is_not_modified(exc: Exception) -> bool:
     return _is_answer(exc) and _status(exc) == 304
 
 
+def is_skewed(exc: Exception) -> bool:
+    """Return whether the store refuses the time that a request was signed with."""
+    return _is_answer(exc) and _code(exc) == "RequestTimeTooSkewed"
+
+
+def is_bucket_missing(exc: Exception) -> bool:
+    """Return whether the store says that there is no such bucket."""
+    return _is_answer(exc) and _status(exc) == 404 and _code(exc) == "NoSuchBucket"
+
+
 def is_missing(exc: Exception, kind: str) -> bool:
-    """Return whether the store says that there is no such object (or, for a HEAD, no such bucket).
+    """Return whether the store says that there is no such object.
 
     A 404 without a code of S3 comes from something else on the way: nothing may be concluded from it.
     """

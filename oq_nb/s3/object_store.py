@@ -67,7 +67,7 @@ class ObjectStore(Protocol):
     """What the package needs of a store. Keys are relative to the store's own prefix."""
 
     clock: Clock
-    #: Requests sent, by kind: GET, PUT, LIST, DELETE, HEAD.
+    #: Requests sent, by kind: GET, PUT, LIST, DELETE.
     requests: Counter[str]
     #: Whether the bucket keeps versions.
     is_versioned: bool

@@ -5,15 +5,19 @@ Invariants:
 * Every failure becomes one of our own errors, with the remedy in its message (`errors`); secrets are in none.
 * A write whose answer was lost is sent again only with its condition; a conflict that follows is marked `ambiguous`,
   because it may be our own first try that is met. Whoever knows the content decides (see `store`).
-* All requests are bounded in time and tries, counted by kind, and their ``Date`` headers set the clock.
+* All requests are bounded in time and tries, counted by kind, and their ``Date`` headers set the clock. When the store
+  refuses this machine's time, requests are signed with the store's from then on.
+* A process that was forked gets a client of its own: nobody reads answers from its parent's connections.
 
-Imports nothing of the package but `backoff`, `errors` and this room.
+Imports of the package: `backoff`, `errors`, `text`, this room.
 """
 
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
+import os
 import threading
 import time
 from collections import Counter
@@ -22,10 +26,12 @@ from typing import Any, TypeVar
 from urllib.parse import urlencode
 
 from oq_nb.backoff import Backoff
-from oq_nb.errors import ConfigurationError, ConflictError, OqError, StorageError, StorageUnavailableError
+from oq_nb.errors import ConflictError, OqError, StorageError, StorageUnavailableError
 from oq_nb.s3 import errors as s3_errors
 from oq_nb.s3.clock import Clock
 from oq_nb.s3.object_store import NOT_MODIFIED, Entry, NotModified, PutResult, StoredObject
+from oq_nb.s3.session import open_client
+from oq_nb.text import Secret, hide
 
 __all__ = ["S3Store"]
 
@@ -33,6 +39,7 @@ T = TypeVar("T")
 
 _MAX_OBJECT_BYTES = 1 << 30
 _RETRIES = Backoff(0.2, 2.0, jitter=0.5)
+_SKEW_SECONDS = 60  # less is not what a store refuses
 
 
 class S3Store:
@@ -50,8 +57,9 @@ class S3Store:
         attempts: tries of a request that the store did not answer, from 1.
         clock: keeps the store's time.
         sleep: waits between tries, seconds.
-        client_options: further arguments of ``boto3.client``, such as ``verify``; its ``config`` is merged into ours.
-        direct: send the frequent requests by `s3_direct`; else all of them through boto3.
+        client_options: further arguments of ``boto3.client``, such as ``verify``; its ``config`` is merged into ours;
+            ``session`` is a boto3 session to take credentials and profile from.
+        direct: send the frequent requests by `direct`; else all of them through boto3.
 
     Raises:
         ConfigurationError: an argument cannot be used.
@@ -74,11 +82,7 @@ class S3Store:
         client_options: dict[str, Any] | None = None,
         direct: bool = True,
     ) -> None:
-        import boto3
         import botocore.exceptions as failures
-        from botocore.config import Config
-
-        options = dict(client_options or {})
 
         self.bucket, self.prefix, self.endpoint = bucket, prefix, endpoint
         self.clock = clock or Clock()
@@ -88,36 +92,25 @@ class S3Store:
         self._sleep = sleep
         self._lock = threading.Lock()
         self._failures = failures
-        config = Config(
-            connect_timeout=connect_timeout_seconds,
-            read_timeout=read_timeout_seconds,
-            retries={"total_max_attempts": 1, "mode": "standard"},
-            max_pool_connections=64,
-            request_checksum_calculation="when_required",
-            response_checksum_validation="when_required",
-            s3={"addressing_style": "path"} if endpoint else None,
-            user_agent_extra="oq_nb",
+        self._open = functools.partial(
+            open_client,
+            endpoint=endpoint,
+            region=region,
+            access_key=access_key,
+            secret_key=Secret(secret_key) if secret_key is not None else None,
+            connect_timeout_seconds=connect_timeout_seconds,
+            read_timeout_seconds=read_timeout_seconds,
+            options=hide(client_options or {}),
+            direct=direct,
         )
-        try:
-            config = config.merge(options.pop("config", None) or Config())
-            session = boto3.session.Session()
-            client = session.client(
-                "s3",
-                endpoint_url=endpoint,
-                region_name=region,
-                aws_access_key_id=access_key,
-                aws_secret_access_key=secret_key,
-                config=config,
-                **options,
-            )
-            self._client: Any = (
-                client if not direct else _direct(session, client, bucket, access_key, secret_key, options)
-            )
-        except (failures.BotoCoreError, ValueError, TypeError, AttributeError) as exc:
-            raise ConfigurationError(
-                f"no S3 client for endpoint {endpoint!r}, region {region!r} and the options given: {exc}"
-            ) from exc
+        self._client: Any = self._open(clock=self.clock)
+        self._process = os.getpid()
         self.region: str | None = self._client.meta.region_name
+
+    @property
+    def client(self) -> Any:
+        """The boto3 client, or what stands in for it: event handlers can be registered on its ``meta.events``."""
+        return self._client
 
     def __repr__(self) -> str:
         where = self.endpoint or f"AWS {self._client.meta.region_name}"
@@ -257,8 +250,18 @@ class S3Store:
     # --- the bucket itself
 
     def bucket_exists(self) -> bool:
-        """Return whether the bucket is there. Requests: 1 HEAD."""
-        return bool(self._run("HEAD", "", lambda: self._call("head_bucket"), missing=_none))
+        """Return whether the bucket is there. Requests: 1 LIST; the answer to a HEAD would not say what is wrong."""
+
+        def look() -> bool:
+            try:
+                self._call("list_objects_v2", Prefix=self.prefix, MaxKeys=1)
+            except self._failures.ClientError as exc:
+                if s3_errors.is_bucket_missing(exc):
+                    return False
+                raise
+            return True
+
+        return bool(self._run("LIST", "", look))
 
     def create_bucket(self) -> None:
         """Create the bucket; one that we own already is fine. Requests: 1 PUT."""
@@ -313,7 +316,19 @@ class S3Store:
 
     # --- one request
 
+    def _leave_parents_client(self) -> None:
+        """Take a new client, with connections and locks of this process's own.
+
+        Closing the old one could wait for a lock that a thread of the parent held in the moment of the fork.
+        """
+        self._process = os.getpid()
+        self._lock = threading.Lock()
+        _PARENTS.append(self._client)
+        self._client = self._open(clock=self.clock)
+
     def _call(self, operation: str, **arguments: Any) -> Any:
+        if self._process != os.getpid():
+            self._leave_parents_client()
         kind = _KINDS.get(operation, operation.partition("_")[0].upper())
         with self._lock:
             self.requests[kind] += 1
@@ -325,6 +340,21 @@ class S3Store:
             raise
         self._observe(answer, sent)
         return answer
+
+    def _in_time(self, call: Callable[[], T]) -> T:
+        """Make a request; once more, signed with the store's time, when the store refuses this machine's."""
+        try:
+            return call()
+        except self._failures.ClientError as exc:
+            if not (s3_errors.is_skewed(exc) and self._sign_with_store_time()):
+                raise
+        return call()
+
+    def _sign_with_store_time(self) -> bool:
+        """Return whether requests are signed with the store's time from now on, and were not so far."""
+        sign = getattr(self._client, "sign_with_store_time", None)
+        skew = abs(self.clock.now().timestamp() - self.clock.wall())
+        return sign is not None and skew > _SKEW_SECONDS and bool(sign())
 
     def _observe(self, answer: Any, sent: float) -> None:
         headers = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
@@ -341,7 +371,7 @@ class S3Store:
         doubt = False
         for attempt in _RETRIES.tries(self._sleep, most=self._attempts):
             try:
-                return call()
+                return self._in_time(call)
             except OqError:
                 raise
             except Exception as exc:
@@ -354,6 +384,9 @@ class S3Store:
                 doubt = doubt or s3_errors.is_ambiguous(exc)
         raise AssertionError("unreachable")
 
+
+#: What a forked process has of its parent, kept from being closed.
+_PARENTS: list[Any] = []
 
 #: Where the next page of a listing begins: as the answer says it, as the request wants it.
 _NEXT = {
@@ -370,27 +403,7 @@ _KINDS = {
     "list_objects_v2": "LIST",
     "list_object_versions": "LIST",
     "delete_object": "DELETE",
-    "head_bucket": "HEAD",
 }
-
-
-def _direct(
-    session: Any, client: Any, bucket: str, access_key: str | None, secret_key: str | None, options: dict[str, Any]
-) -> Any:
-    """Return a client that signs with the very credentials of a boto3 client."""
-    from botocore.credentials import Credentials
-
-    from oq_nb.s3.direct.client import DirectClient
-
-    if access_key is not None and secret_key is not None:
-        given = Credentials(access_key, secret_key, options.get("aws_session_token"))
-        return DirectClient(client, given.get_frozen_credentials, bucket)
-
-    def credentials() -> Any:
-        found = session.get_credentials()
-        return None if found is None else found.get_frozen_credentials()
-
-    return DirectClient(client, credentials, bucket)
 
 
 def _none() -> None:

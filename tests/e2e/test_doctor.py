@@ -267,7 +267,6 @@ class Spy:
             "put_object": "s3:PutObject",
             "delete_object": f"s3:DeleteObject{version}",
             "list_objects_v2": "s3:ListBucket",
-            "head_bucket": "s3:ListBucket",
             "list_object_versions": "s3:ListBucketVersions",
             "get_bucket_versioning": "s3:GetBucketVersioning",
             "get_bucket_lifecycle_configuration": "s3:GetLifecycleConfiguration",

@@ -16,7 +16,6 @@ import pytest
 from faults.failures import FAULTS
 from faults.proxy import PROXY_FAULTS, faulty_proxy
 from faults.simulation import World
-from servers import through_botocore
 
 from oq_nb.errors import ConflictError, OqError, StorageUnavailableError
 from oq_nb.model import Progress, Timestamp, transitions
@@ -116,13 +115,9 @@ def _connect(server: Any, proxy: Any, **options: Any) -> S3Store:
     )
 
 
-@pytest.fixture(scope="module", params=["plain", "botocore's session"])
-def connection(server, proxy, request):
-    with pytest.MonkeyPatch.context() as patch:
-        if request.param != "plain":
-            through_botocore(patch)
-        store = _connect(server, proxy)
-        store.get("nothing")
+@pytest.fixture(scope="module")
+def connection(server, proxy):
+    store = _connect(server, proxy)
     yield store
     store.close()
 
