@@ -8,10 +8,28 @@ not be shown at all.
 from __future__ import annotations
 
 import unicodedata
+from datetime import datetime
+from itertools import pairwise
 from typing import Any
 
-__all__ = ["Secret", "counted", "duration", "hide", "printable", "progress_numbers", "shorten"]
+__all__ = [
+    "Secret",
+    "ago",
+    "counted",
+    "duration",
+    "first_line",
+    "hide",
+    "local_time",
+    "printable",
+    "progress_numbers",
+    "rate_text",
+    "shorten",
+    "size",
+]
 
+_UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
+_LONGEST_SECONDS = 1e11  # that is said; what a bucket says may be anything
+_BYTES = ("B", "byte", "bytes", "Byte", "Bytes")
 _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
 
 
@@ -41,13 +59,68 @@ def counted(number: int, name: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return a length of time in words, such as ``3 minutes``."""
-    seconds = max(0, int(seconds))
-    for size, name in ((86400, "day"), (3600, "hour"), (60, "minute")):
-        if seconds >= 2 * size or (seconds >= size and name != "minute"):
-            count = seconds // size
-            return f"{count} {name}{'' if count == 1 else 's'}"
-    return f"{seconds} second{'' if seconds == 1 else 's'}"
+    """Return a length of time in at most two units: ``45 seconds``, ``3 min 20 s``, ``3 h 30 min``, ``2 d 5 h``."""
+    whole = int(min(max(0.0, seconds), _LONGEST_SECONDS))
+    if whole < 60:
+        return counted(whole, "second")
+    for (size, name), (small_size, small_name) in pairwise(_UNITS):
+        if whole >= size:
+            count, rest = divmod(whole, size)
+            small = rest // small_size
+            return f"{count:,} {name} {small} {small_name}" if small else f"{count:,} {name}"
+    raise AssertionError("a minute is the smallest of them")
+
+
+def ago(then: datetime, now: datetime) -> str:
+    """Return how long ago an instant was, such as ``30 seconds ago``; ``in 5 min`` when it is ahead."""
+    seconds = (now - then).total_seconds()
+    return f"in {duration(-seconds)}" if seconds <= -1 else f"{duration(seconds)} ago"
+
+
+def local_time(instant: datetime, now: datetime | None = None, *, seconds: bool = True) -> str:
+    """Return an instant in local time with the zone's name, and with the date where that is another than today.
+
+    Args:
+        instant: aware.
+        now: for which day is today; None to give the date always, for what is read later.
+        seconds: whether to say them.
+    """
+    local = instant.astimezone()
+    form = f"%H:%M{':%S' if seconds else ''} %Z"
+    is_today = now is not None and local.date() == now.astimezone().date()
+    return f"{local:{form}}" if is_today else f"{local:%Y-%m-%d {form}}"
+
+
+def first_line(text: str, limit: int = 200) -> str:
+    """Return the first line of a text that has something in it, printable and not too long."""
+    lines = text.strip().splitlines()
+    return printable(shorten(lines[0], limit)) if lines else ""
+
+
+def size(count: float) -> str:
+    """Return a number of bytes as tqdm writes it with ``unit_scale=True``, such as ``7.20MB``."""
+    from tqdm.std import tqdm
+
+    return f"{tqdm.format_sizeof(count, 'B')}"
+
+
+def rate_text(rate: float, unit: str | None) -> str:
+    """Return a rate such as ``12.5 it/s``, ``7.20MB/s``; one below 1 is turned round: ``30 min/fold``.
+
+    Args:
+        rate: items per second, above 0.
+        unit: name of an item; text from a bucket.
+    """
+    name = printable(shorten(unit or "it", 20))
+    if not 1e-9 < rate < 1e15:
+        return f"{rate:.3g} {name}/s"
+    if name in _BYTES and rate >= 1:
+        return f"{size(rate)}/s"
+    if rate >= 999.5:
+        return f"{rate:,.0f} {name}/s"
+    if rate >= 1:
+        return f"{rate:.3g} {name}/s"
+    return f"{1 / rate:.3g} s/{name}" if rate > 1 / 60 else f"{duration(1 / rate)}/{name}"
 
 
 def progress_numbers(
@@ -71,17 +144,17 @@ def progress_numbers(
     """
     parts: list[str] = []
     counts = ""
+    number = size if unit in _BYTES else str
     if current is not None:
-        counts = f"{current}/{total}" if total is not None else f"{current}"
+        counts = f"{number(current)}/{number(total)}" if total is not None else number(current)
     elif total is not None:
-        counts = f"?/{total}"
+        counts = f"?/{number(total)}"
     if percent is not None:
         parts.append(f"{percent}%" + (f" ({counts})" if counts else ""))
     elif counts:
         parts.append(counts)
-    if rate:
-        name = printable(shorten(unit or "it", 20))
-        parts.append(f"{rate:.3g} {name}/s" if rate < 1000 else f"{rate:.0f} {name}/s")
+    if rate is not None and rate > 0:
+        parts.append(rate_text(rate, unit))
     if seconds_left is not None:
         parts.append(f"{duration(seconds_left)} left")
     return ", ".join(parts)

@@ -12,7 +12,7 @@ from oq_nb.cli.output import JsonOption, note, say, say_json, table
 from oq_nb.cli.queue_options import IdArgument, QueueOptions, find, with_queue_options
 from oq_nb.display import view
 from oq_nb.errors import ConfigurationError
-from oq_nb.text import printable, shorten
+from oq_nb.text import ago, first_line, printable, shorten
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -146,11 +146,11 @@ def _row(short: str, record: TaskRecord, now: datetime) -> tuple[str, str, str, 
     if record.progress is not None:
         said = "  ".join(view.progress_parts(record.progress, message_limit=1000))
     elif record.last_error:
-        said = view.first_line(record.last_error)
+        said = first_line(record.last_error)
     elif record.status.value == "pending" and record.available_at > now:
-        said = f"starts {view.ago(record.available_at, now)}"
+        said = f"starts {ago(record.available_at, now)}"
     kind = printable(shorten(record.task_type, 40))
-    return short, record.status.value, kind, view.ago(record.updated_at, now), said
+    return short, record.status.value, kind, ago(record.updated_at, now), said
 
 
 def workers(options: QueueOptions, as_json: JsonOption = False) -> int:
@@ -171,7 +171,7 @@ def workers(options: QueueOptions, as_json: JsonOption = False) -> int:
         (
             printable(shorten(worker.worker_id, 50)),
             "alive" if is_alive(worker, now) else "silent",
-            view.ago(worker.last_heartbeat, now),
+            ago(worker.last_heartbeat, now),
             str(len(worker.current_tasks or ([worker.current_task] if worker.current_task else []))),
             str(worker.tasks_completed),
             str(worker.tasks_failed),

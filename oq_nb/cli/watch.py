@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from oq_nb.cli.output import complain, is_screen, name_of, note, say, say_json
 from oq_nb.display import view
+from oq_nb.display.states import has_run_out
 from oq_nb.errors import StorageDeniedError, StorageError
 from oq_nb.text import printable, shorten
 
@@ -75,8 +76,8 @@ def _print_changes(task: Task, interval: float, *, as_json: bool) -> None:
     shown: tuple[bytes, bool] | None = None
     is_out = False
     while True:
-        has_run_out = not as_json and view.has_run_out(task.record, task.queue.now())  # nobody writes that down
-        version = (task.record.to_bytes(), has_run_out)
+        is_lost = not as_json and has_run_out(task.record, task.queue.now())  # nobody writes that down
+        version = (task.record.to_bytes(), is_lost)
         if version != shown:
             shown = version
             if as_json:

@@ -16,6 +16,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
+from datetime import datetime, timezone
 from typing import Any
 
 from markupsafe import Markup
@@ -24,6 +25,7 @@ from oq_nb.display import kernel
 from oq_nb.display.output import Frozen, Output
 from oq_nb.display.render_loop import loop
 from oq_nb.display.safe import fill
+from oq_nb.text import local_time
 
 __all__ = ["Frozen", "LiveDisplay", "browser", "stale_html", "weakly"]
 
@@ -60,10 +62,10 @@ def stale_html(comfort: str, code: str) -> Markup:
         "<style>@keyframes oq-late{{to{{visibility:visible;height:auto}}}}"
         ".oq-stale{{visibility:hidden;height:0;overflow:hidden;line-height:1.6;max-width:46em;"
         "animation:oq-late 0s linear {}s forwards}}</style>"
-        '<div class="oq-stale" data-tick="{}">⚠ Not refreshed for a while: the kernel was '
+        '<div class="oq-stale">⚠ Not refreshed since {}: what stands here is from then. The kernel was '
         "restarted, or is kept busy. {}; <code>{}</code> shows it again.</div>",
         _STALE_SECONDS,
-        int(time.monotonic() // 5),
+        local_time(datetime.fromtimestamp(time.time() // 5 * 5, timezone.utc)),  # changes, so that it starts anew
         comfort,
         code,
     )

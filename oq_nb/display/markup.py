@@ -20,9 +20,11 @@ from functools import lru_cache
 from markupsafe import Markup
 
 from oq_nb.display import view
+from oq_nb.display.pauses import ReportPauses
 from oq_nb.display.safe import EMPTY, fill, join, quote
+from oq_nb.display.states import TONES, StatusView, status_view, tone_of_count
 from oq_nb.model import Progress, TaskRecord, TaskStatus, WorkerRecord
-from oq_nb.text import duration, shorten
+from oq_nb.text import ago, duration, first_line, local_time, shorten
 
 __all__ = [
     "bar",
@@ -41,38 +43,18 @@ __all__ = [
     "workers_html",
 ]
 
-#: Colours that are readable behind white text, and visible on white and on black.
-TONES = {
-    "waiting": Markup("#6a6f78"),
-    "running": Markup("#1a6fc4"),
-    "good": Markup("#20803c"),
-    "bad": Markup("#c62f2b"),
-    "warning": Markup("#a35a00"),
-    "off": Markup("#75707a"),
-}
-#: Of a bar where the page says that it is dark: with the ones above browsers draw a white track there.
-_DARK_TONES = {
-    "waiting": Markup("#9a95a0"),
-    "running": Markup("#4a9be8"),
-    "good": Markup("#3fb950"),
-    "bad": Markup("#f0625f"),
-    "warning": Markup("#d98a20"),
-    "off": Markup("#9a95a0"),
-}
-_SIGNS = {
-    "waiting": Markup("○"),
-    "running": Markup("▶"),
-    "good": Markup("✓"),
-    "bad": Markup("✗"),
-    "warning": Markup("⚠"),
-    "off": Markup("–"),
-}
+# Of each tone, as HTML.
+COLOURS = {name: fill("{}", tone.colour) for name, tone in TONES.items()}
+_DARK = {name: fill("{}", tone.dark) for name, tone in TONES.items()}
+_SIGNS = {name: fill("{}", tone.sign) for name, tone in TONES.items()}
 _MUTED = "opacity:.75"
 _WRAP = "overflow-wrap:anywhere"
+# The same in a widget and in an output, so that nothing jumps when one becomes the other; as it is around elsewhere.
+_FONT = "font-size:var(--jp-ui-font-size1,inherit);font-family:var(--jp-ui-font-family,inherit)"
 _CELL = "text-align:left;padding:.15em .8em .15em 0;vertical-align:top"
 _NARROW = f"{_CELL};white-space:nowrap"
 _WIDE = f"{_CELL};{_WRAP}"
-_COLUMNS = {"Status": "9em", "Type": "11%", "Task": "6em", "Progress": "", "Remark": "19%", "Changed": "8em"}
+_COLUMNS = {"Status": "9em", "Type": "11%", "Task": "6em", "Progress": "31%", "Remark": "", "Changed": "10em"}
 _ERROR_CHARS = 10_000
 _OUTPUT_CHARS = 2_000
 
@@ -86,7 +68,6 @@ _ROW = (
     f'<td style="{_NARROW}">{{name}}</td>{{said}}<td style="{_NARROW}">{{changed}}</td></tr>'
 )
 _TWO_CELLS = f'<td style="{_WIDE}">{{}}</td><td style="{_WIDE}"><span dir="auto">{{}}</span></td>'
-_ONE_CELL = f'<td style="{_WIDE}" colspan="2">{{}}<span dir="auto">{{}}</span></td>'
 
 
 @lru_cache(maxsize=256)
@@ -94,13 +75,13 @@ def _pill(word: str, tone: str) -> Markup:
     return fill(
         '<span style="display:inline-block;padding:0 .6em;border-radius:1em;color:#fff;white-space:nowrap;'
         'background:{}">{}&nbsp;{}</span>',
-        TONES[tone],
+        COLOURS[tone],
         _SIGNS[tone],
         word,
     )
 
 
-def pill(status: view.StatusView) -> Markup:
+def pill(status: StatusView) -> Markup:
     """Return a status as a sign, a word and a colour."""
     return _pill(status.word, status.tone)
 
@@ -115,8 +96,8 @@ def bar(percent: int | None, tone: str = "running", *, said: str = "") -> Markup
     """
     spoken = fill(' aria-valuetext="{}"', said) if said else EMPTY
     if percent is None:
-        return fill(_ENDLESS_BAR, said=spoken, tone=TONES[tone], dark=_DARK_TONES[tone])
-    return fill(_BAR, value=int(percent), said=spoken, tone=TONES[tone], dark=_DARK_TONES[tone])
+        return fill(_ENDLESS_BAR, said=spoken, tone=COLOURS[tone], dark=_DARK[tone])
+    return fill(_BAR, value=int(percent), said=spoken, tone=COLOURS[tone], dark=_DARK[tone])
 
 
 def muted(said: object) -> Markup:
@@ -135,9 +116,9 @@ def _message(text: str | None) -> Markup:
 
 def _framed(tone: str, inner: Markup) -> Markup:
     return fill(
-        '<div style="border-left:4px solid {};padding:.1em 0 .1em .8em;margin:.2em 0;max-width:46em;line-height:1.6">'
-        "{}</div>",
-        TONES[tone],
+        '<div style="border-left:4px solid {};padding:.1em 0 .1em .8em;margin:.2em 0;max-width:46em;line-height:1.6;'
+        f'{_FONT}">{{}}</div>',
+        COLOURS[tone],
         inner,
     )
 
@@ -155,7 +136,7 @@ def task_html(
     now: datetime,
     *,
     task_id: str | None = None,
-    status: view.StatusView | None = None,
+    status: StatusView | None = None,
     last_progress: Progress | None = None,
     is_live: bool = False,
 ) -> Markup:
@@ -165,11 +146,11 @@ def task_html(
         record: the task as last seen; None when it was not seen yet.
         now: the store's time.
         task_id: which task, when there is no record.
-        status: what `view.status_view` says of it; None to ask it here.
+        status: what `states.status_view` says of it; None to ask it here.
         last_progress: what it last reported before it ended, when that is known.
         is_live: it is refreshed: instants are given as distances from now, else as dates.
     """
-    state = status or view.status_view(record, now)
+    state = status or status_view(record, now)
     parts = [fill("<div>{}</div>", _state_line(record, task_id, state, last_progress))]
     if record is not None:
         progress = record.progress or (last_progress if record.status is not TaskStatus.PENDING else None)
@@ -182,7 +163,7 @@ def task_html(
 
 
 def _state_line(
-    record: TaskRecord | None, task_id: str | None, state: view.StatusView, last_progress: Progress | None
+    record: TaskRecord | None, task_id: str | None, state: StatusView, last_progress: Progress | None
 ) -> Markup:
     """Return status, type, short id and bar; the bar's label names the task and says how far it is."""
     if record is None:
@@ -205,18 +186,24 @@ def _state_line(
 
 def _facts(record: TaskRecord, progress: Progress | None, now: datetime, *, is_live: bool) -> list[str | Markup]:
     facts: list[str | Markup] = []
-    ended_at = record.completed_at or record.cancelled_at or record.expired_at
+    started_at = record.started_at
     if record.status.is_terminal:
-        when = ended_at or record.updated_at
+        when = record.completed_at or record.cancelled_at or record.expired_at or record.updated_at
         facts.append(f"ended {_when(when, now, is_live=is_live)}")
+        if started_at is not None:
+            facts.append(f"ran for {duration((when - started_at).total_seconds())}")
         facts.append(f"{duration((when - record.created_at).total_seconds())} after it was submitted")
-    elif progress is not None:
-        facts.append(f"updated {_when(progress.updated_at, now, is_live=is_live)}")
     elif record.status is TaskStatus.RUNNING:
-        facts.append(f"started or renewed {_when(record.updated_at, now, is_live=is_live)}")
+        if started_at is not None:
+            facts.append(f"started {local_time(started_at, now if is_live else None)}")
+            facts += _ran_for(record, now) if is_live else []
+        if progress is not None:
+            facts.append(f"last report {_when(progress.updated_at, now, is_live=is_live)}")
+        elif started_at is None:
+            facts.append(f"started or renewed {_when(record.updated_at, now, is_live=is_live)}")
     else:
         facts.append(f"submitted {_when(record.created_at, now, is_live=is_live)}")
-    if record.attempt > 1 or record.retry_count:
+    if record.retry_count:
         facts.append(f"attempt {record.attempt}, retry {record.retry_count} of {record.max_retries}")
     elif record.attempt:
         facts.append(f"attempt {record.attempt}")
@@ -226,7 +213,7 @@ def _facts(record: TaskRecord, progress: Progress | None, now: datetime, *, is_l
 
 
 def _when(instant: datetime, now: datetime, *, is_live: bool) -> str:
-    return view.ago(instant, now) if is_live else f"{instant:%Y-%m-%d %H:%M:%S} UTC"
+    return ago(instant, now) if is_live else local_time(instant)
 
 
 def more_html(record: TaskRecord) -> Markup:
@@ -277,7 +264,7 @@ def progress_html(progress: Progress) -> Markup:
         line,
         bar(progress.percent, said=line),
         _message(progress.message),
-        f"{progress.updated_at:%Y-%m-%d %H:%M:%S} UTC",
+        local_time(progress.updated_at),
     )
 
 
@@ -286,15 +273,14 @@ def progress_html(progress: Progress) -> Markup:
 
 def counts_html(counts: Mapping[str, int], uncounted: int | None = None) -> Markup:
     """Return tasks by status, as signs, words and numbers."""
-    tones = {"running": "running", "completed": "good", "failed": "bad", "expired": "bad", "pending": "waiting"}
     order = ["running", "pending", "completed", "failed", "cancelled", "expired", "archived"]
     shown = [name for name in order if counts.get(name) or name in ("running", "pending")]
     pills = [
         fill(
             '<span style="white-space:nowrap;border:1px solid {};border-radius:1em;padding:0 .6em">{} <b>{}</b> {}'
             "</span>",
-            TONES[tones.get(name, "off")],
-            _SIGNS[tones.get(name, "off")],
+            COLOURS[tone_of_count(name)],
+            _SIGNS[tone_of_count(name)],
             f"{counts.get(name, 0):,}",
             name,
         )
@@ -306,7 +292,14 @@ def counts_html(counts: Mapping[str, int], uncounted: int | None = None) -> Mark
     return fill('<div style="line-height:2">{}</div>', join(pills, " "))
 
 
-def task_row(record: TaskRecord, now: datetime, *, is_live: bool = True, link: str | None = None) -> Markup:
+def task_row(
+    record: TaskRecord,
+    now: datetime,
+    *,
+    is_live: bool = True,
+    link: str | None = None,
+    longest_pause: float | None = None,
+) -> Markup:
     """Return a task as a row of a table: status, type, id, bar, what there is to say.
 
     Args:
@@ -314,9 +307,10 @@ def task_row(record: TaskRecord, now: datetime, *, is_live: bool = True, link: s
         now: the store's time.
         is_live: it is refreshed: instants are given as distances from now, else as dates.
         link: where its id leads, with ``{}`` for the id; the row is marked with the id then, too.
+        longest_pause: as for `states.state_of`.
     """
-    state = view.status_view(record, now)
-    middle, remark = _row_words(record, state)
+    state = status_view(record, now, longest_pause=longest_pause)
+    middle, remark = _row_words(record, state, now)
     name, mark = fill('<code title="{}">{}</code>', record.id, record.id[:8]), EMPTY
     if link is not None:
         name = fill('<a href="{}">{}</a>', link.format(record.id), name)
@@ -327,36 +321,47 @@ def task_row(record: TaskRecord, now: datetime, *, is_live: bool = True, link: s
         pill=pill(state),
         kind=quote(record.task_type, 60),
         name=name,
-        said=fill(_TWO_CELLS if record.status is TaskStatus.RUNNING else _ONE_CELL, middle, remark),  # no bar: one
+        said=fill(_TWO_CELLS, middle, remark),
         changed=_changed(record.updated_at, now, is_live=is_live),
     )
 
 
-def _row_words(record: TaskRecord, state: view.StatusView) -> tuple[str | Markup, str | Markup]:
+def _row_words(record: TaskRecord, state: StatusView, now: datetime) -> tuple[str | Markup, str | Markup]:
     """Return what stands under Progress and under Remark."""
     progress = record.progress
     if record.status is TaskStatus.RUNNING:
         line = view.progress_line(progress) if progress is not None else "no report yet"
         percent = progress.percent if progress is not None else None
-        middle = fill('<label style="display:block">{}<br>{}</label>', bar(percent, state.tone, said=line), line)
+        drawn = bar(percent, state.tone, said=line)
+        middle = fill(
+            '<label style="display:block">{}<br>{}</label>', drawn, join([line, *_ran_for(record, now)], " · ")
+        )
         if state.notes:
             return middle, shorten(state.notes[0], 120)
         return middle, quote(progress.message, 120) if progress is not None and progress.message else EMPTY
     if record.status is TaskStatus.PENDING:
-        return state.notes[0] if state.notes else EMPTY, EMPTY
+        return EMPTY, join(state.notes, " ")
     if record.last_error:
-        return EMPTY, view.first_line(view.last_line(record.last_error), 120)
+        return EMPTY, first_line(view.last_line(record.last_error), 120)
     if record.output is not None:
         return EMPTY, fill("<code>{}</code>", quote(json.dumps(record.output, ensure_ascii=False), 80))
     return EMPTY, EMPTY
 
 
+def _ran_for(record: TaskRecord, now: datetime) -> list[str]:
+    """Return for how long the present attempt has been running, where that is known."""
+    if record.started_at is None:
+        return []
+    return [f"running for {duration((now - record.started_at).total_seconds())}"]
+
+
 def _changed(instant: datetime, now: datetime, *, is_live: bool) -> str | Markup:
     """Return an instant for a narrow column: its time on the day of ``now``, else its date."""
     if is_live:
-        return view.ago(instant, now)
-    shown = f"{instant:%H:%M:%S} UTC" if instant.date() == now.date() else f"{instant:%Y-%m-%d}"
-    return fill('<span title="{}">{}</span>', f"{instant:%Y-%m-%d %H:%M:%S} UTC", shown)
+        return ago(instant, now)
+    local = instant.astimezone()
+    is_today = local.date() == now.astimezone().date()
+    return fill('<span title="{}">{}</span>', local_time(instant), f"{local:%H:%M:%S %Z}" if is_today else local.date())
 
 
 def tasks_html(
@@ -366,9 +371,13 @@ def tasks_html(
     caption: str | Markup,
     is_live: bool = True,
     link: str | None = None,
+    pauses: ReportPauses | None = None,
 ) -> Markup:
-    """Return tasks as a table; ``link`` as for `task_row`."""
-    rows = join(task_row(record, now, is_live=is_live, link=link) for record in records)
+    """Return tasks as a table; ``is_live`` and ``link`` as for `task_row`."""
+    known = pauses or ReportPauses()
+    rows = join(
+        task_row(record, now, is_live=is_live, link=link, longest_pause=known.longest(record)) for record in records
+    )
     if not rows:
         rows = fill(f'<tr><td colspan="6" style="text-align:left;{_MUTED}">none</td></tr>')
     return fill(
@@ -411,7 +420,7 @@ def _worker_line(worker: WorkerRecord, now: datetime) -> Markup:
         _SIGNS["warning" if silent else "good"],
         _name(worker.worker_id, 80),
         " silent" if silent else "",
-        view.ago(worker.last_heartbeat, now),
+        ago(worker.last_heartbeat, now),
         busy,
         f"{worker.tasks_completed:,}",
         f"{worker.tasks_failed:,}",
@@ -427,7 +436,7 @@ def worker_html(worker: WorkerRecord, *, is_running: bool, concurrency: int) -> 
         is_running: whether its threads run.
         concurrency: tasks at a time.
     """
-    state = view.StatusView("running", "running") if is_running else view.StatusView("stopped", "off")
+    state = StatusView("running", "running") if is_running else StatusView("stopped", "off")
     current = worker.current_tasks or []
     types = join((fill("<code>{}</code>", quote(name, 60)) for name in worker.task_types or []), ", ")
     tasks = join((fill("<code>{}</code>", quote(task_id, 40)) for task_id in current[:10]), ", ")
@@ -459,9 +468,7 @@ def group_html(counts: Mapping[str, int], total: int, seconds: float) -> Markup:
     """
     done, line = view.group_line(counts, total, seconds)
     bad = counts.get("failed", 0) + counts.get("expired", 0)
-    state = (
-        view.StatusView("done", "bad" if bad else "good") if done == total else view.StatusView("waiting", "running")
-    )
+    state = StatusView("done", "bad" if bad else "good") if done == total else StatusView("waiting", "running")
     percent = done * 100 // total if total else 100
     drawn = bar(percent, state.tone, said=line)
     return _framed(state.tone, fill('<label style="display:block">{} {}<br>{}</label>', pill(state), line, drawn))

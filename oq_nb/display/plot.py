@@ -12,10 +12,11 @@ from datetime import datetime
 from markupsafe import Markup
 
 from oq_nb.display import view
-from oq_nb.display.markup import TONES
+from oq_nb.display.markup import COLOURS
 from oq_nb.display.safe import EMPTY, fill, join
+from oq_nb.display.states import status_view
 from oq_nb.model import TaskRecord, TaskStatus
-from oq_nb.text import duration
+from oq_nb.text import duration, local_time
 
 __all__ = ["history_svg"]
 
@@ -94,7 +95,7 @@ def _grid(scale: _Scale) -> Markup:
 
 
 def _curves(versions: Sequence[TaskRecord], scale: _Scale) -> Iterator[Markup]:
-    colour = TONES["running"]
+    colour = COLOURS["running"]
     for run in _runs(versions):
         points = [(scale.x(record.updated_at), scale.y(percent)) for record, percent in run]
         if len(points) > 1:
@@ -107,17 +108,17 @@ def _curves(versions: Sequence[TaskRecord], scale: _Scale) -> Iterator[Markup]:
 def _mark(record: TaskRecord, scale: _Scale) -> Markup:
     """Return the line at which an attempt began or the status changed."""
     x = scale.x(record.updated_at)
-    tone = view.status_view(record, record.updated_at).tone
-    return fill(_LINE, x, scale.top, x, scale.bottom, TONES[tone], _DASHED)
+    tone = status_view(record, record.updated_at).tone
+    return fill(_LINE, x, scale.top, x, scale.bottom, COLOURS[tone], _DASHED)
 
 
 def _ends(scale: _Scale, end: datetime) -> Markup:
     return fill(
-        '<text x="{}" y="{y}">{}</text><text x="{}" y="{y}" text-anchor="end">{} UTC</text>',
+        '<text x="{}" y="{y}">{}</text><text x="{}" y="{y}" text-anchor="end">{}</text>',
         scale.left,
-        _clock(scale.start),
+        local_time(scale.start, end),
         scale.right,
-        _clock(end),
+        local_time(end),
         y=scale.height - 8,
     )
 
@@ -133,7 +134,7 @@ def _changes(versions: Sequence[TaskRecord], first_number: int) -> Iterator[tupl
 
 def _list(changed: Sequence[tuple[int, TaskRecord, TaskRecord | None]]) -> Markup:
     items = [
-        fill("<li>{} {}</li>", _clock(record.updated_at), view.version_line(number, record, before))
+        fill("<li>{} {}</li>", local_time(record.updated_at), view.version_line(number, record, before))
         for number, record, before in changed
     ]
     if len(items) > _SHOWN_CHANGES:
@@ -155,7 +156,3 @@ def _runs(versions: Sequence[TaskRecord]) -> list[list[tuple[TaskRecord, float]]
             runs.append([])
         runs[-1].append((record, float(record.progress.percent)))
     return runs
-
-
-def _clock(instant: datetime) -> str:
-    return f"{instant:%H:%M:%S}"

@@ -15,16 +15,18 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from oq_nb.display import live, markup, view
+from oq_nb.display import live, markup
 from oq_nb.display.buttons import Action, button_of
+from oq_nb.display.pauses import ReportPauses
 from oq_nb.display.plot import history_svg
 from oq_nb.display.render_loop import loop
 from oq_nb.display.safe import EMPTY, fill, quote
 from oq_nb.display.selection import STATUSES, Selection, TaskFilter, select_tasks, type_options
+from oq_nb.display.states import status_view
 from oq_nb.errors import OqError
 from oq_nb.model import TaskRecord
 from oq_nb.queue.watcher import Overview, OverviewWatch, check_interval
-from oq_nb.text import counted, printable, shorten
+from oq_nb.text import ago, counted, local_time, printable, shorten
 
 if TYPE_CHECKING:
     from oq_nb.queue import Queue
@@ -59,6 +61,7 @@ class QueueWidget(live.LiveDisplay):
         self._watch: OverviewWatch | None = None
         self._last = Overview()
         self._action = Action(queue)
+        self._pauses = ReportPauses()
         self._detail = _Detail(queue)
         # What the user has chosen: set by callbacks in any thread, read by the thread that draws.
         self._wanted = TaskFilter()
@@ -156,7 +159,10 @@ class QueueWidget(live.LiveDisplay):
         again = live.stale_html("The tasks are not affected", "queue.widget()")
         self._head.value = str(_head_html(self._name, overview, now, is_live=True) + again)
         selection = self._select(overview)
-        self._table.value = str(_tables_html(selection, overview, self._wanted, now))
+        for held in overview.live:
+            self._pauses.note(held.record)
+        self._pauses.keep(held.record.id for held in overview.live)
+        self._table.value = str(_tables_html(selection, overview, self._wanted, self._pauses, now))
         self._offer_types(overview)
         self._offer_tasks([*selection.records, *selection.newest_ended])
         self._draw_detail(overview, now)
@@ -211,11 +217,13 @@ def _records(overview: Overview) -> tuple[list[TaskRecord], list[TaskRecord]]:
     return [held.record for held in overview.live], [held.record for held in overview.ended]
 
 
-def _tables_html(selection: Selection, overview: Overview, wanted: TaskFilter, now: datetime) -> Markup:
+def _tables_html(
+    selection: Selection, overview: Overview, wanted: TaskFilter, pauses: ReportPauses, now: datetime
+) -> Markup:
     caption = selection.title
     if overview.unread and wanted.wants_live:
         caption += f", and {overview.unread:,} more that are counted but not read"
-    made = markup.tasks_html(selection.records, now, caption=caption)
+    made = markup.tasks_html(selection.records, now, caption=caption, pauses=pauses)
     if selection.newest_ended:
         caption = f"Ended lately: {len(selection.newest_ended)} of {selection.ended_total}"
         made += markup.tasks_html(selection.newest_ended, now, caption=caption)
@@ -284,7 +292,11 @@ class _Detail:
         reported = [version.progress for version in versions if version.progress is not None]
         last = reported[-1] if reported else None
         more = markup.more_html(record) + history_svg(versions)
-        return markup.task_html(record, now, last_progress=last, is_live=True), more
+        pauses = ReportPauses()
+        for version in versions:
+            pauses.note(version)
+        state = status_view(record, now, longest_pause=pauses.longest(record))
+        return markup.task_html(record, now, status=state, last_progress=last, is_live=True), more
 
 
 def _offer(model: Any, options: list[tuple[str, str]], value: str) -> None:
@@ -305,7 +317,7 @@ def _name(queue: Queue) -> str:
 def _head_html(name: str, overview: Overview, now: datetime, *, is_live: bool) -> Markup:
     trouble = EMPTY
     if overview.trouble is not None:
-        since = f" This is from {view.ago(overview.seen_at, now)}." if overview.seen_at is not None else ""
+        since = f" This is from {ago(overview.seen_at, now)}." if overview.seen_at is not None else ""
         trouble = fill(
             '<div role="status">⚠ The store cannot be reached and is tried again.{} ({})</div>',
             since,
@@ -313,7 +325,7 @@ def _head_html(name: str, overview: Overview, now: datetime, *, is_live: bool) -
         )
     if overview.seen_at is None:
         return fill("<div><b>{}</b></div>{}", quote(name), trouble or fill("<div>Looking …</div>"))
-    seen = f"seen {view.ago(overview.seen_at, now)}" if is_live else f"seen {overview.seen_at:%Y-%m-%d %H:%M:%S} UTC"
+    seen = f"as of {local_time(overview.seen_at, now if is_live else None)}"  # still true when nobody draws it any more
     return fill(
         '<div style="line-height:1.6"><b>{}</b> <span style="opacity:.75">{}</span></div>{}{}{}',
         quote(name),

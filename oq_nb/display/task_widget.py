@@ -16,8 +16,10 @@ from markupsafe import Markup
 
 from oq_nb.display import live, markup, view
 from oq_nb.display.buttons import Action, button_of
+from oq_nb.display.pauses import ReportPauses
 from oq_nb.display.render_loop import loop
 from oq_nb.display.safe import EMPTY
+from oq_nb.display.states import StatusView, status_view
 from oq_nb.model import Progress, TaskRecord, TaskStatus
 from oq_nb.queue.watcher import TaskState, TaskWatch, check_interval
 
@@ -87,6 +89,7 @@ class TaskWidget(live.LiveDisplay):
         self._watch: TaskWatch | None = None
         self._last_progress: Progress | None = task.progress
         self._action = Action(task.queue)
+        self._pauses = ReportPauses()
         self._failed_at: float | None = None
         self._last_report: _LastReport | None = None
         self._is_over = self._first.is_over and task.status is not TaskStatus.FAILED
@@ -139,6 +142,7 @@ class TaskWidget(live.LiveDisplay):
     def _draw(self) -> None:
         state = self.state
         record = state.record
+        self._pauses.note(record)
         if record is not None and record.progress is not None:
             self._last_progress = record.progress
         elif record is not None and record.status is TaskStatus.PENDING:
@@ -203,18 +207,23 @@ class TaskWidget(live.LiveDisplay):
     # --- what it looks like
 
     def _main_html(self, *, is_live: bool) -> Markup:
-        return _main_html(self.state, self._last_progress, self._queue.now(), is_live=is_live)
+        return _main_html(*self._shown(), is_live=is_live)
+
+    def _shown(self) -> tuple[TaskState, Progress | None, float | None, datetime]:
+        """Return all that a drawing is made of."""
+        state = self.state
+        return state, self._last_progress, self._pauses.longest(state.record), self._queue.now()
 
     def _detail_html(self) -> Markup:
         record = self.state.record
         return EMPTY if record is None else markup.more_html(record)
 
     def _frozen(self) -> live.Frozen:
-        return partial(_frozen, self.state, self._last_progress, self._queue.now())
+        return partial(_frozen, *self._shown())
 
 
-def _status_view(state: TaskState, now: datetime) -> view.StatusView:
-    return view.status_view(
+def _status_view(state: TaskState, now: datetime, longest_pause: float | None) -> StatusView:
+    return status_view(
         state.record,
         now,
         has_worker=state.has_worker,
@@ -222,24 +231,30 @@ def _status_view(state: TaskState, now: datetime) -> view.StatusView:
         trouble=state.trouble,
         is_lasting=state.is_lasting,
         seen_at=state.seen_at,
+        longest_pause=longest_pause,
     )
 
 
-def _main_html(state: TaskState, last_progress: Progress | None, now: datetime, *, is_live: bool) -> Markup:
+def _main_html(
+    state: TaskState, last_progress: Progress | None, longest_pause: float | None, now: datetime, *, is_live: bool
+) -> Markup:
     return markup.task_html(
         state.record,
         now,
         task_id=state.task_id,
-        status=_status_view(state, now),
+        status=_status_view(state, now, longest_pause),
         last_progress=last_progress,
         is_live=is_live,
     )
 
 
-def _frozen(state: TaskState, last_progress: Progress | None, now: datetime) -> tuple[str, str]:
+def _frozen(
+    state: TaskState, last_progress: Progress | None, longest_pause: float | None, now: datetime
+) -> tuple[str, str]:
     """Return a task as HTML and as text that stand without a kernel."""
-    main = _main_html(state, last_progress, now, is_live=False)
+    main = _main_html(state, last_progress, longest_pause, now, is_live=False)
     if state.record is None:
         return main, f"task {state.task_id}, not seen yet"
-    text = "\n  ".join([view.task_line(state.record, now), *_status_view(state, now).notes])
+    line = view.task_line(state.record, now, longest_pause=longest_pause)
+    text = "\n  ".join([line, *_status_view(state, now, longest_pause).notes])
     return main + markup.more_html(state.record), text

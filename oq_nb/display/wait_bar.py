@@ -19,6 +19,7 @@ from markupsafe import Markup
 
 from oq_nb.display import live, markup, view
 from oq_nb.display.kernel import in_kernel
+from oq_nb.display.states import status_view
 from oq_nb.model import TaskStatus
 from oq_nb.text import printable, shorten
 
@@ -180,7 +181,8 @@ class _TaskLine:
         elif progress is not None and progress.percent is not None:
             percent = progress.percent
         message = printable(shorten(progress.message, 60)) if progress is not None and progress.message else ""
-        text = f"{task.status}, {message}" if message else str(task.status)
+        state = status_view(task.record, task.queue.now()).text
+        text = f"{state}, {message}" if message else state
         if (percent, text) != self._shown:
             self._shown = (percent, text)
             self._bar.set_postfix_str(text, refresh=False)

@@ -200,6 +200,7 @@ class TaskRecord(_Record):
             "expires_at",
             "expired_at",
             "progress",
+            "started_at",
         }
     )
 
@@ -239,6 +240,8 @@ class TaskRecord(_Record):
     expires_at: Instant | None = None
     expired_at: Instant | None = None
     progress: Progress | None = None
+    #: Ours: when the present or last attempt began; None where another program claimed it.
+    started_at: Instant | None = None
 
     @property
     def lease_seconds(self) -> float:

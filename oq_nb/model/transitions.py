@@ -88,6 +88,7 @@ def claim(record: TaskRecord, now: Timestamp, *, lease_id: str, worker_id: str, 
         lease_expires_at=Timestamp.of(now + timedelta(seconds=lease_seconds)),
         attempt=record.attempt + 1,
         progress=None,
+        started_at=now,
         updated_at=now,
     )
 
@@ -157,6 +158,7 @@ def _again_or_failed(record: TaskRecord, now: Timestamp, error: str, delay: floa
     return record.evolve(
         **_NO_LEASE,
         status=TaskStatus.PENDING,
+        started_at=None,
         retry_count=record.retry_count + 1,
         available_at=Timestamp.of(now + timedelta(seconds=delay)),
         last_error=error,
@@ -177,6 +179,7 @@ def reschedule(record: TaskRecord, now: Timestamp, *, lease_id: str, delay_secon
     return record.evolve(
         **_NO_LEASE,
         status=TaskStatus.PENDING,
+        started_at=None,
         reschedule_count=record.reschedule_count + 1,
         available_at=Timestamp.of(now + timedelta(seconds=delay_seconds)),
         updated_at=now,
@@ -186,7 +189,7 @@ def reschedule(record: TaskRecord, now: Timestamp, *, lease_id: str, delay_secon
 def release(record: TaskRecord, now: Timestamp, *, lease_id: str) -> TaskRecord:
     """running → pending at once: the worker stops. No retry is counted."""
     _owned(record, lease_id)
-    return record.evolve(**_NO_LEASE, status=TaskStatus.PENDING, available_at=now, updated_at=now)
+    return record.evolve(**_NO_LEASE, status=TaskStatus.PENDING, started_at=None, available_at=now, updated_at=now)
 
 
 def finish_cancelled(record: TaskRecord, now: Timestamp, *, lease_id: str, reason: str | None) -> TaskRecord:
@@ -254,6 +257,7 @@ def replay(record: TaskRecord, now: Timestamp) -> TaskRecord:
     return record.evolve(
         **_NO_LEASE,
         status=TaskStatus.PENDING,
+        started_at=None,
         output=None,
         output_ref=None,
         retry_count=0,

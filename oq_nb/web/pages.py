@@ -16,12 +16,12 @@ from urllib.parse import urlencode
 import htpy as h
 from markupsafe import Markup
 
-from oq_nb.display import markup, view
+from oq_nb.display import markup
 from oq_nb.display.safe import fill, quote
 from oq_nb.display.selection import ALL, ENDED, STATUSES, Selection, TaskFilter, select_tasks, type_options
 from oq_nb.model import TaskRecord
 from oq_nb.queue.watcher import Overview, is_alive
-from oq_nb.text import counted
+from oq_nb.text import ago, counted, local_time
 
 __all__ = ["Content", "document", "overview", "problem", "query_of", "several"]
 
@@ -90,7 +90,7 @@ def document(content: Content, now: datetime, *, name: str, root: str, version: 
         h.main("#main")[content.body],
         h.footer[
             h.span("#state", role="status"),
-            h.span(".refresh")[f"As of {now:%Y-%m-%d %H:%M:%S} UTC. ", h.a(href="")["Refresh"]],
+            h.span(".refresh")[f"As of {local_time(now)}. ", h.a(href="")["Refresh"]],
         ],
     ]
     return str(h.html(lang="en")[head, body])
@@ -129,7 +129,7 @@ def overview(seen: Overview, chosen: TaskFilter, now: datetime) -> Content:
 def _trouble(seen: Overview, now: datetime) -> h.Element | None:
     if seen.trouble is None:
         return None
-    since = f" This is from {view.ago(seen.seen_at, now)}." if seen.seen_at is not None else ""
+    since = f" This is from {ago(seen.seen_at, now)}." if seen.seen_at is not None else ""
     return h.p(".note")[
         h.span(role="alert")["⚠ The store cannot be reached and is tried again."],
         f"{since} (",

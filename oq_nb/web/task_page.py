@@ -14,11 +14,13 @@ import htpy as h
 
 from oq_nb.display import markup, view
 from oq_nb.display.buttons import button_of
+from oq_nb.display.pauses import ReportPauses
 from oq_nb.display.plot import history_svg
 from oq_nb.display.safe import quote
+from oq_nb.display.states import StatusView, status_view
 from oq_nb.model import Progress, TaskRecord, TaskStatus
 from oq_nb.queue.watcher import TaskState
-from oq_nb.text import counted, printable, shorten
+from oq_nb.text import ago, counted, local_time, shorten
 from oq_nb.web.history import Versions
 from oq_nb.web.pages import Content, html_of
 
@@ -60,7 +62,10 @@ def task(page: TaskPage, now: datetime) -> Content:
     if record is None and state.is_gone:
         return Content(f"{short} · oq", html_of(heading, h.p["There is no such task in this bucket."]))
     versions = _with_newest(page.versions, record)
-    status = _status_view(state, now)
+    pauses = ReportPauses()
+    for version in versions:
+        pauses.note(version)
+    status = _status_view(state, now, pauses.longest(record))
     main = markup.task_html(
         record,
         now,
@@ -78,23 +83,23 @@ def task(page: TaskPage, now: datetime) -> Content:
         markup.error_html(record),
         markup.output_html(record),
         h.section(aria_labelledby="history")[h.h2("#history")["Progress over time"], _history(page, versions)],
-        h.section(aria_labelledby="fields")[h.h2("#fields")["Details"], _fields(record, now)],
+        h.section(aria_labelledby="fields")[h.h2("#fields")["Details"], _fields(record, status, now)],
     )
     percent = record.progress.percent if record.progress is not None else None
     said = f"{percent}% " if percent is not None and record.status is TaskStatus.RUNNING else f"{status.word}: "
     return Content(f"{said}{shorten(record.task_type, 60)} {short} · oq", body)
 
 
-def _status_view(state: TaskState, now: datetime) -> view.StatusView:
-    if state.is_lasting and state.record is None:
-        return view.StatusView("cannot be read", "bad", (printable(shorten(state.trouble or "", 300)),))
-    return view.status_view(
+def _status_view(state: TaskState, now: datetime, longest_pause: float | None) -> StatusView:
+    return status_view(
         state.record,
         now,
         has_worker=state.has_worker,
         is_gone=state.is_gone,
         trouble=state.trouble,
+        is_lasting=state.is_lasting,
         seen_at=state.seen_at,
+        longest_pause=longest_pause,
     )
 
 
@@ -144,7 +149,7 @@ def _history(page: TaskPage, versions: Sequence[TaskRecord]) -> h.Node:
     lines: list[h.Element] = []
     before = read.before
     for number, record in enumerate(read.records, start=read.first_number):
-        at = h.time(datetime=_iso(record.updated_at))[f"{record.updated_at:%H:%M:%S}"]
+        at = h.time(datetime=_iso(record.updated_at))[local_time(record.updated_at)]
         lines.append(h.li[at, " ", view.version_line(number, record, before)])
         before = record
     total = f"more than {read.total:,}" if read.is_more else f"{read.total:,}"
@@ -156,11 +161,11 @@ def _history(page: TaskPage, versions: Sequence[TaskRecord]) -> h.Node:
     ]
 
 
-def _fields(record: TaskRecord, now: datetime) -> h.Element:
+def _fields(record: TaskRecord, status: StatusView, now: datetime) -> h.Element:
     lines: list[tuple[str, h.Node]] = [
         ("Id", h.code[record.id]),
         ("Type", h.bdi[quote(record.task_type, 300)]),
-        ("Status", record.status.value),
+        ("Status", status.text),
         ("Submitted", _instant(record.created_at, now)),
         ("Changed", _instant(record.updated_at, now)),
     ]
@@ -168,7 +173,14 @@ def _fields(record: TaskRecord, now: datetime) -> h.Element:
         lines.append(("Can start", _instant(record.available_at, now)))
     if record.expires_at is not None:
         lines.append(("Expires", _instant(record.expires_at, now)))
-    lines.append(("Attempts", f"{record.attempt:,}; {record.retry_count:,} of {record.max_retries:,} retries"))
+    if record.started_at is not None and record.attempt:
+        lines.append(("Started", _instant(record.started_at, now)))
+    retries = ""
+    if record.retry_count:
+        retries = f"; {record.retry_count:,} of {record.max_retries:,} retries made"
+    elif record.max_retries and not record.status.is_terminal:
+        retries = f"; {counted(record.max_retries, 'time')} retried at most"
+    lines.append(("Attempts", f"{record.attempt:,}{retries}"))
     if record.reschedule_count:
         lines.append(("Rescheduled", counted(record.reschedule_count, "time")))
     if record.worker_id:
@@ -197,5 +209,4 @@ def _iso(instant: datetime) -> str:
 
 
 def _instant(instant: datetime, now: datetime) -> h.Node:
-    shown = f"{instant:%Y-%m-%d %H:%M:%S} UTC"
-    return [h.time(datetime=_iso(instant))[shown], " ", h.span(".muted")[f"({view.ago(instant, now)})"]]
+    return [h.time(datetime=_iso(instant))[local_time(instant)], " ", h.span(".muted")[f"({ago(instant, now)})"]]

@@ -117,12 +117,12 @@ def test_a_killed_loop_is_said_to_be_dead_within_one_lease_and_never_runs_again(
         lambda: (seen := task.refresh().progress, time.sleep(0.5)) and seen == task.refresh().progress and seen
     )
     said = next(line for line in watch.stdout if "lease ran out" in line)
-    assert f"running, lease ran out, {last.percent}% ({last.current}/1000)" in said
+    assert f"running (lease ran out), {last.percent}% ({last.current}/1000)" in said
     # The watcher's clock is the store's, whose answers have whole seconds.
     assert task.record.lease_expires_at <= killed_at + timedelta(seconds=lease + 2)
 
     status = subprocess.run([*OQ, "status", task.id], env=environment, capture_output=True, text=True, timeout=60)
-    assert "Lease: ran out" in status.stdout and f"({last.current}/1000)" in status.stdout
+    assert "Note: Its lease ran out" in status.stdout and f"({last.current}/1000)" in status.stdout
     # A worker that even has a handler for it does not run it, and says that it has failed.
     runs = []
     worker = oq_nb.Worker(queue, max_poll_seconds=0.2)

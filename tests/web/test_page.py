@@ -162,7 +162,7 @@ def test_a_task_is_shown_with_its_progress_over_time(fake_queue, serve, visit):
         "attempt 1",
         "worker gpu-2",
         '{"epochs": 4}',
-        "0 of 5 retries",
+        "1; 5 times retried at most",
     ):
         assert text in page.text, text
     assert re.search(r"Version 1: pending \(created\)", page.text)

@@ -75,8 +75,10 @@ def test_status_is_the_text_of_the_feature_document(oq, fake_queue):
 
 def test_a_pending_task_says_that_no_worker_has_its_type(oq, fake_queue):
     task = fake_queue.submit("lonely")
-    none = "Worker: none has a handler for this type"
-    assert oq("status", task.id)[1].splitlines()[2:] == ["Status: pending", none]
+    none = "Note: No worker has this type: start one that has a handler for lonely."
+    status, waiting, last = oq("status", task.id)[1].splitlines()[2:]
+    assert (status, last) == ("Status: pending", none)
+    assert waiting.startswith("Note: It has been waiting for a worker for ")
     worker = oq_nb.Worker(fake_queue)
     worker.task("other")(lambda value: value)
     with worker:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime, timedelta, timezone
 from html.parser import HTMLParser
 
@@ -9,6 +10,7 @@ import pytest
 
 from oq_nb.display import markup, view
 from oq_nb.display.plot import history_svg
+from oq_nb.display.states import TONES, StatusView, status_view
 from oq_nb.model import Progress, TaskRecord, TaskStatus, Timestamp, WorkerRecord
 from oq_nb.queue.poller import Overview
 from oq_nb.store import VersionedTask
@@ -50,14 +52,14 @@ def progress(**fields) -> Progress:
 @pytest.mark.parametrize(
     ("record", "more", "word", "tone", "note"),
     [
-        (made("pending"), {}, "pending", "waiting", "waiting for a worker for 60 seconds"),
+        (made("pending"), {}, "pending", "waiting", "waiting for a worker for 1 min."),
         (made("pending"), {"has_worker": False}, "pending", "waiting", "No worker has this type"),
         (
             made("pending", available_at=ago(-300)),
             {},
             "scheduled",
             "waiting",
-            "can start in 5 minutes (at 12:05:00 UTC)",
+            "can start in 5 min (at 12:05:00 UTC)",
         ),
         (
             made("pending", available_at=ago(-20), retry_count=2, attempt=2),
@@ -66,25 +68,45 @@ def progress(**fields) -> Progress:
             "warning",
             "tried again in 20 seconds (at 12:00:20 UTC): retry 2 of 3",
         ),
-        (made("pending", retry_count=1), {}, "retrying", "warning", "Retry 1 of 3"),
+        (made("pending", retry_count=1), {}, "retrying", "warning", "It is tried again: retry 1 of 3"),
         (made("pending", available_at=ago(-20), reschedule_count=1), {}, "rescheduled", "waiting", "in 20 seconds"),
-        (made("pending", expires_at=ago(1)), {}, "expired", "bad", "not started in time"),
+        (made("pending", expires_at=ago(1)), {}, "overdue", "warning", "not started in time"),
         (made(), {}, "running", "running", None),
         (made(progress=progress(percent=5)), {}, "running", "running", None),
         (
-            made(progress=progress(percent=5, updated_at=ago(90))),
+            made(progress=progress(percent=5, updated_at=ago(90), rate=0.25)),
             {},
             "stalled",
             "warning",
-            "not reported for 90 seconds",
+            "not reported for 1 min 30 s, where an item took 4 seconds before; its worker still holds the lease.",
+        ),
+        # Without a rate, and without two reports, there is nothing to expect: nothing is claimed.
+        (made(progress=progress(percent=5, updated_at=ago(3000))), {}, "running", "running", None),
+        (made(progress=progress(message="loading", updated_at=ago(3000))), {}, "running", "running", None),
+        # With reports that came every 100 s at most so far, 400 s are no reason to warn, and 600 s are one.
+        (
+            made(progress=progress(percent=5, updated_at=ago(400))),
+            {"longest_pause": 100.0},
+            "running",
+            "running",
+            None,
+        ),
+        (
+            made(progress=progress(percent=5, updated_at=ago(600))),
+            {"longest_pause": 100.0},
+            "stalled",
+            "warning",
+            "not reported for 10 min, where reports came at least every 1 min 40 s before",
         ),
         (made(progress=progress(percent=5, updated_at=ago(90), rate=0.02)), {}, "running", "running", None),
         (made(lease_expires_at=ago(10)), {}, "lease ran out", "warning", "ran out 10 seconds ago"),
         (made(lease_expires_at=ago(10), max_retries=0), {}, "lease ran out", "warning", "no retry left"),
-        (made(cancel_requested=True), {}, "running", "running", "asked to stop"),
+        (made(cancel_requested=True), {}, "asked to stop", "running", "which its handler sees with its next report"),
         (made(), {"trouble": "AccessDenied", "is_lasting": True}, "running", "running", "It cannot be read."),
         (made("completed"), {}, "completed", "good", None),
         (made("failed", retry_count=3), {}, "failed", "bad", "3 of 3 retries"),
+        (made("failed"), {}, "failed", "bad", "It was not retried."),
+        (made("failed", max_retries=0), {}, "failed", "bad", None),
         (made("cancelled", last_error="no need"), {}, "cancelled", "off", "Reason: no need"),
         (made("expired"), {}, "expired", "bad", "No worker took it"),
         (made("archived"), {}, "archived", "off", None),
@@ -97,11 +119,11 @@ def progress(**fields) -> Progress:
             "running",
             "last known state, from 30 seconds",
         ),
-        (None, {"trouble": "no answer"}, "not seen yet", "warning", "cannot be reached and is tried again"),
+        (None, {"trouble": "no answer"}, "cannot be read", "warning", "cannot be reached and is tried again"),
     ],
 )
 def test_situations(record, more, word, tone, note):
-    found = view.status_view(record, NOW, **more)
+    found = status_view(record, NOW, **more)
     assert (found.word, found.tone) == (word, tone)
     assert (note is None and not found.notes) or note in " ".join(found.notes)
     shown = markup.task_html(record, NOW, task_id=ID, status=found)
@@ -168,7 +190,7 @@ def everything_of(record: TaskRecord) -> list[str]:
     worker = WorkerRecord(
         worker_id=EVIL, started_at=ago(9), last_heartbeat=ago(9), task_types=[EVIL], current_tasks=[EVIL]
     )
-    status = view.status_view(record, NOW, has_worker=False, trouble=EVIL, seen_at=ago(3))
+    status = status_view(record, NOW, has_worker=False, trouble=EVIL, seen_at=ago(3))
     return [
         markup.task_html(record, NOW, status=status, is_live=True),
         markup.task_html(record, NOW),
@@ -230,15 +252,15 @@ def test_how_far_it_was_is_still_shown_at_the_end(status, said):
 
 def test_what_is_saved_names_instants_and_what_is_live_distances():
     record = made(progress=progress(percent=1))
-    assert "12 seconds ago" in markup.task_html(record, NOW, is_live=True)
+    assert "last report 12 seconds ago" in markup.task_html(record, NOW, is_live=True)
     saved = markup.task_html(record, NOW)
     assert "2026-11-24 11:59:48 UTC" in saved
     assert "12 seconds ago" not in saved
 
 
 def test_states_are_not_told_by_colour_alone():
-    shown = {markup.pill(view.StatusView("x", tone)).split("&nbsp;")[0][-1] for tone in markup.TONES}
-    assert len(shown) == len(markup.TONES)
+    shown = {str(markup.pill(StatusView("x", tone))).split("&nbsp;")[0][-1] for tone in TONES}
+    assert len(shown) == len(TONES)
 
 
 def test_errors_are_folded_and_say_their_last_line_first():
@@ -296,6 +318,36 @@ def test_a_group(counts, total, done, said):
     check(html)
     assert said in html
     assert f'value="{done * 100 // total if total else 100}"' in html
+
+
+def test_what_runs_says_since_when_and_for_how_long():
+    record = made(progress=progress(percent=1), started_at=ago(3 * 3600 + 1800))
+    assert "started 08:30:00 UTC · running for 3 h 30 min · last report 12 seconds ago" in markup.task_html(
+        record, NOW, is_live=True
+    )
+    assert "running for 3 h 30 min" in markup.task_row(record, NOW)
+    assert "started 2026-11-24 08:30:00 UTC · last report 2026-11-24 11:59:48 UTC" in markup.task_html(record, NOW)
+    ended = made("completed", started_at=ago(65), completed_at=ago(5))
+    assert "ran for 1 min · 55 seconds after it was submitted" in markup.task_html(ended, NOW)
+
+
+def test_a_history_has_the_date():
+    versions = [made("pending", updated_at=ago(2 * 86400)), made(updated_at=ago(50))]
+    svg = history_svg(versions)
+    assert "<li>2026-11-22 12:00:00 UTC Version 1: pending" in svg
+    assert "<li>2026-11-24 11:59:10 UTC Version 2: running" in svg
+    assert "over 1 d 23 h" in svg
+
+
+def test_each_thing_stands_in_its_own_column():
+    def cells(record):
+        row = markup.task_row(record, NOW)
+        assert row.count("<td") == 6
+        return [re.sub(r"<[^>]*>", "", cell) for cell in str(row).split("</td>")[3:5]]
+
+    assert cells(made("failed", last_error="Traceback\nValueError: no")) == ["", "ValueError: no"]
+    assert cells(made("completed", output={"a": 1})) == ["", "{&quot;a&quot;: 1}"]
+    assert cells(made(progress=progress(percent=5, message="m"))) == ["5%5%", "m"]
 
 
 def test_a_narrow_column_has_the_time_of_today_and_the_date_of_other_days():

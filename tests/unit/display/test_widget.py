@@ -185,9 +185,9 @@ def test_updated_so_long_ago_keeps_counting_without_requests(fake_queue, fake_st
     widget = task.refresh().widget(interval=600)
     assert widget.box is not None
     until(lambda: widget.state.seen_at)
-    until(lambda: "updated 1 second ago" in text(widget))
+    until(lambda: "last report 1 second ago" in text(widget))
     before = sum(fake_store.requests.values())
-    until(lambda: "updated 2 seconds ago" in text(widget))
+    until(lambda: "last report 2 seconds ago" in text(widget))
     assert sum(fake_store.requests.values()) == before
     widget.close()
 
@@ -266,7 +266,7 @@ def test_a_wrong_interval(fake_queue, interval):
 def test_a_terminal_gets_text(fake_queue, capsys):
     task = fake_queue.submit("a", schedule_at=fake_queue.now() + timedelta(hours=3))
     task._ipython_display_()
-    assert f"a {task.id[:8]} pending, available in 2 hours" in capsys.readouterr().out
+    assert f"a {task.id[:8]} pending (scheduled), available in 2 h 59 min" in capsys.readouterr().out
     assert "<div" in task._repr_html_()
     assert repr(task.widget()).startswith("a ")
 
