@@ -17,6 +17,7 @@ from markupsafe import Markup
 
 from oq_nb.display import live, markup
 from oq_nb.display.buttons import Action, button_of
+from oq_nb.display.choice import Choice, Option
 from oq_nb.display.pauses import ReportPauses
 from oq_nb.display.plot import history_svg
 from oq_nb.display.render_loop import loop
@@ -87,25 +88,33 @@ class QueueWidget(live.LiveDisplay):
         self._said = self._own(widgets.HTML(layout=widgets.Layout(width="auto", flex="1 1 auto"), style=style))
         slim = widgets.Layout(width="auto", max_width="24em", flex="0 0 auto", margin="2px 1em 2px 0")
         like: dict[str, Any] = {"layout": slim, "style": {"description_width": "initial"}}
-        self._types = self._own(widgets.Dropdown(description="Type", options=[("all types", "")], **like))
+
+        def choice(name: str, first: str, chosen: Any) -> Choice:
+            def make(options: list[Option]) -> Any:
+                model = self._own(widgets.Dropdown(description=name, options=options, **like))
+                model.observe(live.weakly(chosen), "value")
+                return model
+
+            return Choice(make, (first, ""))
+
+        self._types = choice("Type", "all types", self._choose_type)
         statuses = [(status, status) for status in STATUSES]
         self._statuses = self._own(widgets.Dropdown(description="Status", options=statuses, **like))
-        self._tasks = self._own(widgets.Dropdown(description="Task", options=[("select one …", "")], **like))
+        self._tasks = choice("Task", "select one …", self._choose_task)
         narrow = widgets.Layout(width="auto", flex="0 0 auto")
         self._back = self._own(widgets.Button(description="‹ Previous", layout=narrow))
         self._next = self._own(widgets.Button(description="Next ›", layout=narrow))
         hidden = widgets.Layout(width="auto", flex="0 0 auto", display="none")
         self._button = self._own(widgets.Button(description="Cancel", layout=hidden))
-        self._types.observe(live.weakly(self._choose_type), "value")
         self._statuses.observe(live.weakly(self._choose_status), "value")
-        self._tasks.observe(live.weakly(self._choose_task), "value")
         self._back.on_click(live.weakly(self._go_back))
         self._next.on_click(live.weakly(self._go_on))
         self._button.on_click(live.weakly(self._press))
         line = widgets.Layout(flex_flow="row wrap", width="100%", margin="0")
-        filters = self._own(widgets.HBox([self._types, self._statuses, self._back, self._next], layout=line))
-        chosen = self._own(widgets.HBox([self._tasks, self._button, self._said], layout=line))
-        parts = [self._head, filters, self._table, chosen, self._detail_box, self._more_box]
+        models = [self._types.model, self._statuses, self._back, self._next]
+        self._filters = self._own(widgets.HBox(models, layout=line))
+        self._chosen = self._own(widgets.HBox([self._tasks.model, self._button, self._said], layout=line))
+        parts = [self._head, self._filters, self._table, self._chosen, self._detail_box, self._more_box]
         root = self._own(widgets.VBox(parts, layout=wide))
         root.add_class("oq-queue")
         return root
@@ -180,17 +189,17 @@ class QueueWidget(live.LiveDisplay):
     def _offer_types(self, overview: Overview) -> None:
         live_ones, ended = _records(overview)
         chosen = self._wanted.task_type
-        _offer(self._types, type_options([*live_ones, *ended], overview.workers, chosen), chosen)
+        if self._types.offer(type_options([*live_ones, *ended], overview.workers, chosen), chosen):
+            self._filters.children = (self._types.model, *self._filters.children[1:])
 
     def _offer_tasks(self, shown: Iterable[TaskRecord]) -> None:
+        selected, record = self._selected, self._detail.record
         labels = {record.id: f"{printable(shorten(record.task_type, 40))} {record.id[:8]}" for record in shown}
-        record = self._detail.record
-        if self._selected and self._selected not in labels:
+        if selected and selected not in labels:
             name = printable(shorten(record.task_type, 40)) if record is not None else "task"
-            labels[self._selected] = f"{name} {self._selected[:8]}"
-        # In an order that does not change with every step of a task.
-        options = [("select one …", ""), *sorted((label, task_id) for task_id, label in labels.items())]
-        _offer(self._tasks, options, self._selected)
+            labels[selected] = f"{name} {selected[:8]}"
+        if self._tasks.offer(sorted((label, task_id) for task_id, label in labels.items()), selected):
+            self._chosen.children = (self._tasks.model, *self._chosen.children[1:])
 
     def _draw_detail(self, overview: Overview, now: datetime) -> None:
         self._detail.select(self._selected, overview)
@@ -297,14 +306,6 @@ class _Detail:
             pauses.note(version)
         state = status_view(record, now, longest_pause=pauses.longest(record))
         return markup.task_html(record, now, status=state, last_progress=last, is_live=True), more
-
-
-def _offer(model: Any, options: list[tuple[str, str]], value: str) -> None:
-    """Set the options of a selection when they have changed; the value stays."""
-    if list(model.options) != options:
-        with model.hold_sync():
-            model.options = options
-            model.value = value
 
 
 def _name(queue: Queue) -> str:

@@ -111,4 +111,4 @@ def type_options(records: Iterable[TaskRecord], workers: Sequence[WorkerRecord],
     names = {record.task_type for record in records}
     names |= {name for worker in workers for name in worker.task_types or ()}
     names |= {chosen} - {""}
-    return [("all types", ""), *((printable(shorten(name, 60)), name) for name in sorted(names)[:_TYPES])]
+    return [(printable(shorten(name, 60)), name) for name in sorted(names)[:_TYPES]]

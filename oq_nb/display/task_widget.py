@@ -157,7 +157,9 @@ class TaskWidget(live.LiveDisplay):
                 self._save(keeps_widget=True)
             again = live.stale_html("The task is not affected", f"queue.get('{self._first.task_id}').widget()")
             self._main.value = str(self._main_html(is_live=True) + again)
-        self._detail.value = str(self._detail_html())
+        # What is published anew is drawn anew, which folds what somebody has unfolded: so it is published first.
+        if not (is_reading and live.browser.is_there):
+            self._detail.value = str(self._detail_html())
         self._said.value = str(self._action.html(record))
         self._draw_button(state, is_failed)
         if not state.is_over or is_reading:
@@ -176,7 +178,8 @@ class TaskWidget(live.LiveDisplay):
         reading = self._last_report
         if reading is None or reading.record != record:
             self._last_report = _LastReport(self._queue, record)
-            self._save(keeps_widget=record.status is TaskStatus.FAILED and live.browser.is_there)
+            if not live.browser.is_there:  # what runs a notebook may be over any moment, and saves what is known
+                self._save()
             return True
         if reading.is_read:
             self._last_progress = reading.progress or self._last_progress

@@ -151,10 +151,11 @@ def _worker_note(seen: Overview, now: datetime) -> h.Element:
 
 def _filters(seen: Overview, chosen: TaskFilter) -> h.Element:
     known = (held.record for held in (*seen.live, *seen.ended))
+    types = [("all types", ""), *type_options(known, seen.workers, chosen.task_type)]
     return h.form(".filters", action="./", data_keep=True)[
         h.label["Status ", _select("status", ((status, status) for status in STATUSES), chosen.status)],
         " ",
-        h.label["Type ", _select("type", type_options(known, seen.workers, chosen.task_type), chosen.task_type)],
+        h.label["Type ", _select("type", types, chosen.task_type)],
         " ",
         h.button["Show"],
         " ",
