@@ -24,6 +24,10 @@ This module imports nothing of the package.
 
 from __future__ import annotations
 
+import functools
+import os
+import threading
+import traceback
 from typing import Any
 
 __all__ = [
@@ -161,12 +165,42 @@ class TaskFailedError(OqError):
         return lines
 
 
-class TaskCancelledError(OqError):
+class _Brief(OqError):
+    """Shown by IPython with the lines of whoever called, and none of this package."""
+
+    def _render_traceback_(self) -> list[str]:
+        return brief_traceback(self)
+
+
+class TaskCancelledError(_Brief):
     """The task was cancelled, or is asked to stop."""
 
 
-class WaitTimeoutError(OqError, TimeoutError):
+class WaitTimeoutError(_Brief, TimeoutError):
     """The task was not finished within the time-out. It goes on running; call `wait` again."""
+
+
+def brief_traceback(error: BaseException) -> list[str]:
+    """Return the lines that IPython shows of an error that is none of this package: the frames of whoever called."""
+    from oq_nb.text import printable
+
+    hidden = (os.path.dirname(__file__), f"{os.sep}IPython{os.sep}", f"{os.sep}ipykernel{os.sep}", threading.__file__)
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not any(part in f.filename for part in hidden)]
+    said = printable(str(error))
+    lines = "".join(traceback.format_list(frames)).splitlines()
+    return [*lines, f"{type(error).__name__}: {said}" if said else type(error).__name__]
+
+
+class brief_interrupts:
+    """A block that waits: a Ctrl-C in it is shown by IPython as `brief_traceback` has it."""
+
+    def __enter__(self) -> None:
+        """Nothing to prepare."""
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        """Have an interrupt shown briefly; it goes on."""
+        if isinstance(error, KeyboardInterrupt):
+            error.__dict__["_render_traceback_"] = functools.partial(brief_traceback, error)
 
 
 class RecordError(OqError):

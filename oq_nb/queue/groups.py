@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any, Literal, NamedTuple
 
-from oq_nb.errors import ConfigurationError, WaitTimeoutError
+from oq_nb.errors import ConfigurationError, WaitTimeoutError, brief_interrupts
 from oq_nb.model import TaskStatus
 from oq_nb.queue import faces
 from oq_nb.queue.poller import TaskPoller
@@ -64,7 +64,7 @@ def wait(
         raise ConfigurationError(f"return_when: one of {', '.join(names)} is needed, not {return_when!r}")
     group = _Group(tasks, timeout, progress=progress)
     done: set[Task] = set()
-    with group:
+    with brief_interrupts(), group:
         for task in group.ended(raises=False):
             done.add(task)
             if group.has_news:
@@ -96,7 +96,7 @@ def as_completed(tasks: Iterable[Task], timeout: float | None = None, *, progres
 
 
 def _as_completed(group: _Group) -> Iterator[Task]:
-    with group:
+    with brief_interrupts(), group:
         yield from group.ended(raises=True)
 
 
@@ -146,9 +146,10 @@ class MapResults:
             self._group.__enter__()
             self._ended = self._group.ended(raises=True)
         try:
-            while not task.is_done and task not in self._group.gone:
-                next(self._ended)
-            result = task.result()
+            with brief_interrupts():
+                while not task.is_done and task not in self._group.gone:
+                    next(self._ended)
+                result = task.result()
         except BaseException:
             self.close()
             raise

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from oq_nb.errors import TaskCancelledError, TaskFailedError, TaskNotFoundError
+from oq_nb.errors import TaskCancelledError, TaskFailedError, TaskNotFoundError, brief_interrupts
 from oq_nb.model import Progress, TaskRecord, TaskStatus
 from oq_nb.queue import faces
 from oq_nb.store import VersionedTask
@@ -139,7 +139,8 @@ class Task:
         """
         from oq_nb.queue.waiting import wait_for
 
-        wait_for(self, timeout, progress=progress)
+        with brief_interrupts():
+            wait_for(self, timeout, progress=progress)
         return self
 
     def result(self, timeout: float | None = None) -> Any:
