@@ -287,7 +287,7 @@ def counts_html(counts: Mapping[str, int], uncounted: int | None = None) -> Mark
         for name in shown
     ]
     if uncounted:
-        said = f"and {uncounted:,} that ended earlier"
+        said = f"and {uncounted:,} more that ended, with no failure noted"
         pills.append(fill(f'<span style="{_MUTED};white-space:nowrap">{{}}</span>', said))
     return fill('<div style="line-height:2">{}</div>', join(pills, " "))
 

@@ -22,7 +22,7 @@ from oq_nb.display.pauses import ReportPauses
 from oq_nb.display.plot import history_svg
 from oq_nb.display.render_loop import loop
 from oq_nb.display.safe import EMPTY, fill, quote
-from oq_nb.display.selection import STATUSES, Selection, TaskFilter, select_tasks, type_options
+from oq_nb.display.selection import STATUSES, Known, Selection, TaskFilter, select_tasks, type_options
 from oq_nb.display.states import status_view
 from oq_nb.errors import OqError
 from oq_nb.model import TaskRecord
@@ -171,7 +171,7 @@ class QueueWidget(live.LiveDisplay):
         for held in overview.live:
             self._pauses.note(held.record)
         self._pauses.keep(held.record.id for held in overview.live)
-        self._table.value = str(_tables_html(selection, overview, self._wanted, self._pauses, now))
+        self._table.value = str(_tables_html(selection, self._pauses, now))
         self._offer_types(overview)
         self._offer_tasks([*selection.records, *selection.newest_ended])
         self._draw_detail(overview, now)
@@ -180,16 +180,15 @@ class QueueWidget(live.LiveDisplay):
     def _select(self, overview: Overview) -> Selection:
         """Return the page of tasks that is asked for, and set the buttons that turn pages."""
         wanted = self._wanted
-        found = select_tasks(*_records(overview), wanted, rows=_ROWS)
+        found = select_tasks(known_of(overview), wanted, rows=_ROWS)
         self._back.disabled, self._next.disabled = found.page == 1, found.page == found.pages
         if found.page != wanted.page and self._wanted is wanted:
             self._wanted = replace(wanted, page=found.page)
         return found
 
     def _offer_types(self, overview: Overview) -> None:
-        live_ones, ended = _records(overview)
         chosen = self._wanted.task_type
-        if self._types.offer(type_options([*live_ones, *ended], overview.workers, chosen), chosen):
+        if self._types.offer(type_options(known_of(overview), overview.workers, chosen), chosen):
             self._filters.children = (self._types.model, *self._filters.children[1:])
 
     def _offer_tasks(self, shown: Iterable[TaskRecord]) -> None:
@@ -221,20 +220,22 @@ def _frozen(name: str, overview: Overview, now: datetime) -> tuple[str, str]:
     return queue_html(name, overview, now), queue_text(name, overview)
 
 
-def _records(overview: Overview) -> tuple[list[TaskRecord], list[TaskRecord]]:
-    """Return the tasks that have not ended, and those that have."""
-    return [held.record for held in overview.live], [held.record for held in overview.ended]
+def known_of(overview: Overview) -> Known:
+    """Return what an overview knows of the queue's tasks."""
+    return Known(
+        live=[held.record for held in overview.live],
+        ended=[held.record for held in overview.ended],
+        failures=[held.record for held in overview.failures],
+        unread=overview.unread,
+        unread_failures=overview.unread_failures,
+        ended_total=overview.ended_total,
+    )
 
 
-def _tables_html(
-    selection: Selection, overview: Overview, wanted: TaskFilter, pauses: ReportPauses, now: datetime
-) -> Markup:
-    caption = selection.title
-    if overview.unread and wanted.wants_live:
-        caption += f", and {overview.unread:,} more that are counted but not read"
-    made = markup.tasks_html(selection.records, now, caption=caption, pauses=pauses)
+def _tables_html(selection: Selection, pauses: ReportPauses, now: datetime) -> Markup:
+    made = markup.tasks_html(selection.records, now, caption=selection.title, pauses=pauses)
     if selection.newest_ended:
-        caption = f"Ended lately: {len(selection.newest_ended)} of {selection.ended_total}"
+        caption = f"Ended lately: {len(selection.newest_ended)} of {selection.ended_total:,}"
         made += markup.tasks_html(selection.newest_ended, now, caption=caption)
     return made
 
@@ -268,7 +269,7 @@ class _Detail:
         if is_new and task_id:
             threading.Thread(target=self._read, args=(task_id,), name="oq-history", daemon=True).start()
             return
-        for held in (*overview.live, *overview.ended):
+        for held in (*overview.live, *overview.ended, *overview.failures):
             if held.record.id == task_id:
                 with self._lock:
                     newest = self._versions[-1] if self._versions else None
@@ -353,7 +354,9 @@ def queue_html(name: str, overview: Overview, now: datetime) -> Markup:
         made += markup.tasks_html(shown, now, caption=caption, is_live=False)
     if overview.ended:
         ended = [held.record for held in overview.ended[:_ENDED_ROWS]]
-        made += markup.tasks_html(ended, now, caption=f"Ended lately: {len(ended)}", is_live=False)
+        made += markup.tasks_html(
+            ended, now, caption=f"Ended lately: {len(ended)} of {overview.ended_total:,}", is_live=False
+        )
     return made
 
 

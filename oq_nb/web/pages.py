@@ -17,9 +17,9 @@ import htpy as h
 from markupsafe import Markup
 
 from oq_nb.display import markup
+from oq_nb.display.queue_widget import known_of
 from oq_nb.display.safe import fill, quote
 from oq_nb.display.selection import ALL, ENDED, STATUSES, Selection, TaskFilter, select_tasks, type_options
-from oq_nb.model import TaskRecord
 from oq_nb.queue.watcher import Overview, is_alive
 from oq_nb.text import ago, counted, local_time
 
@@ -150,8 +150,7 @@ def _worker_note(seen: Overview, now: datetime) -> h.Element:
 
 
 def _filters(seen: Overview, chosen: TaskFilter) -> h.Element:
-    known = (held.record for held in (*seen.live, *seen.ended))
-    types = [("all types", ""), *type_options(known, seen.workers, chosen.task_type)]
+    types = [("all types", ""), *type_options(known_of(seen), seen.workers, chosen.task_type)]
     return h.form(".filters", action="./", data_keep=True)[
         h.label["Status ", _select("status", ((status, status) for status in STATUSES), chosen.status)],
         " ",
@@ -169,16 +168,16 @@ def _select(name: str, options: Iterable[tuple[str, str]], chosen: str) -> h.Ele
 
 def _tables(seen: Overview, chosen: TaskFilter, now: datetime) -> h.Element:
     """Return the tasks asked for, a page of them; where all are, also the ones that ended lately."""
-    live: list[TaskRecord] = [held.record for held in seen.live]
-    found = select_tasks(live, (held.record for held in seen.ended), chosen, rows=_ROWS)
-    caption = found.title + _left_out(seen, chosen)
+    found = select_tasks(known_of(seen), chosen, rows=_ROWS)
     ended: Markup | None = None
     if found.newest_ended:
-        all_of_them = fill('<a href="{}">{}</a>', query_of(TaskFilter(ENDED, chosen.task_type)), found.ended_total)
+        all_of_them = fill(
+            '<a href="{}">{}</a>', query_of(TaskFilter(ENDED, chosen.task_type)), f"{found.ended_total:,}"
+        )
         newest = fill("Ended lately: {} of {}", len(found.newest_ended), all_of_them)
         ended = markup.tasks_html(found.newest_ended, now, caption=newest, link=_TASK_LINK)
     return h.div(".tasks")[
-        markup.tasks_html(found.records, now, caption=caption, link=_TASK_LINK), _pager(chosen, found), ended
+        markup.tasks_html(found.records, now, caption=found.title, link=_TASK_LINK), _pager(chosen, found), ended
     ]
 
 
@@ -186,17 +185,6 @@ def query_of(chosen: TaskFilter) -> str:
     """Return a filter as the query of an address."""
     given = {"status": chosen.status if chosen.status != ALL else "", "type": chosen.task_type}
     return "?" + urlencode({name: value for name, value in given.items() if value} | {"page": str(chosen.page)})
-
-
-def _left_out(seen: Overview, chosen: TaskFilter) -> str:
-    """Return what the table cannot have, because it was not read."""
-    if chosen.wants_live:
-        return f"; {seen.unread:,} more are counted but not read" if seen.unread else ""
-    over = sum(count for name, count in seen.counts.items() if name not in ("pending", "running"))
-    over += seen.uncounted or 0
-    if over <= len(seen.ended):
-        return ""
-    return f", of the {len(seen.ended)} that ended last (oq list shows the others)"
 
 
 def _pager(chosen: TaskFilter, found: Selection) -> h.Element | None:

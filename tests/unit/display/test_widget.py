@@ -431,7 +431,7 @@ def test_a_thousand_rows_are_not_sent(fake_queue):
     fake_queue.submit_many("many", range(1200))
     board = fake_queue.widget(interval=0.01)
     assert board.box is not None
-    until(lambda: "1 to 20 of 1,000, and 200 more that are counted but not read" in board._table.value, 30)
+    until(lambda: "1 to 20 of 1,000; 200 more are counted but not read" in board._table.value, 30)
     assert len(board._table.value) < 30_000
     assert len(board._tasks.model.options) < 50
     board.close()

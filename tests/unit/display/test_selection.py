@@ -1,0 +1,115 @@
+"""Which tasks are shown, on which page, and what is said of those that cannot be."""
+
+from __future__ import annotations
+
+import pytest
+from test_view import made
+
+from oq_nb.display.selection import ALL, ENDED, Known, TaskFilter, select_tasks, type_options
+from oq_nb.model import WorkerRecord
+from oq_nb.testing import FakeStore
+
+
+def several(status: str, count: int, task_type: str = "batch") -> list:
+    return [
+        made(status, id=f"{number:08x}-{status[:4]:0>4}-4000-8000-{task_type[:8]:0>12}", task_type=task_type)
+        for number in range(count)
+    ]
+
+
+LIVE = [*several("running", 3), *several("pending", 22), *several("pending", 5, "other")]
+ENDED_TASKS = [*several("completed", 95), *several("failed", 5, "other")]
+OLD = several("failed", 34)
+
+
+def known(**more) -> Known:
+    return Known(live=LIVE, ended=ENDED_TASKS, failures=[*ENDED_TASKS[95:], *OLD], **({"ended_total": 100} | more))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "shown", "title"),
+    [
+        (TaskFilter(), 20, "Running and waiting: 1 to 20 of 30"),
+        (TaskFilter(page=2), 10, "Running and waiting: 21 to 30 of 30"),
+        (TaskFilter(page=99), 10, "Running and waiting: 21 to 30 of 30"),
+        (TaskFilter("running"), 3, "Running"),
+        (TaskFilter("pending", "other"), 5, "Pending"),
+        (TaskFilter("failed"), 20, "Failed: 1 to 20 of 39"),
+        (TaskFilter("failed", page=2), 19, "Failed: 21 to 39 of 39"),
+        (TaskFilter("failed", "other"), 5, "Failed"),
+        (TaskFilter("cancelled"), 0, "Cancelled"),
+        (TaskFilter(ENDED), 20, "Ended: 1 to 20 of 100"),
+    ],
+)
+def test_pages(wanted, shown, title):
+    found = select_tasks(known(), wanted, rows=20)
+    assert (len(found.records), found.title) == (shown, title)
+    assert 1 <= found.page <= found.pages
+
+
+def test_failures_are_found_however_long_ago():
+    found = select_tasks(known(), TaskFilter("failed"), rows=100)
+    assert {record.id for record in found.records} == {record.id for record in [*ENDED_TASKS[95:], *OLD]}
+    assert len(found.records) == 39, "each once"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "more", "said"),
+    [
+        (TaskFilter(), {"unread": 200}, "; 200 more are counted but not read"),
+        (TaskFilter("failed"), {"unread_failures": 7}, "; 7 more failed, cancelled or expired ones are not read"),
+        (TaskFilter("failed"), {"ended_total": 12_400}, "of 39"),
+        (
+            TaskFilter("completed"),
+            {"ended_total": 12_400},
+            "; among the 100 that ended last, of 12,400 (oq list shows the others)",
+        ),
+    ],
+)
+def test_what_cannot_be_shown_is_said(wanted, more, said):
+    assert select_tasks(known(**more), wanted, rows=20).title.endswith(said)
+
+
+def test_those_that_ended_lately_stand_on_the_first_page_only():
+    found = select_tasks(known(ended_total=12_400), TaskFilter(), rows=20)
+    assert (len(found.newest_ended), found.ended_total) == (10, 12_400)
+    assert select_tasks(known(), TaskFilter(page=2), rows=20).newest_ended == ()
+    assert select_tasks(known(ended_total=12_400), TaskFilter(ALL, "other"), rows=20).ended_total == 5
+
+
+def test_types():
+    worker = WorkerRecord(
+        worker_id="w", started_at=made().updated_at, last_heartbeat=made().updated_at, task_types=["a\x1b"]
+    )
+    assert type_options(known(), [worker], "gone") == [
+        (r"a\x1b", "a\x1b"),
+        ("batch", "batch"),
+        ("gone", "gone"),
+        ("other", "other"),
+    ]
+
+
+def test_one_failure_among_a_thousand_successes_is_seen_by_the_dashboard(fake_queue):
+    """A failure that is older than the hundred that ended last."""
+    from oq_nb.display.queue_widget import known_of
+    from oq_nb.model import new_id, transitions
+
+    def end(task, how, **more):
+        lease_id = new_id()
+        fake_queue.store.update(
+            task.id, lambda r, now: transitions.claim(r, now, worker_id="w", lease_id=lease_id, lease_seconds=60)
+        )
+        return fake_queue.store.update(task.id, lambda r, now: how(r, now, lease_id=lease_id, **more))
+
+    assert isinstance(fake_queue.store.objects, FakeStore)
+    bad = fake_queue.submit("t", max_retries=0)
+    fake_queue.cancel(bad.id)
+    for task in fake_queue.submit_many("t", range(1000)):
+        end(task, transitions.complete, output=None)
+    seen = fake_queue.watcher.read_overview()
+    for _ in range(12):
+        seen = fake_queue.watcher.read_overview()
+    found = select_tasks(known_of(seen), TaskFilter("cancelled"), rows=20)
+    assert [record.id for record in found.records] == [bad.id]
+    assert seen.counts["cancelled"] == 1
+    assert seen.ended_total == 1001
