@@ -261,7 +261,8 @@ class Worker:
         return self.sync.task(task_type)
 
     async def start(self) -> Worker:
-        """See `oq_nb.Worker.start`."""
+        """See `oq_nb.Worker.start`. Coroutine hooks of the start and the end run on the loop that runs this."""
+        self.sync.hooks.run_on(asyncio.get_running_loop())
         await asyncio.to_thread(self.sync.start)
         return self
 

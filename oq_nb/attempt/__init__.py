@@ -6,6 +6,7 @@
 `scheduler`             threads that renew leases and send heartbeats when due
 `context`               what a handler sees of its attempt
 `async_context`         the same for coroutine handlers
+`coroutines`            the event loop that runs them, one at a time
 `handlers`, `invoke`    what users register, and calling it
 `run`                   an attempt from its claim to its end
 ======================  =======================================================

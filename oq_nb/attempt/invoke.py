@@ -19,7 +19,7 @@ from oq_nb.attempt.handlers import Handler, error_text
 from oq_nb.errors import PermanentError, RescheduleError, RetryableError, TaskCancelledError
 
 if TYPE_CHECKING:
-    import asyncio
+    from oq_nb.attempt.coroutines import CoroutineRunner
 
 __all__ = ["Outcome", "Verdict", "call", "failure"]
 
@@ -55,7 +55,7 @@ def call(
     context: TaskContext,
     *,
     retry_on: tuple[type[BaseException], ...] = (),
-    loop: asyncio.AbstractEventLoop | None = None,
+    coroutines: CoroutineRunner | None = None,
 ) -> Outcome:
     """Call a handler in this thread.
 
@@ -64,7 +64,7 @@ def call(
         task_input: its input.
         context: what it sees of its attempt; `current_context` gives it, too.
         retry_on: exception types that count as retryable, besides `RetryableError`.
-        loop: where a coroutine handler runs; None: on a loop of its own.
+        coroutines: runs coroutine handlers; None: each runs on a loop of its own.
     """
     try:
         with running_in(context):
@@ -75,7 +75,7 @@ def call(
                 coroutine = (
                     handler.function(task_input, seen) if handler.wants_context else handler.function(task_input)
                 )
-                output = loop.run_until_complete(coroutine) if loop is not None else _run(coroutine)
+                output = _run(coroutine, coroutines, f"a handler of {handler.task_type!r}")
             else:
                 output = (
                     handler.function(task_input, context) if handler.wants_context else handler.function(task_input)
@@ -86,22 +86,17 @@ def call(
     return Outcome(output)
 
 
-def _run(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    """Run a coroutine on a loop of its own; not with ``asyncio.run``, which others patch."""
-    import asyncio
+def _run(coroutine: Coroutine[Any, Any, Any], coroutines: CoroutineRunner | None, label: str) -> Any:
+    """Run a coroutine; not with ``asyncio.run``, which others patch."""
+    if coroutines is not None:
+        return coroutines.run(coroutine, label=label)
+    from oq_nb.attempt.coroutines import CoroutineRunner  # it loads asyncio
 
-    loop = asyncio.new_event_loop()
+    own = CoroutineRunner()
     try:
-        return loop.run_until_complete(coroutine)
+        return own.run(coroutine, label=label)
     finally:
-        left = asyncio.all_tasks(loop)
-        for task in left:
-            task.cancel()
-        if left:
-            loop.run_until_complete(asyncio.wait(left))
-        loop.run_until_complete(loop.shutdown_asyncgens())
-        loop.run_until_complete(loop.shutdown_default_executor())
-        loop.close()
+        own.close()
 
 
 def failure(error: BaseException, retry_on: tuple[type[BaseException], ...] = ()) -> Outcome:

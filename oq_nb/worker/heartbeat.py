@@ -6,6 +6,7 @@ Imports nothing of the package but `errors`, `model` and `s3`.
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -24,7 +25,7 @@ _TIDY_LIMIT = 200
 
 
 class Heartbeat:
-    """Writes what a worker says of itself; a `Scheduler` calls `run_due`.
+    """Writes the worker's object; a `Scheduler` calls `run_due`. Safe to use from several threads.
 
     Args:
         objects: the store.
@@ -37,16 +38,21 @@ class Heartbeat:
         self.key = model.worker_key(worker_id)
         self.body = body
         self._version: str | None = None
+        self._is_removed = False
+        self._io = threading.Lock()  # held while a heartbeat is written, or the object is removed
 
     def run_due(self) -> float | None:
-        """Write, and remove the version before. Requests: 1 PUT, 1 DELETE."""
-        try:
-            before, self._version = self._version, self._objects.put(self.key, self.body()).version_id
-            if before is not None:
-                self._objects.delete(self.key, version_id=before)
-        except OqError as exc:
-            logger.debug("heartbeat: %s", exc)
-        return time.monotonic() + _HEARTBEAT_SECONDS
+        """Write, and remove the version before; nothing once it is removed. Requests: 1 PUT, 1 DELETE."""
+        with self._io:
+            if self._is_removed:
+                return None
+            try:
+                before, self._version = self._version, self._objects.put(self.key, self.body()).version_id
+                if before is not None:
+                    self._objects.delete(self.key, version_id=before)
+            except OqError as exc:
+                logger.debug("heartbeat: %s", exc)
+            return time.monotonic() + _HEARTBEAT_SECONDS
 
     def tidy(self) -> None:
         """Remove what was replaced, of other workers only what is settled; and workers that are dead for a day.
@@ -68,13 +74,15 @@ class Heartbeat:
             logger.debug("objects of dead workers stay for now: %s", exc)
 
     def remove(self) -> None:
-        """Take the worker out of the register. Requests: 1 LIST, 1 DELETE."""
-        try:
-            if self._objects.is_versioned:
-                for entry in list(self._objects.versions(self.key)):
-                    if entry.key == self.key:
-                        self._objects.delete(entry.key, version_id=entry.version_id)
-            else:
-                self._objects.delete(self.key)
-        except OqError as exc:
-            logger.debug("the worker's object stays: %s", exc)
+        """Take the worker out of the register, for good. Requests: 1 LIST, 1 DELETE."""
+        self._is_removed = True  # before the lock: a heartbeat that hangs writes nothing more after it
+        with self._io:
+            try:
+                if self._objects.is_versioned:
+                    for entry in list(self._objects.versions(self.key)):
+                        if entry.key == self.key:
+                            self._objects.delete(entry.key, version_id=entry.version_id)
+                else:
+                    self._objects.delete(self.key)
+            except OqError as exc:
+                logger.debug("the worker's object stays: %s", exc)

@@ -14,6 +14,7 @@ import logging
 import random
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from oq_nb.attempt.context import TaskContext
@@ -23,20 +24,35 @@ from oq_nb.attempt.lease import Lease
 from oq_nb.attempt.run import run_attempt
 from oq_nb.attempt.scheduler import Scheduler
 from oq_nb.errors import LeaseExpiredError, OqError, StorageError
-from oq_nb.model import transitions
+from oq_nb.model import TaskStatus, transitions
 from oq_nb.queue import Queue
 from oq_nb.worker.backlog import Backlog
 from oq_nb.worker.claims import Claim, Claims
 
 if TYPE_CHECKING:
-    import asyncio
+    from oq_nb.attempt.coroutines import CoroutineRunner
 
-__all__ = ["Backend", "Runner"]
+__all__ = ["Backend", "EndedAttempt", "OnEnded", "Runner"]
 
 logger = logging.getLogger("oq_nb.worker")
 
-#: Called after an attempt that was written: its context, the handler's output, and what it raised or None.
-OnEnded = Callable[[TaskContext, Any, "BaseException | None"], object]
+
+@dataclass(frozen=True)
+class EndedAttempt:
+    """An attempt whose end was written here."""
+
+    context: TaskContext
+    #: What the handler returned.
+    output: Any
+    #: What it raised, or None.
+    error: BaseException | None
+    #: What became of the task: completed, failed, cancelled, or pending again.
+    status: TaskStatus
+    #: Runs coroutines in the thread that ran the handler.
+    coroutines: CoroutineRunner | None = None
+
+
+OnEnded = Callable[[EndedAttempt], object]
 
 
 class Backend(Protocol):
@@ -118,16 +134,16 @@ class Runner:
 
     def serve(self) -> None:
         """A handler thread: take an entry, claim its task, run it; until the backlog is closed."""
-        loop: asyncio.AbstractEventLoop | None = None
+        coroutines: CoroutineRunner | None = None
         while (entry := self._backlog.take()) is not None:
             try:
                 claim = self._claims.handle_entry(entry, may_claim=True)
                 if claim is not None:
-                    if self._handlers[claim.held.record.task_type].is_async and not (loop or self._backend):
-                        import asyncio
+                    if self._handlers[claim.held.record.task_type].is_async and coroutines is None:
+                        from oq_nb.attempt.coroutines import CoroutineRunner  # it loads asyncio
 
-                        loop = asyncio.new_event_loop()
-                    self.run(claim, loop)
+                        coroutines = CoroutineRunner()
+                    self.run(claim, coroutines)
             except StorageError as exc:
                 logger.warning("worker %s: task %s has to wait: %s", self._worker_id, entry.task_id, exc)
                 self._claims.look_again(entry, random.uniform(1, 3))
@@ -136,15 +152,15 @@ class Runner:
                 self._claims.look_again(entry, 60)
             finally:
                 self._backlog.done()
-        if loop is not None:
-            loop.close()
+        if coroutines is not None:
+            coroutines.close()
 
-    def run(self, claim: Claim, loop: asyncio.AbstractEventLoop | None = None) -> None:
+    def run(self, claim: Claim, coroutines: CoroutineRunner | None = None) -> None:
         """Run the handler of a claimed task to its end.
 
         Args:
             claim: the task.
-            loop: where a coroutine handler runs.
+            coroutines: runs coroutine handlers; None: each runs on a loop of its own.
         """
         record, store = claim.held.record, self._queue.store
         lease = Lease(
@@ -162,7 +178,7 @@ class Runner:
 
         def run(task_input: Any) -> Outcome:
             if self._backend is None:
-                return call(handler, task_input, context, retry_on=self._retry_on, loop=loop)
+                return call(handler, task_input, context, retry_on=self._retry_on, coroutines=coroutines)
             return self._backend.call(
                 handler,
                 task_input,
@@ -190,7 +206,7 @@ class Runner:
             with self._lock:
                 if self._leases.get(record.id) is lease:  # else it was handed back, and claimed anew
                     del self._leases[record.id]
-        self._on_ended(context, output, error)
+        self._on_ended(EndedAttempt(context, output, error, lease.record.status, coroutines))
 
     def hand_back(self, lease: Lease) -> None:
         """Give a running task back to pending; what its handler still returns is thrown away. Requests: 2 PUT."""

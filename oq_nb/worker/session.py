@@ -16,8 +16,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from oq_nb.attempt.handlers import Handler
@@ -27,15 +28,19 @@ from oq_nb.store import verify_conditional_writes
 from oq_nb.worker.backlog import Backlog
 from oq_nb.worker.claims import Claims
 from oq_nb.worker.heartbeat import Heartbeat
+from oq_nb.worker.parallel import run_until
 from oq_nb.worker.polling import IndexPoller
 from oq_nb.worker.runner import OnEnded, Runner
 
 if TYPE_CHECKING:
     from oq_nb.worker.executors.backend import ExecutorBackend
 
-__all__ = ["Session", "WorkerSettings"]
+__all__ = ["CLOSING_SECONDS", "Session", "WorkerSettings"]
 
 logger = logging.getLogger("oq_nb.worker")
+
+#: What handing tasks back and ending threads takes at most.
+CLOSING_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -141,26 +146,41 @@ class Session:
     def stop(self, timeout: float) -> None:
         """Let what runs end, hand back what does not, end the threads, remove the worker's object.
 
+        It returns `CLOSING_SECONDS` after the time-out at the latest, also when the store does not answer.
+
         Args:
             timeout: seconds that running tasks are given.
         """
-        deadline = time.monotonic() + max(0.0, timeout)
         self.backlog.close()
-        self.backlog.wait_idle(max(0.0, deadline - time.monotonic()))
+        self.backlog.wait_idle(max(0.0, timeout))
+        deadline = time.monotonic() + CLOSING_SECONDS
         left = self.runner.leases
-        for lease in left:
-            self.runner.hand_back(lease)
+        self._scheduler.forget(self.heartbeat)
+        calls: list[Callable[[], object]] = [self.heartbeat.remove]
         if self._backend is not None:
-            self._backend.stop()
-        for thread in self._threads:
-            if thread is not threading.current_thread():
-                thread.join(1.0 if left else 10.0)
-        alive = [thread.name for thread in self._threads if thread.is_alive()]
-        if alive:
+            calls.append(self._backend.stop)
+        calls += [partial(self.runner.hand_back, lease) for lease in left]
+        hanging = run_until(deadline, calls, name=f"stop-{self._settings.worker_id}")
+        alive = _join(self._threads, min(deadline, time.monotonic() + 1.0) if left else deadline)
+        if alive and not hanging:
             logger.warning("handlers that do not stop are left to themselves, their tasks are handed back: %s", alive)
+        elif hanging or alive:
+            logger.warning(
+                "worker %s: the store does not answer; tasks that could not be handed back go on when their leases "
+                "have run out, and the worker's entry is removed by others in a day: %s",
+                self._settings.worker_id,
+                [lease.task_id for lease in left if not lease.is_lost],
+            )
         if self._index_scheduler is not None:
-            self._index_scheduler.finish(max(1.0, min(10.0, deadline - time.monotonic())))
-            self._index_scheduler.stop()
-        self._scheduler.stop()
-        self.heartbeat.remove()
+            self._index_scheduler.finish(max(0.0, deadline - time.monotonic()))
+            self._index_scheduler.stop(max(0.0, deadline - time.monotonic()))
+        self._scheduler.stop(max(0.0, deadline - time.monotonic()))
         self.runner.forget()  # what handlers that do not stop still do is no longer this worker's
+
+
+def _join(threads: Iterable[threading.Thread], deadline: float) -> list[str]:
+    """Wait for threads until a monotonic time; return the names of those that have not ended."""
+    others = [thread for thread in threads if thread is not threading.current_thread()]
+    for thread in others:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    return [thread.name for thread in others if thread.is_alive()]

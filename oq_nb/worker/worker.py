@@ -15,20 +15,24 @@ import os
 import signal
 import socket
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterable
+from functools import cache, partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from oq_nb import model
-from oq_nb.attempt.context import TaskContext
 from oq_nb.attempt.handlers import Handler, handler_of
 from oq_nb.attempt.scheduler import Scheduler
-from oq_nb.errors import ConfigurationError
-from oq_nb.model import WorkerRecord
+from oq_nb.errors import ConfigurationError, RescheduleError
+from oq_nb.model import TaskStatus, WorkerRecord
 from oq_nb.queue import Queue
+from oq_nb.worker.hooks import Hooks
+from oq_nb.worker.parallel import run_until
 from oq_nb.worker.polling import MIN_POLL_SECONDS
-from oq_nb.worker.session import Session, WorkerSettings
+from oq_nb.worker.runner import EndedAttempt
+from oq_nb.worker.session import CLOSING_SECONDS, Session, WorkerSettings
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -40,7 +44,6 @@ __all__ = ["Worker"]
 logger = logging.getLogger("oq_nb.worker")
 
 F = TypeVar("F", bound=Callable[..., Any])
-Hook = Callable[..., Any]
 
 _EXIT_SECONDS = 2.0
 _MAX_DELAY_SECONDS = 60.0  # of a lease entry
@@ -119,12 +122,16 @@ class Worker:
         self.renew_leases = renew_leases
         self.max_poll_seconds = max(MIN_POLL_SECONDS, max_poll_seconds)
         self.lease_entry_delay_seconds = lease_entry_delay_seconds
+        #: Attempts whose output was written.
         self.tasks_completed = 0
+        #: Attempts whose handler raised; not those of tasks that were cancelled or put off.
         self.tasks_failed = 0
+        #: What `on_startup` and the like have registered.
+        self.hooks = Hooks()
+        self._lock = threading.Lock()  # guards the counters, and the change from one session to none
         self._retry_on = tuple(retry_on)
         self._backend = None if executor is None else _make_backend(executor, self.worker_id)
         self._handlers: dict[str, Handler] = {}
-        self._hooks: dict[str, list[Hook]] = {"startup": [], "shutdown": [], "success": [], "error": []}
         self._store = queue.store
         self._session: Session | None = None
         self._started_at = self._store.clock.stamp()
@@ -174,31 +181,27 @@ class Worker:
         self.wake()
 
     def on_startup(self, hook: F) -> F:
-        """Call ``hook()`` when the worker starts; usable as a decorator."""
-        self._hooks["startup"].append(hook)
+        """Call ``hook()`` when the worker starts; usable as a decorator. Coroutine functions are awaited."""
+        self.hooks.add("startup", hook)
         return hook
 
     def on_shutdown(self, hook: F) -> F:
-        """Call ``hook()`` when the worker has stopped; usable as a decorator."""
-        self._hooks["shutdown"].append(hook)
+        """Call ``hook()`` when the worker has stopped; usable as a decorator. Coroutine functions are awaited."""
+        self.hooks.add("shutdown", hook)
         return hook
 
     def on_success(self, hook: F) -> F:
-        """Call ``hook(context, output)`` after a task has completed; usable as a decorator."""
-        self._hooks["success"].append(hook)
+        """Call ``hook(context, output)`` after a task has completed; usable as a decorator.
+
+        Coroutine functions are awaited, on the event loop that ran a coroutine handler.
+        """
+        self.hooks.add("success", hook)
         return hook
 
     def on_error(self, hook: F) -> F:
-        """Call ``hook(context, error)`` after a handler has raised; usable as a decorator."""
-        self._hooks["error"].append(hook)
+        """Call ``hook(context, error)`` after a handler has raised; usable as a decorator. See `on_success`."""
+        self.hooks.add("error", hook)
         return hook
-
-    def _call_hooks(self, name: str, *arguments: Any) -> None:
-        for hook in self._hooks[name]:
-            try:
-                hook(*arguments)
-            except Exception:
-                logger.exception("the %s hook %r failed", name, hook)
 
     # --- life
 
@@ -243,12 +246,18 @@ class Worker:
             Scheduler(self.worker_id, max_threads=threads + 1),
             Scheduler(f"{self.worker_id}-index", max_threads=threads),
         )
-        session.register()
-        self._call_hooks("startup")
-        self._session = session
-        self.queue.local_workers.add(self)
-        _started[self] = os.getpid()
-        session.start()
+        try:
+            session.register()
+            self.hooks.call("startup")
+            self._session = session
+            self.queue.local_workers.add(self)
+            _started[self] = os.getpid()
+            _register_exit()
+            session.start()
+        except BaseException:
+            session.stop(0.0)
+            self._forget_session()
+            raise
         return self
 
     def _open_session(self, scheduler: Scheduler, index_scheduler: Scheduler | None) -> Session:
@@ -274,13 +283,19 @@ class Worker:
             on_ended=self._note_end,
         )
 
-    def _note_end(self, context: TaskContext, output: Any, error: BaseException | None) -> None:
-        if error is None:
-            self.tasks_completed += 1
-            self._call_hooks("success", context, output)
-        else:
-            self.tasks_failed += 1
-            self._call_hooks("error", context, error)
+    def _note_end(self, ended: EndedAttempt) -> None:
+        """Count an attempt, and call the hooks."""
+        if ended.error is None:
+            with self._lock:
+                self.tasks_completed += 1
+            self.hooks.call("success", ended.context, ended.output, coroutines=ended.coroutines)
+            return
+        # A task that was cancelled or put off has not failed.
+        is_failure = ended.status is not TaskStatus.CANCELLED and not isinstance(ended.error, RescheduleError)
+        if is_failure:
+            with self._lock:
+                self.tasks_failed += 1
+        self.hooks.call("error", ended.context, ended.error, coroutines=ended.coroutines)
 
     def stop(self, timeout: float = 30.0) -> None:
         """Stop: claim nothing more, let running tasks finish, hand back those that do not.
@@ -288,14 +303,23 @@ class Worker:
         Args:
             timeout: seconds that running tasks are given; then they go back to pending at once, their handlers'
                 next report raises `LeaseExpiredError`, and their results are thrown away.
+
+        It returns 5 s after that at the latest, also when the store does not answer; leases of tasks that could not be
+        handed back run out.
         """
         if self._session is None:
             return
         self._session.stop(timeout)
-        self._session = None
+        if self._forget_session():
+            self.hooks.call("shutdown")
+
+    def _forget_session(self) -> bool:
+        """Be a worker that is not started; return whether it was, for whoever is first of several."""
+        with self._lock:
+            was_started, self._session = self._session is not None, None
         self.queue.local_workers.remove(self)
         _started.pop(self, None)
-        self._call_hooks("shutdown")
+        return was_started
 
     def run(self) -> None:
         """Start, and block until Ctrl-C or SIGTERM; then stop. Requests: see `start`.
@@ -308,8 +332,8 @@ class Worker:
         in_main = threading.current_thread() is threading.main_thread()
         if in_main:
             earlier = signal.signal(signal.SIGTERM, lambda *_: ended.set())
-        self.start()
         try:
+            self.start()
             while self.is_running and self.problem is None and not ended.wait(0.5):
                 pass
         except KeyboardInterrupt:
@@ -376,8 +400,18 @@ def _own_shards(shards: Iterable[str] | None, every: list[str]) -> list[str]:
     return own
 
 
-@atexit.register
 def _stop_all() -> None:
     """At the interpreter's end: hand running tasks back, as far as there is time; not at that of a handler's fork."""
-    for worker in [worker for worker, pid in list(_started.items()) if pid == os.getpid()]:
-        worker.stop(_EXIT_SECONDS)
+    workers = [worker for worker, pid in list(_started.items()) if pid == os.getpid()]
+    deadline = time.monotonic() + _EXIT_SECONDS + CLOSING_SECONDS
+    run_until(deadline, [partial(worker.stop, _EXIT_SECONDS) for worker in workers], name="exit")
+
+
+@cache
+def _register_exit() -> None:
+    """Have `_stop_all` called at the interpreter's end, once.
+
+    By `threading`, where that is offered: functions of `atexit` may not start threads in CPython from 3.12 on.
+    """
+    register = getattr(threading, "_register_atexit", atexit.register)
+    register(_stop_all)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from types import SimpleNamespace
 
 import pytest
 
 from oq_nb import model
 from oq_nb.attempt import invoke as calls
+from oq_nb.attempt.coroutines import CoroutineRunner
 from oq_nb.attempt.handlers import error_text, handler_of
 from oq_nb.text import printable, shorten
 
@@ -41,10 +41,10 @@ def test_the_traceback_begins_with_the_handler(is_async):
     async def async_handler(task_input):
         return int(task_input)
 
-    loop = asyncio.new_event_loop()
+    coroutines = CoroutineRunner()
     made = handler_of("parse", async_handler if is_async else handler)
-    error = calls.call(made, "forty-two", SimpleNamespace(), loop=loop).error
-    loop.close()
+    error = calls.call(made, "forty-two", SimpleNamespace(), coroutines=coroutines).error
+    coroutines.close()
     text = error_text(error)
     frames = [line for line in text.splitlines() if line.startswith("  File ")]
     assert len(frames) == 1
