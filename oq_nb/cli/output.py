@@ -10,7 +10,8 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout, suppress
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO
 
 import typer
@@ -20,7 +21,7 @@ from oq_nb.text import printable
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-__all__ = ["JsonOption", "complain", "is_screen", "name_of", "note", "paint", "say", "say_json", "table"]
+__all__ = ["JsonOption", "complain", "is_screen", "name_of", "note", "own_stdout", "paint", "say", "say_json", "table"]
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line; see docs/json.md.")]
 
@@ -45,9 +46,34 @@ def say(text: str = "") -> None:
     print(text, flush=True)
 
 
-def say_json(value: Any) -> None:
-    """Print a JSON object as one line of ASCII: nothing in it can act on a terminal."""
-    print(json.dumps(value).replace("\x7f", "\\u007f"), flush=True)
+def say_json(value: Any, stream: TextIO | None = None) -> None:
+    """Print a JSON object as one line of ASCII, on stdout when no stream is given: nothing in it acts on a terminal."""
+    print(json.dumps(value).replace("\x7f", "\\u007f"), file=stream, flush=True)
+
+
+@contextmanager
+def own_stdout() -> Iterator[TextIO]:
+    """Give stdout to the caller alone: what anything else prints meanwhile goes to stderr.
+
+    That holds for this program's Python code, for C code and for child processes that are started meanwhile.
+    """
+    sys.stdout.flush()
+    try:
+        number, other = sys.stdout.fileno(), sys.stderr.fileno()
+    except (OSError, ValueError, AttributeError):  # not a file: only Python code can print there
+        own = sys.stdout
+        with redirect_stdout(sys.stderr):
+            yield own
+        return
+    own = os.fdopen(os.dup(number), "w", encoding="utf-8", buffering=1)
+    os.dup2(other, number)
+    try:
+        yield own
+    finally:
+        sys.stdout.flush()
+        os.dup2(own.fileno(), number)
+        with suppress(BrokenPipeError):
+            own.close()
 
 
 def note(text: str) -> None:

@@ -5,13 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import tempfile
 import threading
 import webbrowser
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from html import escape
-from pathlib import Path
+from contextlib import contextmanager
 from types import FrameType
 from typing import Annotated
 
@@ -55,13 +52,15 @@ def ui(
     """
     queue = options.connect()
     page = queue.serve_ui(port, interval=interval, allow_hosts=allow_host or ())
-    with page, _asked_to_stop() as asked, _link_file(page.url) as link:
+    with page, _asked_to_stop() as asked:
         if as_json:
             say_json({"url": page.url, "port": page.port})
         else:
             say(f"{printable(repr(queue)[1:-1])} is shown at\n\n  {page.url}\n\nCtrl-C ends it.")
         if browser and _has_browser():
-            threading.Thread(target=webbrowser.open, args=(link.as_uri(),), name="oq-ui-browser", daemon=True).start()
+            # Not the printed address: all users of a machine can see a browser's command line.
+            url = page.single_use_url()
+            threading.Thread(target=webbrowser.open, args=(url,), name="oq-ui-browser", daemon=True).start()
         while not asked and not page.wait(0.5):
             pass
     if not asked:
@@ -86,23 +85,6 @@ def _asked_to_stop() -> Iterator[list[int]]:
     finally:
         for number, handler in earlier.items():
             signal.signal(number, handler)
-
-
-@contextmanager
-def _link_file(url: str) -> Iterator[Path]:
-    """Give a file that leads to the page, for this user only: all users can see a browser's command line."""
-    handle, name = tempfile.mkstemp(prefix="oq-ui-", suffix=".html")
-    path = Path(name)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(
-                f'<!doctype html><meta charset="utf-8"><title>oq</title>'
-                f'<meta http-equiv="refresh" content="0; url={escape(url)}"><a href="{escape(url)}">Go on</a>\n'
-            )
-        yield path
-    finally:
-        with suppress(OSError):
-            path.unlink()
 
 
 def _has_browser() -> bool:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import shutil
 import time
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING
 
+from oq_nb import model
 from oq_nb.cli.output import complain, is_screen, name_of, note, say, say_json
 from oq_nb.display import view
 from oq_nb.display.states import has_run_out
 from oq_nb.errors import StorageDeniedError, StorageError
-from oq_nb.text import printable, shorten
+from oq_nb.queue.changes import ChangeFeed
+from oq_nb.text import counted, printable, shorten
 
 if TYPE_CHECKING:
     from oq_nb.model import TaskRecord
@@ -22,8 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["StatusLines", "change_line", "tail", "watch"]
 
 _MESSAGE_CHARS = 200
-_LONGEST_SECONDS = 5.0
-_CLOCKS_APART = timedelta(seconds=3)
+_SECONDS_PER_TASK = 0.0005  # that `oq tail` waits: a listing has 1,000
 
 
 def change_line(record: TaskRecord, now: datetime) -> str:
@@ -129,38 +130,40 @@ def _redraw(task: Task, interval: float) -> None:
 
 
 def tail(queue: Queue, interval: float, *, task_type: str | None, as_json: bool) -> None:
-    """Print a line for every task that changes, until Ctrl-C.
+    """Print a line for every task that changes, until Ctrl-C. A store that stops answering is tried again.
 
     Args:
         queue: whose tasks.
-        interval: seconds between two looks.
+        interval: seconds between two looks at least; half a second more for each 1,000 tasks that are listed.
         task_type: only these.
         as_json: print task objects instead.
     """
-    seen: dict[str, str] | None = None
-    with queue.watcher.overview(interval=interval, longest=max(interval, _LONGEST_SECONDS)) as overview:
-        while True:
-            overview.wait(timeout=1.0)
-            state = overview.state  # the watcher itself says when the store does not answer
-            if state.seen_at is None:
+    feed = ChangeFeed(queue.store)
+    say_start(queue)
+    is_out = False
+    while True:
+        time.sleep(max(interval, feed.count * _SECONDS_PER_TASK))
+        try:
+            changed = feed.read()
+            is_out = False
+        except StorageDeniedError:
+            raise
+        except StorageError as exc:
+            if not is_out:
+                complain(f"{exc}; trying on")
+            is_out = True
+            continue
+        for held in changed:
+            if task_type not in (None, held.record.task_type):
                 continue
-            held = [*state.live, *state.ended]
-            if seen is None:
-                since = state.seen_at - _CLOCKS_APART
-                say_start(queue, state.counts.get("pending", 0) + state.counts.get("running", 0))
+            if as_json:
+                say_json(held.record.to_dict())
             else:
-                news = [h.record for h in held if seen.get(h.record.id) != h.etag and h.record.updated_at > since]
-                for record in sorted(news, key=lambda record: record.updated_at):
-                    if task_type not in (None, record.task_type):
-                        continue
-                    if as_json:
-                        say_json(record.to_dict())
-                    else:
-                        say(change_line(record, queue.now()))
-            seen = {h.record.id: h.etag for h in held}
+                say(change_line(held.record, queue.now()))
 
 
-def say_start(queue: Queue, live: int) -> None:
-    """Say on stderr what is being looked at."""
-    what = f"{live} task{'' if live == 1 else 's'} pending or running"
-    note(f"{name_of(queue)}: {what}; Ctrl-C ends this")
+def say_start(queue: Queue) -> None:
+    """Say on stderr what is being looked at. Requests: 2 LIST."""
+    entries = (entry for prefix in (model.READY, model.LEASES) for entry in queue.store.objects.entries(prefix))
+    live = len({parsed[2] for entry in entries if (parsed := model.parse_index_key(entry.key)) is not None})
+    note(f"{name_of(queue)}: {counted(live, 'task')} pending or running; Ctrl-C ends this")

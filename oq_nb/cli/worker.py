@@ -13,11 +13,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType, ModuleType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
-from oq_nb.cli.output import JsonOption, complain, name_of, say, say_json
+from oq_nb.cli.output import JsonOption, complain, name_of, own_stdout, say, say_json
 from oq_nb.cli.queue_options import QueueOptions, with_queue_options
 from oq_nb.errors import ConfigurationError
 from oq_nb.text import printable
@@ -62,16 +62,18 @@ def worker(
     """Run the worker of a Python module until Ctrl-C or SIGTERM.
 
     The module is looked for in the current directory first. At the end nothing more is claimed; running tasks get the
-    time of --grace and are handed back after it. A second Ctrl-C hands them back at once.
+    time of --grace and are handed back after it. A second Ctrl-C hands them back at once. With --json stdout has the
+    log only: what the module and its handlers print goes to stderr.
 
     Exit code: 0 after SIGTERM, 130 after Ctrl-C, 1 when its executor is broken.
     """
-    found = load_worker(target, options)
-    if concurrency is not None:
-        found.concurrency = concurrency
-    log = WorkerLog(found, as_json=as_json)
-    with _serve_metrics(found, metrics_port, metrics_host) as url:
-        return _run(found, log, url, grace)
+    with own_stdout() if as_json else contextlib.nullcontext() as stream:  # before the module prints anything
+        found = load_worker(target, options)
+        if concurrency is not None:
+            found.concurrency = concurrency
+        log = WorkerLog(found, json_stream=stream)
+        with _serve_metrics(found, metrics_port, metrics_host) as url:
+            return _run(found, log, url, grace)
 
 
 def load_worker(target: str, options: QueueOptions) -> Worker:
@@ -142,10 +144,15 @@ def _serve_metrics(worker: Worker, port: int | None, host: str) -> Iterator[str 
 
 
 class WorkerLog:
-    """What the worker says of itself: lines on stdout, or JSON objects with ``event``."""
+    """The worker's log: lines on stdout, or JSON objects with ``event``.
 
-    def __init__(self, worker: Worker, *, as_json: bool) -> None:
-        self._as_json = as_json
+    Args:
+        worker: whose.
+        json_stream: where JSON objects go; None for lines.
+    """
+
+    def __init__(self, worker: Worker, *, json_stream: TextIO | None) -> None:
+        self._json_stream = json_stream
         self._worker = worker
         self._lock = threading.Lock()
         worker.on_success(lambda context, _: self._ended(context, "completed"))
@@ -155,8 +162,9 @@ class WorkerLog:
         """Say that something has happened."""
         at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         with self._lock, contextlib.suppress(BrokenPipeError):  # a log that nobody reads does not end a worker
-            if self._as_json:
-                say_json({"at": at, "event": event, "worker_id": self._worker.worker_id, **details})
+            if self._json_stream is not None:
+                made = {"at": at, "event": event, "worker_id": self._worker.worker_id, **details}
+                say_json(made, self._json_stream)
             else:
                 say(f"{at}  {printable(text)}")
 

@@ -4,6 +4,7 @@
 `connection`            `connect` and the default queue
 `queue`, `task`         `Queue`, and `Task`, a handle of one task
 `submit`                new tasks: checks, idempotency keys, many at a time
+`changes`               every task that has changed since the last look
 `poller`, `watcher`     what is read, and how often, for all who watch
 `waiting`, `groups`     waiting for one task; `wait`, `as_completed`, `Queue.map`
 `faces`                 displays of queues and tasks: the only imports from above

@@ -5,12 +5,13 @@
 2. ``Origin``, where there is one, is the page's own: other pages can neither read nor change anything. A request that
    changes something must have one (all browsers send it), unless a program sends it with the token in its headers.
 3. The token is shown: once in the address ``/?token=…``, which answers with a cookie and leads on to an address
-   without it; afterwards by the cookie; by programs in ``Authorization: Bearer …``.
+   without it; afterwards by the cookie; by programs in ``Authorization: Bearer …``. ``/?code=…`` opens the page too,
+   once: `oq ui` hands it to the browser.
 
 The cookie is not the token; ``HttpOnly``, ``SameSite=Strict``, named after the port because browsers do not tell ports
 apart, and without a ``Path``, so that behind a proxy it goes to this page's addresses only. Nothing here is logged.
 
-Imports of the package: `web.unauthenticated`.
+Imports of the package: `web.codes` and `web.unauthenticated`.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from starlette.responses import HTMLResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from oq_nb.web import unauthenticated as strangers
+from oq_nb.web.codes import SingleUseCodes
 
 __all__ = ["ANY_HOST", "HEADERS", "Guard", "way_to_root"]
 
@@ -57,11 +59,21 @@ class Guard:
         token: what has to be shown.
         port: of the server.
         allow_hosts: names besides those of this machine under which it may be asked; `ANY_HOST` for all.
+        codes: open the page, each once; None for none.
     """
 
-    def __init__(self, app: ASGIApp, *, token: str, port: int, allow_hosts: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        token: str,
+        port: int,
+        allow_hosts: Iterable[str] = (),
+        codes: SingleUseCodes | None = None,
+    ) -> None:
         self._app = app
         self._token = token
+        self._codes = codes or SingleUseCodes()
         self._cookie = f"oq-ui-{port}"
         self._session = secrets.token_urlsafe(32)
         self._allowed = frozenset(host.lower() for host in allow_hosts)
@@ -92,10 +104,18 @@ class Guard:
         changes = request.method not in ("GET", "HEAD")
         if not self._is_same(origin, host, is_needed=changes and not has_header):
             return _refusal(403, strangers.foreign_origin(origin))
+        session = request.cookies.get(self._cookie, "")
+        is_first_page = request.scope["path"] == "/" and not changes
         given = request.query_params.get("token")
-        if given is not None and request.scope["path"] == "/" and not changes:
-            return self._enter() if _is_equal(given, self._token) else self._unknown(request, is_wrong=True)
-        if has_header or _is_equal(request.cookies.get(self._cookie, ""), self._session):
+        if given is not None and is_first_page:
+            return (
+                self._enter(self._session) if _is_equal(given, self._token) else self._unknown(request, is_wrong=True)
+            )
+        code = request.query_params.get("code")
+        if code is not None and is_first_page:
+            opened = self._codes.redeem(code, session)
+            return self._enter(opened) if opened is not None else self._unknown(request, is_wrong=True)
+        if has_header or _is_equal(session, self._session) or self._codes.is_session(session):
             return None
         return self._unknown(request)
 
@@ -121,13 +141,13 @@ class Guard:
         kind, _, given = request.headers.get("authorization", "").partition(" ")
         return kind.lower() in ("bearer", "token") and _is_equal(given.strip(), self._token)
 
-    def _enter(self) -> Response:
+    def _enter(self, session: str) -> Response:
         """Give the cookie, and lead on to the page itself.
 
         Not by a redirect: where a link on another page has led here, browsers would follow it without the cookie.
         """
         answer = HTMLResponse(strangers.entering(), headers={"Referrer-Policy": "no-referrer"})
-        answer.headers.append("Set-Cookie", f"{self._cookie}={self._session}; HttpOnly; SameSite=Strict")
+        answer.headers.append("Set-Cookie", f"{self._cookie}={session}; HttpOnly; SameSite=Strict")
         return answer
 
     @staticmethod

@@ -22,6 +22,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from oq_nb.errors import ConfigurationError, OqError
 from oq_nb.queue.watcher import check_interval
 from oq_nb.web.app import make_app
+from oq_nb.web.codes import SingleUseCodes
 from oq_nb.web.guard import ANY_HOST, Guard
 from oq_nb.web.sessions import Sessions
 
@@ -62,6 +63,7 @@ class PageServer:
         #: Whose page it is.
         self.queue = queue
         self._token = secrets.token_urlsafe(24)
+        self._codes = SingleUseCodes()
         self._stopping = threading.Lock()
         self._failure: BaseException | None = None
         try:
@@ -87,6 +89,10 @@ class PageServer:
     def url(self) -> str:
         """The address to open, with the token: whoever has it can see and change the queue until `stop`."""
         return f"{self.address}?token={self._token}"
+
+    def single_use_url(self) -> str:
+        """Return an address that opens the page once, within two minutes: for a place that others can see."""
+        return f"{self.address}?code={self._codes.issue()}"
 
     @property
     def address(self) -> str:
@@ -160,7 +166,11 @@ class PageServer:
             asyncio.set_event_loop(loop)
             sessions = Sessions(self.queue, self._interval)
             guarded = Guard(
-                make_app(self.queue, sessions), token=self._token, port=self.port, allow_hosts=self._allowed_hosts()
+                make_app(self.queue, sessions),
+                token=self._token,
+                port=self.port,
+                allow_hosts=self._allowed_hosts(),
+                codes=self._codes,
             )
             self._server = uvicorn.Server(_config(guarded))
             loop.call_soon(self._started.set)

@@ -38,7 +38,8 @@ def entering() -> str:
 
 def who_are_you(root: str, *, is_wrong: bool) -> str:
     """Return what is said without the token, and a place to give it."""
-    wrong = h.p(role="alert")[h.b["That is not its token."], " It has a new one each time it is started."]
+    said = "The page has a new token each time it is started, and a code opens it once."
+    wrong = h.p(role="alert")[h.b["That is not its token."], " ", said]
     return _bare(
         "oq: token needed",
         h.h1["A token is needed"],

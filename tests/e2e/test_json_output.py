@@ -222,13 +222,17 @@ def test_the_demo_the_embedded_store_and_the_page(oq, monkeypatch, capsys, tmp_p
 
 
 JOB = """
-import oq_nb
+import os, subprocess, oq_nb
+print("printed while it is imported")
 
 def make_worker(queue):
     worker = oq_nb.Worker(queue, max_poll_seconds=0.2)
 
     @worker.task("good")
     def good(_):
+        print("printed by a handler")
+        os.write(1, b"printed by C code\\n")
+        subprocess.run(["echo", "printed by a child process"], check=True)
         return 1
 
     @worker.task("bad")
@@ -249,15 +253,17 @@ def test_the_events_of_a_worker_and_a_tail(oq, ready, tmp_path):
         text=True,
     )
     assert "Ctrl-C ends this" in tail.stderr.readline()
-    worker = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    worker = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     lines = [worker.stdout.readline()]
     good, bad = queue.submit("good"), queue.submit("bad")
     lines += [worker.stdout.readline(), worker.stdout.readline()]
     for task in (good, bad):
         task.wait(30)
     worker.send_signal(signal.SIGINT)
-    rest, _ = worker.communicate(timeout=60)
+    rest, printed = worker.communicate(timeout=60)
     assert worker.returncode == 130
+    whats = ("while it is imported", "by a handler", "by C code", "by a child process")
+    assert sorted(printed.splitlines()) == sorted(f"printed {what}" for what in whats)
     events = [json.loads(line) for line in [*lines, *rest.splitlines()]]
     for event in events:
         check("Event", event)
