@@ -3,17 +3,17 @@
     python3 tests/run.py [pytest arguments]
     python3 tests/run.py --lint              the linters and the type checker instead
 
-Needs Python 3.10 or later and nothing else. A browser is installed where that is possible: from Debian's packages, or
-Playwright's own.
+Needs Python 3.10 or later with `venv`, and nothing else. What is not Python is installed before the tests begin, where
+this program may do so (as root, from Debian's packages); otherwise it is named, and the tests that need it are skipped.
 
 The whole suite runs in several processes beside each other, with real stores, kernels and browsers that take the
-processor from each other. A few tests that fail there run once more, alone, and only what fails again fails the run;
-what the first failure was stays in the output, and is worth a look: a test should not mind its neighbours.
+processor from each other. No test gets a second try: a test decides by the order of events, not by how long they take.
 """
 
 from __future__ import annotations
 
-import json
+import ctypes
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -25,8 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 HOME = ROOT / ".venv-test"
 BIN = HOME / ("Scripts" if os.name == "nt" else "bin")
 
-_SOME_FAILED = 1  # pytest's exit code
-_FEW = 5
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 
 
 def run(*command: str | Path) -> int:
@@ -34,36 +33,43 @@ def run(*command: str | Path) -> int:
     return subprocess.call([str(part) for part in command], cwd=ROOT)
 
 
-def install_browser(python: Path) -> None:
-    """Install Chromium when there is none; without one the browser tests are skipped, and say so."""
-    if any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))):
-        return
-    print("installing Chromium for the browser tests …", flush=True)
-    if shutil.which("apt-get") and hasattr(os, "geteuid") and os.geteuid() == 0:
+def has_library(name: str) -> bool:
+    """Return whether a shared library can be loaded."""
+    try:
+        ctypes.CDLL(name)
+    except OSError:
+        return False
+    return True
+
+
+def missing_packages() -> dict[str, str]:
+    """Return what Debian's packages have that is not here, and what each is for."""
+    missing = {}
+    if not any(map(shutil.which, CHROMIUM)):
+        missing["chromium"] = "the browser tests"
+    if sys.platform == "linux" and not has_library("libatomic.so.1"):
+        missing["libatomic1"] = "Playwright's driver, which the browser tests use"
+    return missing
+
+
+def install_packages(python: Path) -> None:
+    """Install what is not Python; name what cannot be installed, and how to get it."""
+    missing = missing_packages()
+    if missing and shutil.which("apt-get") and hasattr(os, "geteuid") and os.geteuid() == 0:
+        print(f"installing {' and '.join(missing)} …", flush=True)
         apt = ("env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq", "-y")
-        if run(*apt, "update") == 0 and run(*apt, "install", "chromium") == 0:
-            return
-    if run(python, "-m", "playwright", "install", "chromium"):
-        print("no browser could be installed: the browser tests will be skipped", flush=True)
+        if run(*apt, "update") == 0:
+            run(*apt, "install", "--no-install-recommends", *missing)
+        missing = missing_packages()
+    if "chromium" in missing and run(python, "-m", "playwright", "install", "chromium") == 0:
+        del missing["chromium"]
+    for package, purpose in missing.items():
+        print(f"MISSING: {package}, for {purpose}; what needs it is skipped. On Debian: apt-get install {package}")
 
 
 def several() -> tuple[str, ...]:
     """Return what makes the whole suite run in several processes: many tests wait for something most of their time."""
     return ("-n", str((os.cpu_count() or 1) + 1), "--dist", "worksteal")
-
-
-def run_all(python: Path) -> int:
-    """Run the whole suite; then those tests that failed, when they are few, once more and alone."""
-    shutil.rmtree(ROOT / ".pytest_cache", ignore_errors=True)
-    status = run(python, "-m", "pytest", *several())
-    try:
-        failed = json.loads((ROOT / ".pytest_cache" / "v" / "cache" / "lastfailed").read_text())
-    except FileNotFoundError:
-        return status
-    if status != _SOME_FAILED or len(failed) > _FEW:
-        return status
-    print("\nfailed beside the others, once more and alone:", *sorted(failed), sep="\n    ", flush=True)
-    return run(python, "-m", "pytest", "--last-failed", "--last-failed-no-failures", "none")
 
 
 def main(arguments: list[str]) -> int:
@@ -72,6 +78,9 @@ def main(arguments: list[str]) -> int:
         return 2
     python = BIN / "python"
     if not python.exists():
+        if importlib.util.find_spec("ensurepip") is None:
+            print("MISSING: ensurepip, which a virtual environment needs. On Debian: apt-get install python3-venv")
+            return 2
         print(f"creating {HOME.name} …", flush=True)
         venv.create(HOME, with_pip=True)
     print("installing what the tests need (a minute or two the first time) …", flush=True)
@@ -79,8 +88,8 @@ def main(arguments: list[str]) -> int:
     if failed:
         return failed
     if "--lint" not in arguments:
-        install_browser(python)
-        return run(python, "-m", "pytest", *arguments) if arguments else run_all(python)
+        install_packages(python)
+        return run(python, "-m", "pytest", *(arguments or several()))
     checks = (
         (python, "-m", "ruff", "check", "."),
         (python, "-m", "ruff", "format", "--check", "."),
