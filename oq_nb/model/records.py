@@ -264,15 +264,25 @@ class TaskRecord(_Record):
         """Return whether this, of two states of one task, is the later one or the same.
 
         ``updated_at`` alone does not tell: the clocks of two writers may be a second or two apart. A later attempt is
-        later, and within an attempt running comes before pending, and that before an end; but for a replay.
+        later. Within an attempt running comes before pending, and pending before an end, unless the task was replayed.
         """
         if self.attempt != known.attempt:
             return self.attempt > known.attempt
         if self.status is known.status:
             return self.updated_at >= known.updated_at
-        if known.status.is_terminal and self.status is TaskStatus.PENDING:
-            return self.updated_at > known.updated_at
+        if self.status is TaskStatus.PENDING and known.status.is_terminal:
+            return self._is_replay_of(known)
+        if known.status is TaskStatus.PENDING and self.status.is_terminal and known._is_replay_of(self):
+            return False
         return self.status is not TaskStatus.RUNNING and self.updated_at >= known.updated_at - _CLOCKS_APART
+
+    def _is_replay_of(self, ended: TaskRecord) -> bool:
+        """Return whether this pending task was made from that end by a replay; else the end was made from it."""
+        if ended.status in (TaskStatus.COMPLETED, TaskStatus.FAILED):
+            return True  # these end a running attempt: what is pending in the same attempt comes after
+        is_new = self.updated_at == self.created_at
+        was_retried = self.retry_count > 0 or self.reschedule_count > 0 or self.last_error is not None
+        return not is_new and not was_retried and self.updated_at > ended.updated_at
 
     @property
     def key(self) -> str:

@@ -67,3 +67,31 @@ def test_a_replayed_task_is_later_than_its_end(pending):
     replayed = transitions.replay(ended, at(60))
     assert replayed.supersedes(ended)
     assert not ended.supersedes(replayed)
+
+
+@pytest.mark.parametrize("seconds", [0.001, 1.5, 60])
+def test_what_is_replayed_at_once_is_later_than_each_of_its_ends(pending, seconds):
+    """The button beside an end that has just been shown: a state that was read before must not win against the replay."""
+    running = claim(pending, 1)
+    expiring = pending.evolve(expires_at=at(2))
+    ends = [
+        transitions.complete(running, at(2), lease_id=running.lease_id, output=1),
+        transitions.fail(running, at(2), lease_id=running.lease_id, error="x"),
+        transitions.finish_cancelled(running, at(2), lease_id=running.lease_id, reason="stop"),
+        transitions.cancel(pending, at(2), reason="not needed", by="me"),
+        transitions.expire(expiring, at(2)),
+    ]
+    for ended in ends:
+        replayed = transitions.replay(ended, at(2 + seconds))
+        assert replayed.supersedes(ended), ended.status
+        assert not ended.supersedes(replayed), ended.status
+
+
+def test_the_end_of_a_waiting_task_by_a_slower_clock_is_later(pending):
+    """What was submitted or tried again by a clock that is ahead, and cancelled by one that is behind."""
+    running = claim(pending, 1)
+    waiting = transitions.retry(running, at(3), lease_id=running.lease_id, error="x", chance=0.5)
+    for before, time in ((pending, -1), (waiting, 2)):
+        cancelled = transitions.cancel(before, at(time), reason=None, by=None)
+        assert cancelled.supersedes(before)
+        assert not before.supersedes(cancelled)
