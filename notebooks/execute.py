@@ -100,6 +100,8 @@ def surroundings(folder: Path) -> dict[str, str]:
     return kept | {
         "OQ_LOCAL_DIR": str(folder / "store"),
         "IPYTHONDIR": str(folder / "ipython"),
+        # Where a container does not say how many physical cores there are, joblib would warn, with a path in it.
+        "LOKY_MAX_CPU_COUNT": str(os.cpu_count() or 1),
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
         "PYTHONDONTWRITEBYTECODE": "1",
         "NO_COLOR": "1",

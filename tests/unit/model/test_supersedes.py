@@ -71,7 +71,7 @@ def test_a_replayed_task_is_later_than_its_end(pending):
 
 @pytest.mark.parametrize("seconds", [0.001, 1.5, 60])
 def test_what_is_replayed_at_once_is_later_than_each_of_its_ends(pending, seconds):
-    """The button beside an end that has just been shown: a state that was read before must not win against the replay."""
+    """The button beside an end that was just shown: a state that was read before must not win against the replay."""
     running = claim(pending, 1)
     expiring = pending.evolve(expires_at=at(2))
     ends = [
