@@ -42,14 +42,16 @@ class Button:
     is_enabled: bool
 
 
-def button_of(record: TaskRecord, *, is_busy: bool = False) -> Button:
-    """Return the button that a task has.
+def button_of(record: TaskRecord, *, is_busy: bool = False) -> Button | None:
+    """Return the button that a task has; None for a loop that has ended, which no worker can run again.
 
     Args:
         record: the task.
         is_busy: whether what the button does is under way.
     """
     if record.status.is_terminal:
+        if record.is_loop:
+            return None
         name = "Run again" if record.status is TaskStatus.COMPLETED else "Retry"
         return Button(name, replays=True, is_enabled=not is_busy)
     is_asked = record.status is TaskStatus.RUNNING and record.cancel_requested

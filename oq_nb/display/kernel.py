@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import atexit
 import contextvars
+import importlib.util
+import os
 import sys
+import time
 from typing import Any, Protocol
 
-__all__ = ["MIME", "Cell", "CellObserver", "cell", "in_kernel", "publish", "show_static", "view_of"]
+__all__ = ["MIME", "Cell", "CellObserver", "cell", "in_kernel", "publish", "show_static", "view_of", "wants_widgets"]
 
 #: Of a widget in an output.
 MIME = "application/vnd.jupyter.widget-view+json"
@@ -23,6 +26,13 @@ def in_kernel() -> bool:
     from IPython import get_ipython
 
     return getattr(get_ipython(), "kernel", None) is not None
+
+
+def wants_widgets() -> bool:
+    """Return whether displays are to be widgets: ``OQ_WIDGETS=0`` says no, and so does a missing ipywidgets."""
+    if os.environ.get("OQ_WIDGETS", "").strip().lower() in ("0", "no", "off", "false"):
+        return False
+    return importlib.util.find_spec("ipywidgets") is not None
 
 
 def show_static(html: str, text: str) -> None:
@@ -65,8 +75,14 @@ class Cell:
     def __init__(self) -> None:
         self.context: contextvars.Context | None = None
         self.is_running = True
+        self._ended_at = float("inf")
         self._shell: Any = None
         self._observer: CellObserver | None = None
+
+    @property
+    def idle_seconds(self) -> float:
+        """For how long no cell has been running; 0 or less while one does, and before the first has ended."""
+        return 0.0 if self.is_running else time.monotonic() - self._ended_at
 
     def follow(self, observer: CellObserver) -> None:
         """Be told when a cell begins; from now on the observer is, too."""
@@ -85,7 +101,7 @@ class Cell:
             self._observer.cell_began()
 
     def _end(self, *_: object) -> None:
-        self.is_running = False
+        self.is_running, self._ended_at = False, time.monotonic()
         if self._observer is not None:
             self._observer.cell_ended()
 

@@ -21,7 +21,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from oq_nb.display import kernel
+from oq_nb.display import kernel, plain_models
 from oq_nb.display.output import Frozen, Output
 from oq_nb.display.render_loop import loop
 from oq_nb.display.safe import fill
@@ -30,6 +30,7 @@ from oq_nb.text import local_time
 __all__ = ["Frozen", "LiveDisplay", "browser", "stale_html", "weakly"]
 
 _STALE_SECONDS = 20
+_NO_BROWSER_SECONDS = 10.0  # without a cell running: a browser would have reported the views of widgets by then
 _CLOSING_NOTE = '<div style="opacity:.75">No longer refreshed: <code>.widget()</code> shows it again.</div>'
 
 
@@ -38,8 +39,14 @@ class _Browser:
 
     is_there = False
 
+    @property
+    def can_come(self) -> bool:
+        """Whether one has shown a display, or may yet: the kernel has not been idle for long enough to hear of it."""
+        return self.is_there or kernel.cell.idle_seconds < _NO_BROWSER_SECONDS
+
     def look_for(self, model: Any) -> None:
         """Note when a browser reports a view of a model, which takes until the kernel is idle."""
+        model.set_trait("_view_count", 0)  # browsers count their views in there once it is a number
         model.observe(self._note, "_view_count")
 
     def _note(self, change: Any) -> None:
@@ -90,8 +97,12 @@ class LiveDisplay:
 
     # --- for subclasses
 
-    def _build(self) -> Any:
-        """Make the models and return the outermost; register each with `_own`."""
+    def _build(self, widgets: Any) -> Any:
+        """Make the models and return the outermost; register each with `_own`.
+
+        Args:
+            widgets: the module ``ipywidgets``, or `oq_nb.display.plain_models`.
+        """
         raise NotImplementedError
 
     def _start(self) -> None:
@@ -142,9 +153,14 @@ class LiveDisplay:
     @property
     def box(self) -> Any:
         """The ipywidgets box, to put into a layout of your own; it is refreshed from now on."""
+        import ipywidgets
+
+        return self._begin(ipywidgets)
+
+    def _begin(self, widgets: Any) -> Any:
         with self._build_lock:
             if self._root is None and not self._is_closed:
-                self._root = self._build()
+                self._root = self._build(widgets)
                 self._finalizer = weakref.finalize(self, loop.put_away, self._output)
                 self._finalizer.atexit = False
                 self._start()
@@ -169,6 +185,9 @@ class LiveDisplay:
         self._draw()
         if not self._is_over:
             self._output.frozen = self._frozen()
+            if self._output.is_live and not self._output.is_plain and not browser.can_come:
+                self._output.become_plain()
+            self._output.refresh()
         return not self._is_over
 
     def display(self) -> None:
@@ -178,10 +197,10 @@ class LiveDisplay:
             kernel.show_static(html, text)
             return
         kernel.cell.follow(loop)
-        root = self.box
+        is_plain = not kernel.wants_widgets()
+        root = self._begin(plain_models) if is_plain else self.box
         self._output.frozen = self._frozen()
-        html, text = self._output.frozen()
-        self._output.show(root, html, text)
+        self._output.show(None if is_plain else root)
         if self._is_over:  # since a moment ago
             self._output.publish()
         loop.wake()

@@ -6,6 +6,7 @@ Imports of the package: `display.kernel`.
 from __future__ import annotations
 
 import contextvars
+import time
 import uuid
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -15,6 +16,8 @@ from oq_nb.display import kernel
 __all__ = ["Frozen", "Output"]
 
 T = TypeVar("T")
+
+_PLAIN_SECONDS = 1.0  # between two updates of outputs without a widget
 
 #: Makes a display's present state as HTML and as text, when somebody needs it; does not refer to the display.
 Frozen = Callable[[], "tuple[str, str]"]
@@ -36,6 +39,9 @@ class Output:
         #: What it would say now.
         self.frozen: Frozen = lambda: ("", "")
         self.is_static = False
+        #: There is no widget: its HTML is updated in place.
+        self.is_plain = False
+        self._published_at = 0.0
         #: Became plain while no cell ran: published again with the next.
         self.is_missed = False
 
@@ -48,13 +54,28 @@ class Output:
         """Call a function so that its messages belong to the present cell; from the thread that draws alone."""
         return (kernel.cell.context or self._context).run(function)
 
-    def show(self, model: Any, html: str, text: str) -> None:
-        """Show a widget in one more place, with what stands for it where it cannot be shown."""
+    def show(self, model: Any) -> None:
+        """Show a widget in one more place, with what stands for it where it cannot be shown.
+
+        Args:
+            model: of the widget; None for plain HTML that is updated in place.
+        """
         display_id = f"oq-{uuid.uuid4().hex}"
-        bundle = {kernel.MIME: kernel.view_of(model), "text/html": str(html), "text/plain": text}
-        kernel.publish(bundle, display_id=display_id)
+        html, text = self.frozen()
+        self.is_plain = self.is_plain or model is None
+        kernel.publish(_bundle(str(html), text, None if self.is_plain else model), display_id=display_id)
         self._display_ids.append(display_id)
-        self._said, self.is_static = (str(html), text, True), False
+        self._said, self.is_static, self._published_at = (str(html), text, True), False, time.monotonic()
+
+    def become_plain(self) -> None:
+        """Show no widget any more, but HTML that is updated in place."""
+        self.is_plain, self._said = True, None
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Update what is shown without a widget; once a second at most."""
+        if self.is_plain and self.is_live and time.monotonic() - self._published_at >= _PLAIN_SECONDS:
+            self.publish(with_model=True)  # as long as it is live, it counts as one
 
     def publish(self, *, with_model: Any = None, note: str = "") -> None:
         """Replace every output by the present HTML and text, and the widget when there is still to be one.
@@ -65,12 +86,10 @@ class Output:
         said = (str(html) + note, text, with_model is not None)
         if said == self._said and not self.is_missed:
             return
-        bundle: dict[str, Any] = {"text/html": said[0], "text/plain": text}
-        if with_model is not None:
-            bundle = {kernel.MIME: kernel.view_of(with_model), **bundle}
+        bundle = _bundle(said[0], text, None if self.is_plain else with_model)
         for display_id in self._display_ids:
             kernel.publish(bundle, display_id=display_id, update=True)
-        self._said = said
+        self._said, self._published_at = said, time.monotonic()
         self.is_static = with_model is None
         self.is_missed = self.is_static and not kernel.cell.is_running
 
@@ -85,3 +104,8 @@ class Output:
         for model in self.models:
             model.close()
         self.models.clear()
+
+
+def _bundle(html: str, text: str, model: Any) -> dict[str, Any]:
+    widget = {} if model is None else {kernel.MIME: kernel.view_of(model)}
+    return {**widget, "text/html": html, "text/plain": text}

@@ -75,9 +75,7 @@ class QueueWidget(live.LiveDisplay):
 
     # --- models
 
-    def _build(self) -> Any:
-        import ipywidgets as widgets
-
+    def _build(self, widgets: Any) -> Any:
         wide = widgets.Layout(width="100%", margin="0")
         self._head = self._own(widgets.HTML(layout=wide))
         style = self._head.style
@@ -116,6 +114,7 @@ class QueueWidget(live.LiveDisplay):
         self._chosen = self._own(widgets.HBox([self._tasks.model, self._button, self._said], layout=line))
         parts = [self._head, self._filters, self._table, self._chosen, self._detail_box, self._more_box]
         root = self._own(widgets.VBox(parts, layout=wide))
+        live.browser.look_for(root)
         root.add_class("oq-queue")
         return root
 
@@ -205,10 +204,10 @@ class QueueWidget(live.LiveDisplay):
         detail, more = self._detail.html(now)
         self._detail_box.value, self._more_box.value = str(detail), str(more)
         record = self._detail.record
-        if not self._selected or record is None:
+        button = button_of(record, is_busy=self._action.is_busy) if record is not None and self._selected else None
+        if button is None:
             self._button.layout.display = "none"
             return
-        button = button_of(record, is_busy=self._action.is_busy)
         self._button.layout.display = None
         self._button.description, self._button.disabled = button.name, not button.is_enabled
 

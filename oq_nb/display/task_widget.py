@@ -101,9 +101,7 @@ class TaskWidget(live.LiveDisplay):
 
     # --- models
 
-    def _build(self) -> Any:
-        import ipywidgets as widgets
-
+    def _build(self, widgets: Any) -> Any:
         wide = widgets.Layout(width="100%", max_width="48em", margin="0")
         narrow = widgets.Layout(width="auto", flex="0 0 auto", margin=".2em .8em .2em 1em")
         rest = widgets.Layout(width="auto", flex="1 1 auto", margin="0")
@@ -113,8 +111,7 @@ class TaskWidget(live.LiveDisplay):
         self._button = self._own(widgets.Button(description="Cancel", layout=narrow))
         self._button.on_click(live.weakly(self._press))
         row = self._own(widgets.HBox([self._button, self._said], layout=wide))
-        # Browsers count their views in there; it stays 0 where there is none.
-        root = self._own(widgets.VBox([self._main, self._detail, row], layout=wide, _view_count=0))
+        root = self._own(widgets.VBox([self._main, self._detail, row], layout=wide))
         live.browser.look_for(root)
         root.add_class("oq-task")
         return root
@@ -147,7 +144,10 @@ class TaskWidget(live.LiveDisplay):
             self._last_progress = record.progress
         elif record is not None and record.status is TaskStatus.PENDING:
             self._last_progress = None
-        is_failed = record is not None and record.status is TaskStatus.FAILED and not state.is_gone
+        # A failed task keeps its widget for the button.
+        is_failed = (
+            record is not None and record.status is TaskStatus.FAILED and not state.is_gone and not record.is_loop
+        )
         is_reading = state.is_over and not state.is_gone and self._is_reading_last_report()
         if state.is_over:
             self._main.value = str(self._main_html(is_live=is_failed))
@@ -203,6 +203,9 @@ class TaskWidget(live.LiveDisplay):
             self._button.disabled = True
             return
         button = button_of(state.record, is_busy=self._action.is_busy)
+        self._button.layout.display = None if button is not None else "none"
+        if button is None:
+            return
         self._button.description = button.name
         self._button.tooltip = f"{button.name} task {self._first.task_id[:8]}"
         self._button.disabled = not button.is_enabled or (state.is_over and not is_failed)

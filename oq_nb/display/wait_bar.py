@@ -90,10 +90,9 @@ class GroupDisplay(live.LiveDisplay):
         if count is not None and not self.is_finished:
             self._counts = count()
 
-    def _build(self) -> Any:
-        import ipywidgets as widgets
-
+    def _build(self, widgets: Any) -> Any:
         self._main = self._own(widgets.HTML(layout=widgets.Layout(width="100%", max_width="48em", margin="0")))
+        live.browser.look_for(self._main)
         self._main.add_class("oq-task")
         return self._main
 

@@ -32,7 +32,7 @@ from starlette.routing import Route
 from oq_nb import model
 from oq_nb.display.buttons import CANCELLING, REPLAYING
 from oq_nb.display.selection import ALL, STATUSES, TaskFilter
-from oq_nb.errors import ConfigurationError, OqError, TransitionError
+from oq_nb.errors import ConfigurationError, OqError
 from oq_nb.queue import actions
 from oq_nb.queue.actions import ActionResult
 from oq_nb.web import pages, task_page
@@ -48,7 +48,6 @@ _TYPES = {"page.js": "text/javascript", "page.css": "text/css", "icon.svg": "ima
 _BEGINNING = re.compile(r"[0-9a-f][0-9a-f-]{0,35}", re.ASCII)
 _FOUND = 20
 _NUMBER = re.compile(r"[1-9][0-9]{0,4}", re.ASCII)
-_LOOP_PREFIX = "track:"  # tasks that track() made of loops: no worker has a handler for them
 
 
 def make_app(queue: Queue, sessions: Sessions) -> Starlette:
@@ -127,7 +126,6 @@ class _Routes:
             keeps_versions=self._queue.store.objects.is_versioned,
             message=look.message,
             is_busy=look.is_busy,
-            can_run_again=not _is_loop(look.state.record),
         )
         is_missing = look.state.is_gone and look.state.record is None
         return self._page(request, task_page.task(shown, self._queue.now()), 404 if is_missing else 200)
@@ -156,14 +154,6 @@ class _Routes:
         task_id = _task_id_of(request)
 
         def work() -> ActionResult:
-            known = self._queue.get(task_id)
-            if known is not None and _is_loop(known.record):
-                raise TransitionError(
-                    "it is a loop that was followed by track(): no worker can run it, run its program again",
-                    status=known.status.value,
-                    wanted="replay",
-                    task_id=task_id,
-                )
             return actions.replay(self._queue, task_id)
 
         await self._sessions.act(task_id, REPLAYING, work)
@@ -193,10 +183,6 @@ def _task_id_of(request: Request) -> str:
         return model.check_task_id(request.path_params["task_id"])
     except ConfigurationError:
         raise HTTPException(404, "That is not a task's id.") from None
-
-
-def _is_loop(record: model.TaskRecord | None) -> bool:
-    return record is not None and record.task_type.startswith(_LOOP_PREFIX)
 
 
 def _filter_of(request: Request) -> TaskFilter:

@@ -45,8 +45,6 @@ class TaskPage:
     message: str
     #: Whether a button's work is under way.
     is_busy: bool
-    #: Whether a worker could run it again after its end.
-    can_run_again: bool
 
 
 def task(page: TaskPage, now: datetime) -> Content:
@@ -126,11 +124,11 @@ def _buttons(page: TaskPage) -> h.Element | None:
     message = h.span("#said", role="status")[quote(page.message, 300)]
     if record is None or page.state.is_gone:
         return h.div(".buttons")[message] if page.message else None
-    if record.status.is_terminal and not page.can_run_again:
+    button = button_of(record, is_busy=page.is_busy)
+    if button is None:
         track = h.code["track()"]
         why = h.span(".muted")["A loop that was followed by ", track, ": run its program again to repeat it."]
         return h.div(".buttons")[why, " ", message]
-    button = button_of(record, is_busy=page.is_busy)
     address = f"{page.task_id}/{'run-again' if button.replays else 'cancel'}"
     form = h.form(method="post", action=address)[h.button(disabled=not button.is_enabled)[button.name]]
     return h.div(".buttons")[form, " ", message]

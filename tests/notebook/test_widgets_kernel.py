@@ -73,6 +73,45 @@ def test_it_moves_while_a_cell_is_busy(kernels):
     moves_while_a_cell_is_busy(kernels())
 
 
+def test_without_widgets_plain_html_is_updated_in_place(kernels):
+    kernel = kernels()
+    kernel.run("import os; os.environ['OQ_WIDGETS'] = '0'")
+    kernel.run(WORKER)
+    kernel.run("task = q.submit('count', 16)\ntask")
+    [shown] = kernel.of("display_data")
+    assert set(shown["content"]["data"]) == {"text/html", "text/plain"}
+    kernel.run(BUSY.format(seconds=6))
+    frozen = kernel.wait_for(lambda: [m for m in kernel.of("update_display_data") if "completed" in str(m["content"])])
+    updates = [m["content"] for m in kernel.of("update_display_data")]
+    assert all(set(update["data"]) == {"text/html", "text/plain"} for update in updates)
+    assert {update["transient"]["display_id"] for update in updates} == {shown["content"]["transient"]["display_id"]}
+    assert len([update for update in updates if "<progress" in update["data"]["text/html"]]) >= 3
+    assert "counted" in frozen[-1]["content"]["data"]["text/html"]
+    kernel.run("q.widget()")
+    kernel.run("oq_nb.wait([q.submit('count', 2)], 60)")
+    assert kernel.run(COMMS).strip() == "0"
+    assert not [m for m in kernel.messages if "comm_open" in m["msg_type"]]
+    kernel.run("q.widget().close(); w.stop()")
+    assert not kernel.of("error")
+
+
+def test_plain_html_where_no_widget_manager_answers(kernels):
+    kernel = kernels()
+    kernel.run(WORKER)
+    kernel.run("task = q.submit('count', 100)\ntask")
+    [shown] = kernel.of("display_data")
+    assert VIEW in shown["content"]["data"], "there may be one"
+
+    def updated():
+        return [m["content"]["data"] for m in kernel.of("update_display_data") if VIEW not in m["content"]["data"]]
+
+    kernel.wait_for(lambda: len(updated()) >= 3)  # it has been idle, and nobody has reported a view
+    assert all("<progress" in data["text/html"] for data in updated())
+    kernel.run("task.cancel()")
+    kernel.wait_for(lambda: "cancelled" in updated()[-1]["text/plain"])
+    kernel.run("w.stop()")
+
+
 def one_bar_for_a_group(kernel):
     kernel.run(WORKER)
     kernel.run("tasks = [*q.submit_many('count', [2, 3, 4]), q.submit('fail', max_retries=0)]")
