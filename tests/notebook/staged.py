@@ -17,6 +17,7 @@ STATES = {
     "running": ("running", "last report"),
     "open end": ("running", "no report yet"),
     "stalled": ("stalled", "It has not reported for"),
+    "quiet": ("running", "last report 3 min"),
     "lease ran out": ("lease ran out", "its worker has died or cannot reach the store"),
     "retrying": ("retrying", "It is tried again in"),
     "stopping": ("asked to stop", "It has been asked to stop"),
@@ -42,6 +43,7 @@ def stage(queue: oq_nb.Queue) -> dict[str, oq_nb.Task]:
         fields: dict[str, Any] = {"status": TaskStatus(status)}
         if status == "running":
             fields |= {"attempt": 1, "lease_id": model.new_id(), "worker_id": "gpu-1", "lease_expires_at": at(900)}
+            fields |= {"started_at": at(-12600)}
         if status in ("completed", "failed"):
             fields |= {"attempt": 1, "completed_at": at(0)}
         made: TaskRecord = record.evolve(**(fields | changes))
@@ -60,6 +62,7 @@ def stage(queue: oq_nb.Queue) -> dict[str, oq_nb.Task]:
         "running": put("train", "running", progress=said(**half, message="epoch 3 of 8, loss 0.0713")),
         "open end": put("crawl", "running"),
         "stalled": put("train", "running", progress=said(200, **half, message="epoch 3 of 8, loss 0.0713")),
+        "quiet": put("train", "running", progress=said(200, message="loading the model")),
         "lease ran out": put("train", "running", progress=said(200, **half), lease_expires_at=at(-90)),
         "retrying": put("train", available_at=at(300), retry_count=2, attempt=2, last_error=ERROR),
         "stopping": put("train", "running", progress=said(**half), cancel_requested=True),

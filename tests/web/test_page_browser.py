@@ -227,6 +227,22 @@ def test_it_fits_a_phone_in_light_and_dark(furnished, serve, open_page, scheme):
     assert is_silent(page)
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_axe_has_nothing_to_complain_of(furnished, serve, open_page, scheme, width):
+    """Contrasts, names, roles, order of headings: on the first page, its filters, and a task's page."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed").Axe()
+    queue, story = furnished
+    page = open_page(serve(queue).url, width=width, height=900, color_scheme=scheme)
+    home = page.url
+    for address in ("", "?status=failed", "?status=ended&page=1", f"task/{story.id}", f"find?id={story.id[:1]}"):
+        page.goto(home + address)
+        page.locator("main h1").wait_for()
+        found = axe.run(page).response["violations"]
+        said = [(each["id"], each["help"], [node["html"][:200] for node in each["nodes"]][:5]) for each in found]
+        assert said == [], address
+
+
 def test_what_a_screen_reader_is_told(furnished, serve, open_page):
     queue, story = furnished
     page = open_page(serve(queue).url)
