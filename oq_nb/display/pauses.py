@@ -5,11 +5,11 @@ Imports of the package: `model`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from oq_nb.model import TaskRecord, Timestamp
 
-__all__ = ["ReportPauses"]
+__all__ = ["ReportPauses", "longest_pause"]
 
 
 class ReportPauses:
@@ -39,3 +39,15 @@ class ReportPauses:
         """Forget all tasks but these."""
         kept = set(task_ids)
         self._known = {task_id: known for task_id, known in self._known.items() if task_id in kept}
+
+
+def longest_pause(versions: Sequence[TaskRecord]) -> float | None:
+    """Return the longest pause between two reports of the present attempt in seconds.
+
+    Args:
+        versions: of one task, oldest first.
+    """
+    pauses = ReportPauses()
+    for version in versions:
+        pauses.note(version)
+    return pauses.longest(versions[-1]) if versions else None

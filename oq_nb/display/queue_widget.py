@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from oq_nb.display import live, markup
+from oq_nb.display import live, markup, view
 from oq_nb.display.buttons import Action, button_of
 from oq_nb.display.choice import Choice, Option
-from oq_nb.display.pauses import ReportPauses
+from oq_nb.display.pauses import ReportPauses, longest_pause
 from oq_nb.display.plot import history_svg
 from oq_nb.display.render_loop import loop
 from oq_nb.display.safe import EMPTY, fill, quote
@@ -298,13 +298,9 @@ class _Detail:
         if not versions:
             return fill('<div role="status">{}</div>', quote(trouble) or "Reading …"), EMPTY
         record = versions[-1]
-        reported = [version.progress for version in versions if version.progress is not None]
-        last = reported[-1] if reported else None
         more = markup.more_html(record) + history_svg(versions)
-        pauses = ReportPauses()
-        for version in versions:
-            pauses.note(version)
-        state = status_view(record, now, longest_pause=pauses.longest(record))
+        state = status_view(record, now, longest_pause=longest_pause(versions))
+        last = view.last_report(versions)
         return markup.task_html(record, now, status=state, last_progress=last, is_live=True), more
 
 

@@ -7,7 +7,7 @@ Imports of the package: `model`, `text`, `states`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from oq_nb.display.states import status_view
@@ -17,6 +17,7 @@ from oq_nb.text import ago, duration, first_line, printable, progress_numbers, s
 __all__ = [
     "group_line",
     "last_line",
+    "last_report",
     "progress_line",
     "progress_parts",
     "status_lines",
@@ -47,6 +48,20 @@ def progress_parts(progress: Progress, *, message_limit: int = 60) -> list[str]:
     """Return what a report says: its numbers as `progress_line` has them, its message, or both."""
     numbers, message = _numbers(progress), printable(shorten(progress.message or "", message_limit))
     return [part for part in (numbers, message) if part] or ["reported"]
+
+
+def last_report(versions: Sequence[TaskRecord]) -> Progress | None:
+    """Return what the last attempt last reported; None when it has not, or another one is to come.
+
+    Args:
+        versions: of one task, oldest first.
+    """
+    for record in reversed(versions):
+        if record.progress is not None:
+            return record.progress
+        if record.status is TaskStatus.PENDING:
+            return None
+    return None
 
 
 def last_line(error: str) -> str:

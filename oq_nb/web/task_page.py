@@ -14,11 +14,11 @@ import htpy as h
 
 from oq_nb.display import markup, view
 from oq_nb.display.buttons import button_of
-from oq_nb.display.pauses import ReportPauses
+from oq_nb.display.pauses import longest_pause
 from oq_nb.display.plot import history_svg
 from oq_nb.display.safe import quote
 from oq_nb.display.states import StatusView, status_view
-from oq_nb.model import Progress, TaskRecord, TaskStatus
+from oq_nb.model import TaskRecord, TaskStatus
 from oq_nb.queue.watcher import TaskState
 from oq_nb.text import ago, counted, local_time, shorten
 from oq_nb.web.history import Versions
@@ -60,16 +60,13 @@ def task(page: TaskPage, now: datetime) -> Content:
     if record is None and state.is_gone:
         return Content(f"{short} · oq", html_of(heading, h.p["There is no such task in this bucket."]))
     versions = _with_newest(page.versions, record)
-    pauses = ReportPauses()
-    for version in versions:
-        pauses.note(version)
-    status = _status_view(state, now, pauses.longest(record))
+    status = _status_view(state, now, longest_pause(versions))
     main = markup.task_html(
         record,
         now,
         task_id=page.task_id,
         status=status,
-        last_progress=_last_progress(versions),
+        last_progress=view.last_report(versions),
         is_live=True,
     )
     if record is None:
@@ -107,16 +104,6 @@ def _with_newest(versions: Versions | None, record: TaskRecord | None) -> tuple[
     if record is None or (known and (known[-1] == record or not record.supersedes(known[-1]))):
         return known
     return (*known, record)
-
-
-def _last_progress(versions: Sequence[TaskRecord]) -> Progress | None:
-    """Return what the present attempt last reported."""
-    for record in reversed(versions):
-        if record.progress is not None:
-            return record.progress
-        if record.status is TaskStatus.PENDING:
-            return None
-    return None
 
 
 def _buttons(page: TaskPage) -> h.Element | None:

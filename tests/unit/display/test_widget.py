@@ -111,6 +111,31 @@ def test_cancel_and_retry(fake_queue, shown):
     assert not fake_queue.watcher.is_running
 
 
+def test_what_a_button_said_goes_when_the_task_has_gone_on(fake_queue, shown):
+    task = fake_queue.submit("a", max_retries=0)
+    widget = shown(task)
+    fail(fake_queue, task.id, claim(fake_queue, task.id))
+    until(lambda: widget._button.description == "Retry")
+    widget._button.click()
+    until(lambda: "pending again" in text(widget))
+    lease_id = claim(fake_queue, task.id)
+    until(lambda: "running" in text(widget))
+    assert "pending again" not in text(widget)
+    widget._button.click()
+    until(lambda: "Asked to stop" in widget._said.value)
+    fail(fake_queue, task.id, lease_id)
+    until(lambda: "failed" in text(widget))
+    assert "Asked to stop" not in widget._said.value
+
+
+def test_a_loop_that_has_failed_has_no_button(fake_queue, shown):
+    task = fake_queue.submit("track:x", max_retries=0)
+    widget = shown(task)
+    fail(fake_queue, task.id, claim(fake_queue, task.id))
+    until(lambda: widget.is_finished)
+    assert widget._button.layout.display == "none"
+
+
 def test_a_button_that_comes_too_late_says_so(fake_queue, fake_store, shown):
     task = fake_queue.submit("a")
     widget = shown(task)
