@@ -77,6 +77,12 @@ class Scheduler:
                 heapq.heapify(self._heap)
                 self._changed.notify_all()
 
+    @property
+    def count(self) -> int:
+        """Number of objects that are being called or wait for their time."""
+        with self._changed:
+            return len(self._due) + len(self._running)
+
     def finish(self, timeout_seconds: float) -> bool:
         """Wait until nothing is left to call; return whether that is so."""
         with self._changed:

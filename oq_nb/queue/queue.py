@@ -405,7 +405,7 @@ class Queue:
             TaskNotFoundError: there is no such task.
         """
         task = self._update(task_id, transitions.replay)
-        self.local_workers.wake()
+        self.local_workers.wake(task.record.shard)
         return task
 
     retry = replay

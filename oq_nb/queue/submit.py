@@ -37,8 +37,8 @@ _SUBMITTERS = 16
 class Wakeable(Protocol):
     """A worker of this process."""
 
-    def wake(self) -> None:
-        """Look for tasks now."""
+    def wake(self, shard: str | None = None) -> None:
+        """Look for tasks now, in this shard first."""
 
 
 class LocalWorkers:
@@ -55,10 +55,10 @@ class LocalWorkers:
         """Wake this worker no more."""
         self._workers.discard(worker)
 
-    def wake(self) -> None:
-        """Have all of them look for tasks now."""
+    def wake(self, shard: str | None = None) -> None:
+        """Have all of them look for tasks now, in this shard first."""
         for worker in list(self._workers):
-            worker.wake()
+            worker.wake(shard)
 
 
 def new_record(
@@ -148,7 +148,7 @@ class Submitter:
         value, ref = self._store.payloads.save(record.id, "input", record.input)
         held = self._store.create(record.evolve(input=value, input_ref=ref))
         self._store.emit("submitted", record.task_type)
-        self._workers.wake()
+        self._workers.wake(record.shard)
         return held
 
     def create_many(self, records: Sequence[TaskRecord]) -> tuple[list[VersionedTask], OqError | None]:

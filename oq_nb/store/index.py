@@ -64,6 +64,15 @@ class IndexEntry:
         return self.key.split("/")[2]
 
 
+class IndexScan(list[IndexEntry]):
+    """The entries that a scan has found."""
+
+    #: Whether the listing was read to its end.
+    is_whole = False
+    #: The minute at which a scan of one shard stopped, as all entries from there on are of later minutes.
+    later_minute: str | None = None
+
+
 class Index:
     """The entries of a bucket.
 
@@ -115,7 +124,8 @@ class Index:
         limit: int = 1000,
         until_minute: str | None = None,
         wants: Callable[[IndexEntry], bool] | None = None,
-    ) -> list[IndexEntry]:
+        max_pages: int = _PAGE_LIMIT,
+    ) -> IndexScan:
         """Return the entries under a prefix, in key order.
 
         Args:
@@ -123,11 +133,12 @@ class Index:
             limit: entries at most, up to 1,000 in one request.
             until_minute: skip entries of later minutes, and stop there when the prefix names a shard.
             wants: skip entries for which this is false.
+            max_pages: stop after this many pages of 1,000 entries, wanted or not.
 
         Requests: 1 LIST; more only where leftovers or skipped entries fill the first page; deletes of up to 20
         leftovers.
         """
-        found: list[IndexEntry] = []
+        found = IndexScan()
         leftovers: list[Entry] = []
         standing: set[str] = set()  # keys with a version besides the leftovers, or perhaps one that was not reached
         in_time_order = prefix.count("/") > 1
@@ -144,13 +155,15 @@ class Index:
                     if wants is None or wants(made):
                         found.append(made)
                 elif parsed is not None and in_time_order:
+                    found.later_minute = parsed[1]
                     break
-            if len(found) >= limit or seen >= max(limit, _PAGE_LIMIT * 1000):
+            if len(found) >= limit or seen >= max(limit, max_pages * 1000):
                 break
             if limit <= 1000 and seen % 1000 == 0 and found:  # what one page holds will do
                 break
         else:
             last = ""
+            found.is_whole = True
         standing.add(last)
         settled = self._objects.clock.now() - SETTLED
         leftovers = [e for e in leftovers if e.last_modified < settled]

@@ -34,6 +34,7 @@ class Backlog:
         self._entries: deque[IndexEntry] = deque()
         self._busy = 0
         self._is_woken = False
+        self._urgent: set[str] = set()  # shards
         self._is_closed = False
 
     def __len__(self) -> int:
@@ -94,18 +95,23 @@ class Backlog:
             if not self._is_closed and not self._is_woken:
                 self._changed.wait(max(0.0, seconds(self._wants_more())))
 
-    def clear_wake(self) -> bool:
-        """Return whether `wake` was called since the last time."""
+    def clear_wake(self) -> set[str] | None:
+        """Return the shards that `wake` was called with since the last time; None when it was not called."""
         with self._changed:
-            woken, self._is_woken = self._is_woken, False
-            return woken
+            if not self._is_woken:
+                return None
+            self._is_woken = False
+            shards, self._urgent = self._urgent, set()
+            return shards
 
     # --- the worker's side
 
-    def wake(self) -> None:
-        """Have the polling thread look for tasks now."""
+    def wake(self, shard: str | None = None) -> None:
+        """Have the polling thread look for tasks now, in this shard first where it cannot look at all at once."""
         with self._changed:
             self._is_woken = True
+            if shard is not None:
+                self._urgent.add(shard)
             self._changed.notify_all()
 
     def close(self) -> None:

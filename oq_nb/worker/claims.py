@@ -86,13 +86,19 @@ class Claims:
 
     # --- when to look at which entry
 
-    def due(self, entries: Iterable[IndexEntry]) -> list[IndexEntry]:
-        """Return those entries whose time has come; forget what is known of entries that are gone."""
+    def due(self, prefix: str, entries: Iterable[IndexEntry]) -> list[IndexEntry]:
+        """Return those entries of an index whose time has come; forget what is known of entries that are gone.
+
+        Args:
+            prefix: of the index.
+            entries: what was listed.
+        """
         now = self._store.clock.monotonic()
         listed = list(entries)
         names = {entry.name for entry in listed}
         with self._lock:
-            for name in [n for n, at in self._not_before.items() if at < now and n not in names]:
+            past = [name for name, at in self._not_before.items() if at < now and name.startswith(prefix)]
+            for name in (name for name in past if name not in names):
                 del self._not_before[name]
                 self._foreign.discard(name)
             return [entry for entry in listed if self._not_before.get(entry.name, now) <= now]
@@ -125,10 +131,21 @@ class Claims:
         with self._lock:
             return self._not_before.get(entry.name, float("inf"))
 
-    def next_due_at(self) -> float:
-        """Return the monotonic time of the next look at any entry; infinity when none is planned."""
+    def next_due_at(self, prefix: str) -> float:
+        """Return the monotonic time of the next look at an entry of an index; infinity when none is planned."""
         with self._lock:
-            return min(self._not_before.values(), default=float("inf"))
+            times = [at for name, at in self._not_before.items() if name.startswith(prefix)]
+        return min(times, default=float("inf"))
+
+    def take_due_shards(self, prefix: str) -> list[str]:
+        """Return the shards with entries of an index whose time has come; forget what was planned for these."""
+        now = self._store.clock.monotonic()
+        with self._lock:
+            names = [name for name, at in self._not_before.items() if at <= now and name.startswith(prefix)]
+            for name in names:
+                del self._not_before[name]
+                self._foreign.discard(name)
+        return sorted({name.split("/")[1] for name in names})
 
     # --- one entry
 

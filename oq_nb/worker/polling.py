@@ -4,10 +4,10 @@ Invariants:
 
 * The thread ends only when the backlog is closed, whatever the store answers.
 * An outage is logged once, at its beginning.
+* A look makes 1 LIST, however long the index is.
+* Recovering tasks does not hold up the look for tasks.
 
-Requests: 1 LIST of ``ready/`` for each look for tasks, 1 LIST of ``leases/`` for each look for lapsed leases.
-
-Imports of the package: `model`, `errors`, `store`, and of this room `backlog` and `claims`.
+Imports of the package: `model`, `errors`, `store`, `attempt`, and of this room `backlog`, `claims`, `index_reader`.
 """
 
 from __future__ import annotations
@@ -15,14 +15,17 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
+from functools import partial
 
 from oq_nb import model
+from oq_nb.attempt.scheduler import Scheduler
 from oq_nb.errors import StorageError
 from oq_nb.store import TaskStore
 from oq_nb.store.index import IndexEntry
 from oq_nb.worker.backlog import Backlog
 from oq_nb.worker.claims import Claims
+from oq_nb.worker.index_reader import IndexReader
 
 __all__ = ["MIN_POLL_SECONDS", "IndexPoller"]
 
@@ -31,7 +34,9 @@ logger = logging.getLogger("oq_nb.worker")
 #: Shortest pause between two looks for tasks.
 MIN_POLL_SECONDS = 0.1
 _LEASE_SCAN_SECONDS = (2.0, 60.0)
+_ROUND_SECONDS = 60.0  # in which all shards are read, where that takes more than one LIST
 _ENTRIES_PER_THREAD = 4  # kept waiting
+_MAX_RECOVERIES = 128  # under way or waiting at a time
 
 
 class IndexPoller:
@@ -46,6 +51,7 @@ class IndexPoller:
         concurrency: tasks at a time.
         max_poll_seconds: longest pause between two looks for tasks.
         own_tasks: ids of the tasks that this worker runs.
+        recovery: its threads recover tasks; None: they are recovered at once, one after the other.
     """
 
     def __init__(
@@ -59,13 +65,17 @@ class IndexPoller:
         concurrency: int,
         max_poll_seconds: float,
         own_tasks: Collection[str] = (),
+        recovery: Scheduler | None = None,
     ) -> None:
         self._store, self._claims, self._backlog = store, claims, backlog
         self._worker_id = worker_id
-        self._shards, self._own_shards = shards, frozenset(shards)
+        self._own_shards = frozenset(shards)
+        self._ready = IndexReader(store.index, model.READY, shards)
+        self._leases = IndexReader(store.index, model.LEASES, shards)
         self._concurrency = concurrency
         self._max_poll_seconds = max_poll_seconds
         self._own_tasks = own_tasks
+        self._recovery = recovery
         self._batch = 1
         self._claimed_before = 0
         self._found_nothing = True
@@ -77,12 +87,15 @@ class IndexPoller:
         next_ready = next_leases = now
         is_out = False  # the store does not answer
         while not self._backlog.is_closed:
-            wants_more = self._backlog.wants_more
-            if self._backlog.clear_wake():
+            woken = self._backlog.clear_wake()
+            if woken is not None:
                 idle_since, next_ready = time.monotonic(), 0.0
+                self._ready.hurry(woken)
             now = time.monotonic()
+            if self._claims.next_due_at(model.READY) <= now:
+                next_ready = min(next_ready, now)
             try:
-                if wants_more and now >= next_ready:
+                if now >= next_ready and self._backlog.wants_more:
                     if self.find_tasks():
                         idle_since = now
                     is_out = False
@@ -90,8 +103,7 @@ class IndexPoller:
                 if now >= next_leases:
                     soonest = self.recover_tasks()
                     is_out = False
-                    low, high = _LEASE_SCAN_SECONDS
-                    next_leases = min(now + min(high, max(low, (now - idle_since) / 4)), max(now + 0.5, soonest))
+                    next_leases = min(now + self._lease_pause(now - idle_since), max(now + 0.5, soonest))
             except StorageError as exc:
                 # Logged once, and not beside a running task's own warning.
                 level = logging.DEBUG if is_out or self._own_tasks else logging.WARNING
@@ -101,38 +113,36 @@ class IndexPoller:
             except Exception:
                 logger.exception("worker %s: a look for tasks failed", self._worker_id)
                 next_ready = next_leases = time.monotonic() + 5
-            due = self._claims.next_due_at()
-            self._backlog.wait(self._pause_function(now, next_ready, next_leases, due))
-            if due <= time.monotonic():
-                next_ready = min(next_ready, time.monotonic())
+            self._backlog.wait(partial(self._seconds_to_wait, next_ready, next_leases))
 
-    def _pause_function(self, now: float, next_ready: float, next_leases: float, due: float) -> Callable[[bool], float]:
-        def pause(wants_more: bool) -> float:
-            until = min(next_leases, next_ready if wants_more else float("inf"), max(due, now + 0.05))
-            return min(until - time.monotonic(), self._max_poll_seconds)
-
-        return pause
+    def _seconds_to_wait(self, next_ready: float, next_leases: float, wants_more: bool) -> float:
+        """Return how long nothing has to be done, unless something changes."""
+        until = next_leases
+        if wants_more:
+            until = min(until, next_ready, self._claims.next_due_at(model.READY))
+        return until - time.monotonic()
 
     def pause_after(self, idle_seconds: float) -> float:
         """Return the pause between two looks: a quarter of the time that nothing was found, within bounds."""
-        pause = min(self._max_poll_seconds, max(MIN_POLL_SECONDS, idle_seconds / 4))
-        return pause * random.uniform(0.8, 1.0)
+        longest = self._max_poll_seconds
+        if self._ready.reads_a_round > 1:
+            longest = min(longest, _ROUND_SECONDS / self._ready.reads_a_round)
+        pause = 0.0 if self._ready.has_urgent else idle_seconds / 4
+        return min(longest, max(MIN_POLL_SECONDS, pause)) * random.uniform(0.8, 1.0)
+
+    def _lease_pause(self, idle_seconds: float) -> float:
+        low, high = _LEASE_SCAN_SECONDS
+        return min(high / self._leases.reads_a_round, max(low, idle_seconds / 4))
 
     def find_tasks(self) -> bool:
-        """Read the ready index; return whether there was anything for the handler threads."""
+        """Read the ready index; return whether there was anything for the handler threads. Requests: 1 LIST."""
         minute = model.minute_of(self._store.clock.now())
 
         def wants(entry: IndexEntry) -> bool:
             return entry.shard in self._own_shards and self._claims.is_due(entry)
 
-        entries = self._store.index.scan(model.READY, until_minute=minute, wants=wants)
-        if len(entries) >= 1000:  # more than one page: look at the heads of some shards instead
-            entries = []
-            for shard in random.sample(self._shards, len(self._shards)):
-                entries += self._store.index.scan(f"{model.READY}{shard}/", until_minute=minute, wants=wants)
-                if len(entries) >= self._concurrency * _ENTRIES_PER_THREAD:
-                    break
-        fresh = self._claims.due(entries)
+        self._ready.hurry(self._claims.take_due_shards(model.READY))
+        fresh = self._claims.due(model.READY, self._ready.read(minute, wants))
         random.shuffle(fresh)  # so that several workers do not fight over the same head
         fresh.sort(key=lambda entry: entry.minute)
         fresh = fresh[: self._next_batch()]
@@ -154,20 +164,49 @@ class IndexPoller:
         return self._batch
 
     def recover_tasks(self) -> float:
-        """Recover tasks whose lease has run out; return the monotonic time when the next one may have."""
+        """Have tasks recovered whose lease has run out; return the monotonic time when the next one may have.
+
+        Several workers recover in different orders, each some tasks at a time: they do not fight over the same ones.
+
+        Requests: 1 LIST, and those of each recovery.
+        """
         minute = model.minute_of(self._store.clock.now())
-        entries = self._store.index.scan(model.LEASES, until_minute=minute)
-        if len(entries) >= 1000:  # many at once, or many that lead nowhere and hide the others
-            entries = self._store.index.scan(model.LEASES, until_minute=minute, limit=100_000)
-        for entry in self._claims.due(entries):
-            if self._backlog.is_closed:
-                break
-            if entry.shard in self._own_shards and entry.task_id not in self._own_tasks:
-                try:
-                    self._claims.handle_entry(entry)
-                except StorageError:
-                    raise
-                except Exception:  # one task that cannot be recovered must not keep the others from it
-                    logger.exception("worker %s: task %s", self._worker_id, entry.task_id)
-                    self._claims.look_again(entry, 60)
+        entries = self._leases.read(minute)
+        due = [
+            entry
+            for entry in self._claims.due(model.LEASES, entries)
+            if entry.shard in self._own_shards and entry.task_id not in self._own_tasks
+        ]
+        random.shuffle(due)
+        places = max(0, _MAX_RECOVERIES - (0 if self._recovery is None else self._recovery.count))
+        self._claims.mark_taken(due[:places])
+        for entry in due[:places]:
+            recovery = _Recovery(self._claims, entry)
+            if self._recovery is None:
+                recovery.run_due()
+            else:
+                self._recovery.call(recovery)
+        if len(due) > places:
+            return time.monotonic()
         return min((self._claims.due_at(entry) for entry in entries), default=float("inf"))
+
+
+class _Recovery:
+    """Handles one lease entry; a `Scheduler` calls `run_due`."""
+
+    def __init__(self, claims: Claims, entry: IndexEntry) -> None:
+        self._claims, self._entry = claims, entry
+
+    def __repr__(self) -> str:
+        return f"<Recovery of task {self._entry.task_id}>"
+
+    def run_due(self) -> None:
+        """Recover the task, when its lease has run out."""
+        try:
+            self._claims.handle_entry(self._entry)
+        except StorageError as exc:
+            logger.debug("task %s cannot be recovered for now: %s", self._entry.task_id, exc)
+            self._claims.look_again(self._entry, random.uniform(1, 3))
+        except Exception:  # one task that cannot be recovered must not keep the others from it
+            logger.exception("task %s cannot be recovered", self._entry.task_id)
+            self._claims.look_again(self._entry, 60)

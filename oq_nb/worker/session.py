@@ -66,6 +66,7 @@ class Session:
         handlers: by task type; more may be added while it runs.
         scheduler: its threads renew leases, write progress and send the heartbeat.
         index_scheduler: its threads change index entries; None: they are changed at once, by the handler threads.
+        recovery: its threads recover tasks of dead workers; None: the polling thread does so.
         backend: runs handlers elsewhere; None: they run in the handler threads.
         describe: returns the body of the heartbeat.
         on_ended: called after each attempt whose end was written here.
@@ -79,13 +80,14 @@ class Session:
         *,
         scheduler: Scheduler,
         index_scheduler: Scheduler | None,
+        recovery: Scheduler | None = None,
         backend: ExecutorBackend | None = None,
         describe: Callable[[], bytes],
         on_ended: OnEnded,
     ) -> None:
         self._settings = settings
         self._objects = queue.store.objects
-        self._scheduler, self._index_scheduler = scheduler, index_scheduler
+        self._scheduler, self._index_scheduler, self._recovery = scheduler, index_scheduler, recovery
         self._backend = backend
         self._describe = describe
         self.claims = Claims(
@@ -119,6 +121,7 @@ class Session:
             concurrency=settings.concurrency,
             max_poll_seconds=settings.max_poll_seconds,
             own_tasks=self.runner,
+            recovery=recovery,
         )
         self.heartbeat = Heartbeat(queue.store.objects, settings.worker_id, describe)
         self._threads: list[threading.Thread] = []
@@ -174,7 +177,9 @@ class Session:
         if self._index_scheduler is not None:
             self._index_scheduler.finish(max(0.0, deadline - time.monotonic()))
             self._index_scheduler.stop(max(0.0, deadline - time.monotonic()))
-        self._scheduler.stop(max(0.0, deadline - time.monotonic()))
+        for scheduler in (self._scheduler, self._recovery):
+            if scheduler is not None:
+                scheduler.stop(max(0.0, deadline - time.monotonic()))
         self.runner.forget()  # what handlers that do not stop still do is no longer this worker's
 
 

@@ -48,6 +48,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 _EXIT_SECONDS = 2.0
 _MAX_DELAY_SECONDS = 60.0  # of a lease entry
 _MAX_SCHEDULER_THREADS = 16
+_RECOVERY_THREADS = 8
+_RECOVERY_LINGER_SECONDS = 10.0
 
 #: Started workers, and the process that started each: a fork of it has copies of them, and none of their threads.
 _started: weakref.WeakKeyDictionary[Worker, int] = weakref.WeakKeyDictionary()
@@ -81,7 +83,8 @@ class Worker:
         ...     return input * 2
         >>> worker.start()                              # doctest: +SKIP
 
-    Requests: idle: at most 1 LIST per ``max_poll_seconds`` and per minute, 1 PUT and 1 DELETE per 15 s. A task: 1 GET,
+    Requests: idle: at most 1 LIST per ``max_poll_seconds`` and per minute, 1 PUT and 1 DELETE per 15 s; with more than
+    1,000 entries in an index (tasks that are scheduled ahead, for one) 1 LIST of one shard each 4 s. A task: 1 GET,
     2 PUT and 1 DELETE for its claim, 1 PUT and 1 DELETE for its end; 1 GET, 2 PUT and 1 DELETE in all for one that ends
     within ``lease_entry_delay_seconds``.
     """
@@ -245,6 +248,7 @@ class Worker:
         session = self._open_session(
             Scheduler(self.worker_id, max_threads=threads + 1),
             Scheduler(f"{self.worker_id}-index", max_threads=threads),
+            Scheduler(f"{self.worker_id}-recovery", _RECOVERY_THREADS, linger_seconds=_RECOVERY_LINGER_SECONDS),
         )
         try:
             session.register()
@@ -260,7 +264,9 @@ class Worker:
             raise
         return self
 
-    def _open_session(self, scheduler: Scheduler, index_scheduler: Scheduler | None) -> Session:
+    def _open_session(
+        self, scheduler: Scheduler, index_scheduler: Scheduler | None, recovery: Scheduler | None = None
+    ) -> Session:
         """Return what runs on these schedulers, before any thread of it is started."""
         settings = WorkerSettings(
             worker_id=self.worker_id,
@@ -278,6 +284,7 @@ class Worker:
             self._handlers,
             scheduler=scheduler,
             index_scheduler=index_scheduler,
+            recovery=recovery,
             backend=self._backend,
             describe=self._describe,
             on_ended=self._note_end,
@@ -351,10 +358,15 @@ class Worker:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.stop()
 
-    def wake(self) -> None:
-        """Look for tasks now, instead of when the pause between two looks is over."""
-        if self._session is not None:
-            self._session.backlog.wake()
+    def wake(self, shard: str | None = None) -> None:
+        """Look for tasks now, instead of when the pause between two looks is over.
+
+        Args:
+            shard: where one is known to be.
+        """
+        session = self._session
+        if session is not None:
+            session.backlog.wake(shard)
 
     def _describe(self) -> bytes:
         """Return what the heartbeat says."""

@@ -1,0 +1,87 @@
+"""`IndexReader`: reads an index with one LIST each time, however many entries stand in it.
+
+While the entries of all shards fit on one page, a read returns those of all shards. Else a read returns those of one
+shard, in the order of their minutes, and the shards take turns, in a new random order each round. A shard is read out
+of turn when something is known to be due there: a task scheduled for this minute, or a task that was just submitted.
+
+Invariants: 1 LIST a read; more only where entries that are not wanted (leftovers, tasks of other workers' types) fill
+the page of a shard.
+
+Not for several threads at once. Imports nothing of the package but `store`.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Sequence
+
+from oq_nb.store.index import Index, IndexEntry
+
+__all__ = ["IndexReader"]
+
+
+class IndexReader:
+    """Reads the entries under ``ready/`` or ``leases/``.
+
+    Args:
+        index: where they are.
+        prefix: which of the two.
+        shards: those to read where the entries of all shards are too many.
+    """
+
+    def __init__(self, index: Index, prefix: str, shards: Sequence[str]) -> None:
+        self._index, self._prefix, self._shards = index, prefix, shards
+        self._is_by_shard = False
+        self._turns: list[str] = []  # shards that are still to be read in this round
+        self._urgent: dict[str, None] = {}  # shards to be read out of turn, in order
+        self._later: dict[str, str] = {}  # shard → the earliest minute that was skipped there
+
+    @property
+    def reads_a_round(self) -> int:
+        """Number of reads that it takes to see all entries."""
+        return len(self._shards) if self._is_by_shard else 1
+
+    @property
+    def has_urgent(self) -> bool:
+        """Whether a shard is to be read out of turn."""
+        return bool(self._urgent)
+
+    def hurry(self, shards: Iterable[str]) -> None:
+        """Read these shards before others, where shards take turns."""
+        if self._is_by_shard:
+            self._urgent.update((shard, None) for shard in shards if shard in self._shards)
+
+    def read(self, minute: str, wants: Callable[[IndexEntry], bool] | None = None) -> list[IndexEntry]:
+        """Return entries up to a minute. Requests: 1 LIST.
+
+        Args:
+            minute: the latest.
+            wants: skip entries for which this is false.
+        """
+        shard = self._next_shard(minute) if self._is_by_shard else None
+        if shard is not None:
+            found = self._index.scan(f"{self._prefix}{shard}/", until_minute=minute, wants=wants)
+            if found.later_minute is not None:
+                self._later[shard] = found.later_minute
+            return found
+        found = self._index.scan(self._prefix, until_minute=minute, wants=wants, max_pages=1)
+        self._is_by_shard = not found.is_whole
+        if self._is_by_shard:
+            self._turns = random.sample(self._shards, len(self._shards))
+        else:
+            self._urgent.clear()
+            self._later.clear()
+        return found
+
+    def _next_shard(self, minute: str) -> str | None:
+        """Return the shard to read; None at the end of a round, when all are tried again."""
+        for shard in [shard for shard, later in self._later.items() if later <= minute]:
+            del self._later[shard]
+            self._urgent[shard] = None
+        if self._urgent:
+            shard = next(iter(self._urgent))
+            del self._urgent[shard]
+            if shard in self._turns:
+                self._turns.remove(shard)
+            return shard
+        return self._turns.pop() if self._turns else None
