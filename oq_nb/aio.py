@@ -1,23 +1,26 @@
-"""The same queue as coroutines: thin wrappers over the synchronous objects. No second implementation.
+"""The same queue with coroutines: thin wrappers around the synchronous objects.
 
 The example of the progress-reporting feature runs with ``from oq_nb.aio import connect, Worker`` and nothing else
-changed. Requests run in threads; waiting for a task takes none: the queue's one poller rings when there is news. So
-``asyncio.gather(*tasks)`` waits for a thousand tasks as for one.
+changed. Requests run in threads; waiting for a task takes no thread: the queue's one poller notifies the event loop
+when a task has changed. So ``asyncio.gather(*tasks)`` waits for a thousand tasks as for one.
 
-Imports of the package: `client`, `queue`, `task`, `context`, `waiting`; `worker` inside functions, because workers
-import this module.
+Invariant: nothing here makes a request on the event loop.
+
+Imports of the package: `queue`, `attempt`, `errors`; `worker` when a worker is made.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable, Generator, Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from oq_nb import queue
 from oq_nb.attempt.async_context import AsyncTaskContext
-from oq_nb.errors import ConfigurationError
+from oq_nb.errors import ConfigurationError, OqError
+from oq_nb.model import TaskStatus
 from oq_nb.queue import connection as client
 from oq_nb.queue import task, waiting
 
@@ -38,12 +41,15 @@ _WAKE_SECONDS = 5.0
 class Task:
     """An `oq_nb.Task` whose methods are coroutines; ``await task`` gives its result.
 
-    What was last seen of it (``status``, ``progress``, ``output``, …) is read as there, without ``await``.
+    What was last seen of it (``status``, ``progress``, …) is read as there, without ``await``. So are ``input`` and
+    ``output``, but for those above 64 KiB, which are objects of their own: `wait`, `result`, `load_input` and
+    `load_output` read these.
     """
 
     def __init__(self, task: task.Task) -> None:
         #: The synchronous handle.
         self.sync = task
+        self._loaded: dict[str, Any] = {}  # large inputs and outputs, by key
 
     def __repr__(self) -> str:
         return repr(self.sync)
@@ -68,29 +74,88 @@ class Task:
     def __await__(self) -> Generator[Any, None, Any]:
         return self.result().__await__()
 
+    @property
+    def input(self) -> Any:
+        """What its handler is given. Requests: none.
+
+        Raises:
+            ConfigurationError: it is above 64 KiB and was not read yet: ``await task.load_input()``.
+        """
+        return self._payload("input")
+
+    @property
+    def output(self) -> Any:
+        """What its handler returned; None before. Requests: none.
+
+        Raises:
+            ConfigurationError: it is above 64 KiB and was not read yet: ``await task.load_output()``.
+        """
+        return self._payload("output")
+
+    async def load_input(self) -> Any:
+        """Return what its handler is given. Requests: 1 GET the first time when it is above 64 KiB."""
+        return await self._load("input")
+
+    async def load_output(self) -> Any:
+        """Return what its handler returned; None before. Requests: 1 GET the first time when it is above 64 KiB."""
+        return await self._load("output")
+
+    def _payload(self, which: str) -> Any:
+        key = getattr(self.sync.record, f"{which}_ref")
+        if key is None:
+            return getattr(self.sync.record, which)
+        if key not in self._loaded:
+            raise ConfigurationError(
+                f"{which}: that of task {self.sync.id} is above 64 KiB and has to be read from the store first: use "
+                f"`await task.load_{which}()`, which does not block the event loop",
+                task_id=self.sync.id,
+            )
+        return self._loaded[key]
+
+    async def _load(self, which: str) -> Any:
+        key = getattr(self.sync.record, f"{which}_ref")
+        if key is not None and key not in self._loaded:
+            self._loaded[key] = await asyncio.to_thread(getattr, self.sync, which)
+        return self._payload(which)
+
     async def refresh(self) -> Task:
         """See `oq_nb.Task.refresh`."""
         await asyncio.to_thread(self.sync.refresh)
         return self
 
     async def wait(self, timeout: float | None = None) -> Task:
-        """See `oq_nb.Task.wait`. No thread waits; cancelling it leaves nothing behind."""
+        """See `oq_nb.Task.wait`. No thread waits; cancelling it leaves nothing behind.
+
+        Requests: as there, and 1 GET for an output above 64 KiB, so that ``task.output`` has it.
+        """
+        await self._wait(timeout)
+        if self.sync.status is TaskStatus.COMPLETED:
+            with contextlib.suppress(OqError):  # it has ended: who wants the output asks for it, and is told
+                await self._load("output")
+        return self
+
+    async def _wait(self, timeout: float | None) -> None:
         if timeout is not None and timeout <= 0 and not self.sync.is_done:
             await self.refresh()  # asked for what is known now
         loop, news = asyncio.get_running_loop(), asyncio.Event()
-        with waiting.Wait(self.sync, timeout, signal=_Bell(loop, news)) as wait:
+        with waiting.Wait(self.sync, timeout, signal=_Signal(loop, news)) as wait:
             while not wait.is_over():
                 try:
                     await asyncio.wait_for(news.wait(), min(wait.seconds_left, _WAKE_SECONDS))
                 except asyncio.TimeoutError:
                     continue
                 news.clear()
-        return self
 
     async def result(self, timeout: float | None = None) -> Any:
         """See `oq_nb.Task.result`."""
-        await self.wait(timeout)
-        return await asyncio.to_thread(self.sync.result)  # a large output is an object of its own
+        await self._wait(timeout)
+        key = self.sync.record.output_ref
+        if key is not None and key in self._loaded:
+            return self._loaded[key]
+        output = await asyncio.to_thread(self.sync.result)
+        if key is not None:
+            self._loaded[key] = output
+        return output
 
     async def cancel(self, reason: str | None = None) -> Task:
         """See `oq_nb.Task.cancel`."""
@@ -109,7 +174,7 @@ class Task:
         return await asyncio.to_thread(self.sync.history, limit=limit)
 
 
-class _Bell:
+class _Signal:
     """Wakes a coroutine from the poller's thread."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, news: asyncio.Event) -> None:
@@ -230,9 +295,10 @@ async def connect(bucket: str | None = None, **options: Any) -> Queue:
 
 
 class Worker:
-    """An `oq_nb.Worker` that is driven from a running event loop; its handlers run on loops of its own threads.
+    """An `oq_nb.Worker` that is started and stopped from a running event loop.
 
-    ``task``, ``register``, the hooks and what it says of itself are as there.
+    Its coroutine handlers, and the hooks of success and error, run on event loops of the worker's own threads;
+    coroutine hooks of the start and the end run on the loop that starts and stops it. All else is as there.
     """
 
     def __init__(self, queue: Queue, worker_id: str | None = None, shards: Any = None, **options: Any) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
 import time
 from multiprocessing import connection
@@ -186,3 +188,48 @@ def test_outcomes_and_our_errors_survive_the_way():
     huge = ValueError("x" * (2 << 20))
     back = unpack(pack(Outcome(error=huge, verdict=Verdict.RETRY, text="ValueError: xxx")))
     assert (type(back.error), str(back.error), back.verdict) == (RuntimeError, "ValueError: xxx", Verdict.RETRY)
+
+
+NO_DESCRIPTORS = """
+import multiprocessing.connection, os, resource, socket, time
+from oq_nb.worker.executors.channels import LocalTransport, dial
+
+transport = LocalTransport("w")
+kind, address = transport.address
+caller = socket.socket(socket.AF_UNIX)
+used = sorted(int(name) for name in os.listdir("/proc/self/fd"))
+limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (used[-1], limits[1]))
+taken = []
+try:
+    while True:
+        taken.append(os.open("/dev/null", os.O_RDONLY))
+except OSError:
+    pass
+caller.connect(address)
+before = time.process_time()
+time.sleep(1.0)
+print(round(time.process_time() - before, 3))
+for number in taken:
+    os.close(number)
+resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+caller.close()
+mailbox = transport.open()
+connection = dial(transport.address, mailbox.call_id)
+connection.send({"kind": "begin"})
+print(mailbox.get(20).message["kind"])
+connection.close()
+transport.close()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it counts descriptors in /proc")
+def test_no_processor_time_is_spent_while_file_descriptors_have_run_out():
+    done = subprocess.run(
+        [sys.executable, "-c", NO_DESCRIPTORS], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    seconds, begun = done.stdout.split()
+    assert float(seconds) < 0.2, "of one second"
+    assert begun == "begin", "callers are let in again"
+    assert done.stderr.count("cannot connect for now") <= 1

@@ -118,3 +118,72 @@ def test_a_queue_of_either_kind_makes_a_worker(fake_queue):
     assert aio.Worker(fake_queue).sync.queue is fake_queue
     with pytest.raises(oq_nb.ConfigurationError, match="^queue: "):
         aio.Worker("bucket")
+
+
+BIG = {"text": "x" * 100_000}
+
+
+def test_a_large_output_is_never_read_on_the_event_loop(fake_queue):
+    readers = []
+
+    def fault(kind, key, when):
+        if (kind, when) == ("GET", "before") and key.startswith("payloads/"):
+            readers.append(threading.current_thread())
+
+    async def main():
+        here = threading.current_thread()
+        queue = aio.Queue(fake_queue)
+        worker = aio.Worker(queue, max_poll_seconds=0.1)
+        worker.task("echo")(lambda value: value)
+        async with worker:
+            done = await queue.submit("echo", BIG)
+            assert await done == BIG
+            waited = await queue.submit("echo", BIG)
+            await waited.wait()
+        readers.clear()
+        assert done.output == BIG, "it was read for the result"
+        assert waited.output == BIG, "it was read when the task had ended"
+        assert await done == BIG
+        assert readers == [], "it is read once"
+        for which in ("input", "output"):
+            seen = await queue.get(done.id)
+            with pytest.raises(oq_nb.ConfigurationError, match=rf"^{which}: .* use `await task.load_{which}\(\)`"):
+                getattr(seen, which)
+            assert readers == []
+            assert await getattr(seen, f"load_{which}")() == BIG
+            assert getattr(seen, which) == BIG
+            assert len(readers) == 1
+            assert here not in readers
+            readers.clear()
+        small = await queue.submit("none", [1])
+        assert (small.input, small.output, await small.load_input()) == ([1], None, [1])
+
+    fake_queue.store.objects.fault = fault
+    asyncio.run(main())
+
+
+def test_an_output_that_cannot_be_read_does_not_make_a_wait_fail(fake_queue):
+    from oq_nb.errors import RecordError
+
+    async def main():
+        queue = aio.Queue(fake_queue)
+        worker = aio.Worker(queue, max_poll_seconds=0.1)
+        worker.task("echo")(lambda value: value)
+        async with worker:
+            task = await queue.submit("echo", 1)
+            assert await task == 1
+        gone = await queue.submit("big", BIG)
+        async with worker:
+            worker.task("big")(lambda value: value)
+            await asyncio.to_thread(lambda: gone.sync.wait(20))
+        for entry in list(fake_queue.store.objects.entries("payloads/")):
+            fake_queue.store.objects.delete(entry.key)
+        assert (await gone.wait()).status == "completed"
+        with pytest.raises(oq_nb.ConfigurationError):
+            gone.output
+        with pytest.raises(RecordError, match="is gone"):
+            await gone.load_output()
+        with pytest.raises(RecordError, match="is gone"):
+            await gone
+
+    asyncio.run(main())

@@ -6,7 +6,7 @@ what lets a caller in. Credentials of the store are in no message, because only 
 
 Invariants: neither side ever waits for the other while it sends; a side that is gone is noticed (`GONE`, `EOFError`).
 
-Imports nothing of the package but `errors`; `distributed` where a Dask cluster is used.
+Imports nothing of the package but `backoff`; `distributed` where a Dask cluster is used.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from collections.abc import Callable
 from multiprocessing import connection
 from queue import Empty, SimpleQueue
 from typing import Any, NamedTuple, Protocol
+
+from oq_nb.backoff import Backoff
 
 __all__ = [
     "GONE",
@@ -41,6 +43,7 @@ Message = dict[str, Any]
 GONE: Message = {"kind": "gone"}
 
 _MAX_MESSAGE_BYTES = 1 << 20
+_ACCEPT_RETRIES = Backoff(0.05, 1.0)
 
 
 class Envelope(NamedTuple):
@@ -127,7 +130,7 @@ class LocalTransport:
     def __init__(self, name: str) -> None:
         self._name = name
         self._mailboxes: dict[str, Mailbox] = {}
-        self._is_closed = False
+        self._closed = threading.Event()
         self._listener = connection.Listener(backlog=128)
         self.address: tuple[Any, ...] = ("local", self._listener.address)
         self._thread = threading.Thread(target=self._accept, name=f"oq-transport-{name}", daemon=True)
@@ -145,20 +148,28 @@ class LocalTransport:
 
     def close(self) -> None:
         """See `Transport.close`."""
-        self._is_closed = True
+        self._closed.set()
         with contextlib.suppress(OSError, EOFError):
             connection.Client(self._listener.address).close()  # ends the wait in accept()
         self._thread.join(5.0)
         self._listener.close()
 
     def _accept(self) -> None:
-        while not self._is_closed:
+        failures = 0  # in a row
+        while not self._closed.is_set():
             try:
                 caller = self._listener.accept()
-            except (OSError, EOFError) as exc:
+            except (ConnectionError, EOFError) as exc:
                 logger.debug("a caller hung up: %s", exc)
                 continue
-            if self._is_closed:
+            except OSError as exc:  # no file descriptors are left, for one
+                failures += 1
+                if failures == 1 and not self._closed.is_set():
+                    logger.warning("handlers in other processes cannot connect for now, trying on: %s", exc)
+                self._closed.wait(_ACCEPT_RETRIES.pause_after(failures))
+                continue
+            failures = 0
+            if self._closed.is_set():
                 caller.close()
                 return
             threading.Thread(target=self._read, args=(caller,), name=f"oq-transport-{self._name}", daemon=True).start()
