@@ -33,7 +33,7 @@ _CACHE = dis.opmap.get("CACHE", -1)
 
 def caller_of(depth: int = 1) -> FrameType | None:
     """Return the frame that called the caller's, or one further out; None when the interpreter ends."""
-    frame: FrameType | None = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - there is no other way to a frame
     for _ in range(depth):
         frame = frame.f_back if frame is not None else None
     return frame
