@@ -83,7 +83,7 @@ def status_lines(
     """
     state = status_view(record, now, has_worker=has_worker, longest_pause=longest_pause)
     lines = [f"Task: {record.id}", f"Type: {printable(record.task_type)}", f"Status: {state.text}"]
-    progress = record.progress
+    progress = record.last_progress
     if progress is not None:
         numbers = _numbers(progress)
         if numbers or not progress.message:
@@ -147,6 +147,8 @@ def _change(record: TaskRecord, before: TaskRecord | None) -> str:
         return "rescheduled" if record.reschedule_count > before.reschedule_count else "released"
     if record.status is TaskStatus.PENDING and before.status.is_terminal:
         return "replayed"
+    if record.status.is_terminal and not before.status.is_terminal and record.last_progress is not None:
+        return f"at {_numbers(record.last_progress)}"
     return ""
 
 
@@ -154,8 +156,9 @@ def task_line(record: TaskRecord, now: datetime, *, longest_pause: float | None 
     """Return a task in one line: type, short id, state, progress."""
     state = status_view(record, now, longest_pause=longest_pause)
     parts = [f"{printable(shorten(record.task_type, 40))} {record.id[:8]} {state.text}"]
-    if record.progress is not None:
-        parts += progress_parts(record.progress)
+    progress = record.last_progress
+    if progress is not None:
+        parts += progress_parts(progress)
     elif record.status is TaskStatus.PENDING and record.available_at > now:
         parts.append(f"available {ago(record.available_at, now)}")
     if record.status in (TaskStatus.FAILED, TaskStatus.CANCELLED) and record.last_error:

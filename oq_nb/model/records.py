@@ -15,7 +15,7 @@ import json
 import math
 from datetime import timedelta
 from enum import Enum
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeGuard, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -285,6 +285,18 @@ class TaskRecord(_Record):
         return not is_new and not was_retried and self.updated_at > ended.updated_at
 
     @property
+    def last_progress(self) -> Progress | None:
+        """Its progress; of a loop's task that has ended (``track``) the position that the loop ended at.
+
+        A task that has ended has no ``progress``: its output is the result. The output of a loop's task is where the
+        loop was, whether it used its items up, was left, interrupted, or failed. There is no rate then: nothing is to
+        come.
+        """
+        if self.progress is not None or not self.status.is_terminal:
+            return self.progress
+        return _position_of_loop(self)
+
+    @property
     def key(self) -> str:
         """The object's key."""
         return f"{TASKS}{self.shard}/{self.id}.json"
@@ -306,6 +318,31 @@ class TaskRecord(_Record):
         if key is not None and record.key != key:
             raise RecordError(f"{key} holds a task with another id or shard than its key says", key=key)
         return record
+
+
+def _position_of_loop(record: TaskRecord) -> Progress | None:
+    """Return where a loop ended, from its task's input and output; None when the task was no loop."""
+    given, output = record.input, record.output
+    if not isinstance(given, dict) or given.keys() != {"host", "pid", "total"} or not isinstance(output, dict):
+        return None
+    items, seconds = output.get("items"), output.get("seconds")
+    if not _is_count(items) or isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+        return None
+    total = output.get("total")
+    if not _is_count(total):  # not written when the loop came to its end
+        total = items if _is_count(given["total"]) else None
+    unit = output.get("unit")
+    return Progress(
+        percent=min(100, items * 100 // total) if total else None,
+        current=items,
+        total=total if total is None or total >= items else None,
+        unit=unit[:50] if isinstance(unit, str) else None,
+        updated_at=record.completed_at or record.cancelled_at or record.updated_at,
+    )
+
+
+def _is_count(value: Any) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 class WorkerRecord(_Record):

@@ -30,6 +30,8 @@ from dataclasses import replace
 from types import FrameType, SimpleNamespace, TracebackType
 from typing import Any, Generic, TypeVar
 
+from tqdm import std as tqdm_std
+
 from oq_nb import model
 from oq_nb.attempt.context import TaskContext, current_context
 from oq_nb.errors import ConfigurationError
@@ -250,7 +252,7 @@ class tqdm(notebook_bar.tqdm, Generic[T]):
             or self.disable
             or not self.dynamic_miniters
             or not self.mininterval
-            or self._time is not time.time
+            or self._time is not vars(tqdm_std)["time"]  # its stubs do not name it
             or self._loop is not None
             or not loops.is_possible()
         ):
@@ -265,7 +267,7 @@ class tqdm(notebook_bar.tqdm, Generic[T]):
             yield from self.iterable
             return
         self._ends_later = True
-        loop_frame = frames.for_frame(frames.caller_of())
+        taken_at = frames.for_place(frames.caller_of())
         ending: Ending | None = None
         try:
             self._begin()
@@ -275,13 +277,13 @@ class tqdm(notebook_bar.tqdm, Generic[T]):
                     self._raise_problem()
             ending = Ending(int(self.n or 0), is_exhausted=True)
         except GeneratorExit:
-            ending = self._how_left(loop_frame, frames.caller_of())
+            ending = self._how_left(taken_at, frames.caller_of())
             raise
         except BaseException as exc:
             ending = Ending(int(self.n or 0), error=exc)
             raise
         finally:
-            loop_frame = None
+            taken_at = None
             self._end(ending or Ending(int(self.n or 0)))
 
     def __aiter__(self) -> AsyncIterator[T]:
@@ -307,9 +309,9 @@ class tqdm(notebook_bar.tqdm, Generic[T]):
             self._ends_later = False
         return item
 
-    def leave(self, loop_frame: FrameType | None, dropped_by: FrameType | None) -> None:
+    def end_async_for(self, taken_at: frames.Place | None, dropped_by: FrameType | None) -> None:
         """End the bar after an ``async for``; for the arguments see `oq_nb.progress.frames.raised_in`."""
-        self._end(self._how_left(loop_frame, dropped_by))
+        self._end(self._how_left(taken_at, dropped_by))
         self.close()
 
     def _begin(self) -> None:
@@ -318,12 +320,12 @@ class tqdm(notebook_bar.tqdm, Generic[T]):
             self._is_begun = True
             nesting.begin(self)
 
-    def _how_left(self, loop_frame: FrameType | None, dropped_by: FrameType | None) -> Ending:
+    def _how_left(self, taken_at: frames.Place | None, dropped_by: FrameType | None) -> Ending:
         """Return how a loop on tqdm's own path was left."""
         count = int(self.n or 0)
         if frames.tells_apart():
-            return Ending(count, frame=frames.raised_in(loop_frame, dropped_by))
-        return Ending(count, frame=loop_frame if dropped_by is loop_frame else None, is_certain=False)
+            return Ending(count, place=frames.raised_in(taken_at, dropped_by))
+        return Ending(count, place=taken_at if dropped_by is taken_at else None, is_certain=False)
 
     def _at_boundary(self) -> float:
         """Between two chunks: draw when tqdm would, and pass on what the loop has to be told."""
@@ -340,8 +342,6 @@ class tqdm(notebook_bar.tqdm, Generic[T]):
 
     def _at_end(self, ending: Ending) -> None:
         # First the number, then the class: a reader of ``n`` meanwhile finds one of the two.
-        if self._ticks is not None:
-            self._ticks.stop()
         self.__dict__["n"] = self._first + ending.count
         self.__class__ = tqdm
         self._loop = None
@@ -398,7 +398,8 @@ class tqdm(notebook_bar.tqdm, Generic[T]):
 
     def close(self) -> None:
         """Close the bar and write its last position; see tqdm. Calling it again changes nothing."""
-        if not self._is_ended and not self._ends_later and not getattr(self, "disable", True):
+        is_known = self._is_ended or self._ends_later or self._left is not None
+        if not is_known and not getattr(self, "disable", True):
             self._end(Ending(int(self.n or 0), error=self._error))
         super().close()
 
@@ -430,10 +431,14 @@ class tqdm(notebook_bar.tqdm, Generic[T]):
     def _end(self, ending: Ending) -> None:
         if self._is_ended:
             return
-        if self._is_entered and ending.frame is not None:
+        if self._is_entered and ending.place is not None:
             self._left = ending  # `__exit__` is told which exception it was
+            if self._ticks is not None:
+                self._ticks.stop()
             return
         self._is_ended = True
+        if self._ticks is not None:
+            self._ticks.stop()
         if ending.is_failed:
             self._mark_failed()
         if self._sink is not None:
@@ -471,18 +476,18 @@ class _AsyncLoop:
 
     def __init__(self, bar: tqdm[Any]) -> None:
         self._bar = bar
-        self._frame: FrameType | None = None
+        self._taken_at: frames.Place | None = None
 
     def __aiter__(self) -> _AsyncLoop:
         return self
 
     def __anext__(self) -> Any:
-        self._frame = frames.for_frame(frames.caller_of())
+        self._taken_at = frames.for_place(frames.caller_of())
         return self._bar.__anext__()
 
     def __del__(self) -> None:
         if not self._bar.is_ended:
-            self._bar.leave(self._frame, frames.caller_of())
+            self._bar.end_async_for(self._taken_at, frames.caller_of())
 
 
 _LoopingBar.__name__ = _LoopingBar.__qualname__ = tqdm.__name__

@@ -15,10 +15,10 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator
 from functools import cache
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any
 
-__all__ = ["caller_of", "for_frame", "is_iterating", "raised_in", "tells_apart"]
+__all__ = ["Place", "caller_of", "for_place", "is_iterating", "raised_in", "tells_apart"]
 
 #: Where a frame stands when it asks for an item of its ``for`` or ``async for``.
 _TAKES_ITEM = frozenset(dis.opmap[name] for name in ("FOR_ITER", "GET_ANEXT") if name in dis.opmap)
@@ -28,6 +28,8 @@ _LEAVES_LOOP = frozenset(
 )
 #: Where a generator's frame stands when it is closed; a coroutine's, where an exception comes out of an ``await``.
 _PAUSED = frozenset(dis.opmap[name] for name in ("YIELD_VALUE", "YIELD_FROM", "RESUME", "SEND") if name in dis.opmap)
+#: Up to Python 3.11 these have frames of their own.
+_COMPREHENSIONS = frozenset({"<listcomp>", "<setcomp>", "<dictcomp>"})
 _CACHE = dis.opmap.get("CACHE", -1)
 
 
@@ -39,23 +41,32 @@ def caller_of(depth: int = 1) -> FrameType | None:
     return frame
 
 
-def for_frame(frame: FrameType | None) -> FrameType | None:
-    """Return a frame when it just takes an item of a ``for`` or ``async for``, else None."""
-    return frame if is_iterating(frame) else None
+#: Where a ``for`` is: its frame, or the code of a comprehension.
+Place = FrameType | CodeType
 
 
-def is_iterating(frame: FrameType | None) -> bool:
+def for_place(frame: FrameType | None) -> Place | None:
+    """Return where a frame is that just takes an item of a ``for`` or ``async for``, else None."""
+    if frame is None or not is_iterating(frame):
+        return None
+    # A comprehension's frame holds its iterator, which must not hold the frame in turn.
+    return frame.f_code if frame.f_code.co_name in _COMPREHENSIONS else frame
+
+
+def is_iterating(place: Place | None) -> bool:
     """Return whether a frame just takes an item of a ``for`` or ``async for``."""
-    return frame is not None and _opcode(frame) in _TAKES_ITEM
+    return isinstance(place, FrameType) and _opcode(place) in _TAKES_ITEM
 
 
-def raised_in(frame: FrameType | None, dropped_by: FrameType | None) -> FrameType | None:
-    """Return the frame of a ``for`` when an exception is unwinding it; None when not, or when that cannot be told.
+def raised_in(frame: Place | None, dropped_by: FrameType | None) -> Place | None:
+    """Return the place of a ``for`` when an exception is unwinding it; None when not, or when that cannot be told.
 
     Args:
-        frame: that of the ``for``, as `for_frame` returned it.
+        frame: that of the ``for``, as `for_place` returned it.
         dropped_by: the frame that drops the loop's iterator right now.
     """
+    if isinstance(frame, CodeType):  # a comprehension cannot be left in another way, and may be dropped much later
+        return frame
     if frame is None or dropped_by is not frame:
         return None
     code = _opcode(frame)
@@ -88,12 +99,12 @@ class _Probe:
     """An iterable that notes how its loop was left."""
 
     def __init__(self) -> None:
-        self.taken_by: FrameType | None = None
-        self.raised_in: FrameType | None = None
+        self.taken_by: Place | None = None
+        self.raised_in: Place | None = None
         self.is_dropped = False
 
     def __iter__(self) -> Iterator[int]:
-        frame = for_frame(caller_of())
+        frame = for_place(caller_of())
         self.taken_by = frame
         try:
             yield 1
@@ -115,7 +126,7 @@ class _AsyncItems:
         self._probe = probe
 
     def __anext__(self) -> Any:
-        self._probe.taken_by = for_frame(caller_of())
+        self._probe.taken_by = for_place(caller_of())
         return self._next()
 
     async def _next(self) -> int:
@@ -208,5 +219,5 @@ def _is_told_async(leave: Callable[[Any], Any], raises: bool) -> bool:
 def _is_right(probe: _Probe, leave: Callable[[Any], Any], raises: bool) -> bool:
     frame, probe.taken_by = probe.taken_by, None
     found, probe.raised_in = probe.raised_in, None
-    is_taken = frame is not None and frame.f_code is leave.__code__
+    is_taken = isinstance(frame, FrameType) and frame.f_code is leave.__code__
     return probe.is_dropped and is_taken and (found is not None) == raises

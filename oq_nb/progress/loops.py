@@ -49,20 +49,20 @@ class Ending:
         count: items that the loop was done with.
         is_exhausted: whether the iterable came to its end.
         error: what was raised, as far as it is known.
-        frame: where the loop was, when an exception ended it that cannot be seen from here.
+        place: where the loop was, when an exception ended it that cannot be seen from here.
         is_certain: whether it was an exception; else it may have been ``break``, too.
     """
 
     count: int
     is_exhausted: bool = False
     error: BaseException | None = None
-    frame: FrameType | None = None
+    place: frames.Place | None = None
     is_certain: bool = True
 
     @property
     def is_failed(self) -> bool:
         """Whether an exception ended the loop for certain."""
-        return self.error is not None or (self.frame is not None and self.is_certain)
+        return self.error is not None or (self.place is not None and self.is_certain)
 
 
 class Loop(Iterable[T]):
@@ -120,7 +120,7 @@ class Loop(Iterable[T]):
 
     def _chunks(self) -> Iterator[Iterable[T]]:
         __tracebackhide__ = True
-        loop_frame = frames.for_frame(frames.caller_of())
+        taken_at = frames.for_place(frames.caller_of())
         ending: Ending | None = None
         items, has_length, clock = self._items, self._has_length, time.perf_counter
         size, last = 1, clock()
@@ -153,21 +153,21 @@ class Loop(Iterable[T]):
                 last = now
             ending = Ending(self.count, is_exhausted=True)
         except GeneratorExit:
-            ending = self._left(loop_frame, frames.caller_of())
+            ending = self._left(taken_at, frames.caller_of())
             raise
         except BaseException as exc:
             ending = Ending(self.count, error=exc)
             raise
         finally:
-            loop_frame = None
+            taken_at = None
             self._at_end(ending or Ending(self.count))
 
-    def _left(self, loop_frame: FrameType | None, dropped_by: FrameType | None) -> Ending:
+    def _left(self, taken_at: frames.Place | None, dropped_by: FrameType | None) -> Ending:
         """Return how the loop was left before its end."""
-        frame = frames.raised_in(loop_frame, dropped_by)
+        place = frames.raised_in(taken_at, dropped_by)
         # Where an exception unwinds a frame that still asks for an item, the iterable itself has raised.
-        self._is_in_body = self._is_in_body and not frames.is_iterating(frame)
-        return Ending(self.count, frame=frame)
+        self._is_in_body = self._is_in_body and not frames.is_iterating(place)
+        return Ending(self.count, place=place)
 
 
 @cache

@@ -12,12 +12,13 @@ from __future__ import annotations
 import sys
 import time
 import traceback
-from types import FrameType
+from types import CodeType
 from typing import Any
 
 from oq_nb.attempt.handlers import error_text
 from oq_nb.errors import TaskCancelledError
 from oq_nb.model import TaskRecord, Timestamp, transitions
+from oq_nb.progress.frames import Place
 from oq_nb.progress.loops import Ending
 from oq_nb.progress.reading import BarState
 from oq_nb.store import Transition
@@ -30,11 +31,9 @@ _TRACEBACK_SECONDS = 1.0
 def end_of_loop(lease_id: str, ending: Ending, reported: BarState) -> Transition:
     """Return what the way in which a loop ended means for its task."""
     error = ending.error
-    if error is None and ending.frame is not None:
-        error = _uncaught_in(ending.frame)
-    place = (
-        None if ending.frame is None or not ending.is_certain else traceback.extract_stack(ending.frame, limit=1)[-1]
-    )
+    if error is None and ending.place is not None:
+        error = _uncaught_in(ending.place)
+    where = _in_words(ending.place) if ending.place is not None and ending.is_certain else None
     seconds = round(reported.seconds, 3)
     output: dict[str, Any] = {"items": reported.current, "seconds": seconds}
     output["rate"] = round(reported.current / seconds, 3) if seconds else None
@@ -50,8 +49,7 @@ def end_of_loop(lease_id: str, ending: Ending, reported: BarState) -> Transition
             return cancelled.evolve(output=output)
         if error is not None and not isinstance(error, GeneratorExit):
             return transitions.fail(record, now, lease_id=lease_id, error=error_text(error)).evolve(output=output)
-        if place is not None:
-            where = f"line {place.lineno} of {place.filename}, in {place.name}"
+        if where is not None:
             text = f"The loop was ended at item {reported.current} by an exception at {where}, which was caught."
             return transitions.fail(record, now, lease_id=lease_id, error=text).evolve(output=output)
         return transitions.complete(record, now, lease_id=lease_id, output=output)
@@ -59,14 +57,22 @@ def end_of_loop(lease_id: str, ending: Ending, reported: BarState) -> Transition
     return change
 
 
-def _uncaught_in(frame: FrameType) -> BaseException | None:
-    """Return the exception that left a frame, once it has reached the top of the program or of the notebook's cell."""
+def _in_words(place: Place) -> str:
+    """Return where a loop was: line, file, function."""
+    if isinstance(place, CodeType):
+        return f"line {place.co_firstlineno} of {place.co_filename}, in {place.co_name}"
+    found = traceback.extract_stack(place, limit=1)[-1]
+    return f"line {found.lineno} of {found.filename}, in {found.name}"
+
+
+def _uncaught_in(place: Place) -> BaseException | None:
+    """Return the exception that left a loop, once it has reached the top of the program or of the notebook's cell."""
     deadline = time.monotonic() + _TRACEBACK_SECONDS
     while True:
         error = getattr(sys, "last_value", None)
         tb = getattr(error, "__traceback__", None)
         while tb is not None:
-            if tb.tb_frame is frame:
+            if place in (tb.tb_frame, tb.tb_frame.f_code):
                 return error if isinstance(error, BaseException) else None
             tb = tb.tb_next
         if time.monotonic() >= deadline:

@@ -370,7 +370,7 @@ class LoopTask:
             self._close()
 
     def _close(self) -> None:
-        self._ending = self._ending and (Ending(self._ending[0].count), *self._ending[1:])  # drops the frame
+        self._ending = self._ending and (Ending(self._ending[0].count), *self._ending[1:])  # drops the place
         if self._lease is not None:
             self._scheduler.forget(self._lease)
         self._over.set()

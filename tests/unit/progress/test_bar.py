@@ -16,22 +16,17 @@ import weakref
 
 import pytest
 import tqdm.std
+from bars import finished, quiet, wait_until
 from tqdm.contrib.concurrent import thread_map
 
 import oq_nb
-from oq_nb.attempt.context import TaskContext, running_in
+from oq_nb.attempt.context import running_in
 from oq_nb.attempt.run import run_attempt
 from oq_nb.errors import ConfigurationError, LeaseExpiredError, TaskCancelledError
 from oq_nb.model import TaskStatus
 from oq_nb.progress import bar as bars
 from oq_nb.progress import loops, tracked
 from oq_nb.queue import connection
-
-
-@pytest.fixture(autouse=True)
-def threads_that_end_at_once(monkeypatch):
-    tracked._new_writer()
-    monkeypatch.setattr(tracked.WRITER, "_linger_seconds", 0.05)
 
 
 class Clock:
@@ -182,10 +177,6 @@ def test_the_chunked_loop_ends_with_the_same_last_frame(name):
         return file.getvalue().replace("\r", "\n").rstrip("\n").split("\n")[-1].strip()
 
     assert last_frame(oq_nb.tqdm) == last_frame(tqdm.std.tqdm)
-
-
-def quiet(iterable=None, **options):
-    return oq_nb.track(iterable, file=io.StringIO(), **options)
 
 
 def test_n_is_exact_in_the_loop_and_after():
@@ -559,32 +550,6 @@ def test_concurrent_futures_with_our_class():
 # --- inside a handler
 
 
-@pytest.fixture
-def attempt(fake_queue):
-    """A claimed task with its context, as a worker has it."""
-    from oq_nb.attempt.lease import Lease
-    from oq_nb.attempt.scheduler import Scheduler
-    from oq_nb.worker.claims import Claims
-
-    task = fake_queue.submit("job", {})
-    claims = Claims(fake_queue.store, "w", lambda _: True)
-    (entry,) = fake_queue.store.index.scan("ready/")
-    claim = claims.handle_entry(entry, may_claim=True)
-    scheduler = Scheduler("test")
-    lease = Lease(fake_queue.store, claim.held, scheduler, lease_seconds=300, on_ended=claim.entries.end)
-    context = TaskContext(lease)
-    context.task = task
-    yield context
-    scheduler.stop()
-
-
-def wait_until(condition, seconds=10.0):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.01)
-
-
 def test_in_a_handler_the_task_says_how_far_it_is(attempt, capfd):
     with running_in(attempt):
         bar = oq_nb.track(range(8), desc="files", unit="files", min_seconds=0, throttle_seconds=0.05)
@@ -716,17 +681,6 @@ def test_a_loop_that_draws_rarely_is_told_at_its_next_item(attempt):
 
 
 # --- a task of the loop's own
-
-
-@pytest.fixture
-def own(fake_queue, monkeypatch):
-    monkeypatch.setattr(connection, "_default_queue", fake_queue)
-    return fake_queue
-
-
-def finished(bar):
-    assert bar._sink.wait(10)
-    return bar.task.refresh()
 
 
 def test_a_loop_is_a_task_that_completes(own):
