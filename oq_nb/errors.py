@@ -110,11 +110,15 @@ class ConflictError(StorageError):
         message: what happened.
         key: the object.
         ambiguous: an earlier try of this write may have been applied, so the object may hold our own write.
+
+    Attributes:
+        current: the task as it was read after the refusal (an `oq_nb.store.VersionedTask`), where it was.
     """
 
     def __init__(self, message: str, *, key: str | None = None, ambiguous: bool = False) -> None:
         super().__init__(message, key=key)
         self.ambiguous = ambiguous
+        self.current: Any = None
 
 
 class TaskNotFoundError(OqError):

@@ -65,7 +65,7 @@ class Hold(Protocol):
         """Take the newest progress for writing."""
 
     def extend(self, seconds: float) -> None:
-        """Make the lease last at least ``seconds`` from now."""
+        """Add ``seconds`` to the lease's end."""
 
 
 class TaskContext:
@@ -164,10 +164,10 @@ class TaskContext:
         self._lease.report(progress, throttle_seconds=throttle, wait=wait)
 
     def extend_lease(self, seconds: float) -> None:
-        """Make the lease last at least ``seconds`` from now; for workers that do not renew leases by themselves.
+        """Add ``seconds`` to the lease's end; for workers that do not renew leases by themselves.
 
         Raises:
-            LeaseExpiredError: this attempt no longer owns the task.
+            LeaseExpiredError: this attempt no longer owns the task, or has ended.
             StorageError: it could not be written.
 
         Requests: 1 PUT, If-Match.

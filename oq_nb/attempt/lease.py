@@ -7,7 +7,9 @@ Invariants:
   report at most a few seconds and not at all while the store does not answer.
 * A value that was held back is written when its interval ends, or with the next renewal.
 * On a conflict the task is read again: with our ``lease_id`` the change is made on the new object, else the lease is
-  lost. The attempt's end is tried until it is written, the lease is lost, or the caller gives up.
+  lost. The attempt's end is tried until it is written, the lease is lost, or the caller gives up, whatever the error.
+* No lease is written that ends in the past: after a pause of the machine the store is asked for the time first.
+* After `close` nothing is written or renewed.
 
 Imports nothing of the package but `errors`, `model`, `transitions`, `store`, `index` and `scheduler`.
 """
@@ -18,11 +20,18 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from oq_nb.attempt.scheduler import Scheduler
 from oq_nb.backoff import Backoff
-from oq_nb.errors import ConflictError, LeaseExpiredError, OqError, StorageError, TransitionError
+from oq_nb.errors import (
+    ConflictError,
+    LeaseExpiredError,
+    OqError,
+    StorageError,
+    StorageUnavailableError,
+    TransitionError,
+)
 from oq_nb.model import Progress, TaskRecord, TaskStatus, Timestamp, transitions
 from oq_nb.store import TaskStore, Transition, VersionedTask
 from oq_nb.store.index import IndexEntry
@@ -33,6 +42,8 @@ logger = logging.getLogger("oq_nb.lease")
 
 _CONFLICT_TRIES = 12
 _REPORT_WAIT_SECONDS = 5.0
+_SLEPT_SECONDS = 5.0
+_INVALID_TRIES = 5  # to write the end of a task whose object has become invalid
 _RETRIES = Backoff(0.5, 5.0)
 
 
@@ -85,7 +96,8 @@ class Lease:
         self._written = 0  # number of the newest report that is written
         self._last_write = float("-inf")
         self._write_at = float("inf")
-        self._renew_at = self._monotonic() + lease_seconds / 3 if renews else float("inf")
+        self._known_apart = self._clocks_apart()
+        self._renew_at = self._next_renewal(held.record, self._monotonic())
         self._failures = 0
         self._retry_at = float("-inf")  # while the store does not answer
         self._over: OqError | None = None
@@ -180,17 +192,19 @@ class Lease:
             return self._written >= number
 
     def extend(self, seconds: float) -> None:
-        """Make the lease last at least ``seconds`` from now. Requests: 1 PUT, If-Match.
+        """Add ``seconds`` to the lease's end. Requests: 1 PUT, If-Match.
 
         Raises:
-            LeaseExpiredError: the lease is lost.
+            LeaseExpiredError: the lease is lost, or the attempt has ended.
             StorageError: it could not be written.
         """
         self.check()
         with self._io:
-            self._write(
-                lambda record, now: transitions.renew(record, now, lease_id=self.lease_id, lease_seconds=seconds)
-            )
+            self.check()
+            if self._is_ending:
+                raise LeaseExpiredError(f"task {self.task_id}: this attempt is ending", task_id=self.task_id)
+            self._read_again_after_pause()
+            self._write(lambda record, now: transitions.extend(record, now, lease_id=self.lease_id, seconds=seconds))
 
     # --- what the scheduler does
 
@@ -205,7 +219,8 @@ class Lease:
                     return self._next_at()
                 progress, number = self._pending, self._asked
             try:
-                self._write(lambda record, at: self._report_and_renew(record, at, progress))
+                self._read_again_after_pause()
+                made = self._write(lambda record, at: self._report_and_renew(record, at, progress))
             except OqError as exc:
                 with self._changed:
                     if self._over is not None:
@@ -220,8 +235,7 @@ class Lease:
                 if self._asked == number:
                     self._pending = None
                     self._write_at = float("inf")
-                if self._renews:
-                    self._renew_at = now + self.lease_seconds / 3
+                self._renew_at = self._next_renewal(made.record, now)
                 self._note_success()
                 return self._next_at()
 
@@ -231,6 +245,32 @@ class Lease:
         if self._renews:
             record = transitions.renew(record, now, lease_id=self.lease_id, lease_seconds=self.lease_seconds)
         return record
+
+    def _next_renewal(self, record: TaskRecord, written_at: float) -> float:
+        """Return the monotonic time of the next renewal: a third of the lease from now, at once when most is over."""
+        if not self._renews:
+            return float("inf")
+        ends = record.lease_expires_at
+        if ends is not None and ends - timedelta(seconds=self.lease_seconds / 3) < self._store.clock.now():
+            return self._monotonic()  # the answer to the write says that it is later than was thought
+        return written_at + self.lease_seconds / 3
+
+    def _read_again_after_pause(self) -> None:
+        """After a sleep of the machine, have the store tell the time. The caller holds `_io`.
+
+        Most monotonic clocks stand still meanwhile, and a lease counted from them would end in the past.
+
+        Requests: 1 GET, If-None-Match, when the machine's two clocks have moved apart.
+        """
+        apart = self._clocks_apart()
+        if abs(apart - self._known_apart) > _SLEPT_SECONDS:
+            found = self._store.read_again(self._held)
+            self._known_apart = apart
+            if found is not None and found.record.lease_id == self.lease_id:
+                self._held = found
+
+    def _clocks_apart(self) -> float:
+        return self._store.clock.wall() - self._monotonic()
 
     def _next_at(self) -> float | None:
         at = min(self._write_at, self._renew_at)
@@ -271,6 +311,7 @@ class Lease:
         Raises:
             LeaseExpiredError: the lease is lost; nothing was written.
             StorageError: the caller gave up.
+            RecordError: somebody has overwritten the task with something invalid.
 
         Requests: 1 PUT, If-Match, and 1 DELETE; 1 PUT more when the task becomes pending.
         """
@@ -293,8 +334,10 @@ class Lease:
                     made = self._write(noted, bodies)
                     self._close(LeaseExpiredError(f"task {self.task_id}: this attempt has ended", task_id=self.task_id))
                 break
-            except StorageError as exc:
-                if give_up():
+            except (LeaseExpiredError, TransitionError):
+                raise
+            except OqError as exc:
+                if give_up() or (tries >= _INVALID_TRIES and not isinstance(exc, StorageError)):
                     raise
                 if tries == 1:
                     logger.warning("task %s: its result cannot be written now, trying again: %s", self.task_id, exc)
@@ -304,6 +347,11 @@ class Lease:
         if self._on_ended is not None:
             self._on_ended(made.record)
         return made
+
+    def close(self) -> None:
+        """Write nothing more: the run is over. Unless its end was written, the lease runs out."""
+        self._close(LeaseExpiredError(f"task {self.task_id}: this attempt has ended", task_id=self.task_id))
+        self._scheduler.forget(self)
 
     def _close(self, reason: OqError) -> None:
         with self._changed:
@@ -323,8 +371,11 @@ class Lease:
             self._held = held  # ours: what another attempt wrote is never shown to this one's handler
             try:
                 made = self._store.move(held, changed, doubted=bodies or ())
-            except ConflictError:
-                found = self._store.read(self.task_id)
+            except ConflictError as exc:
+                found = exc.current or self._store.read(self.task_id)
+                if found is None and self._store.is_listed(self.task_id):
+                    message = f"task {self.task_id} is listed, but reading it finds nothing: try later"
+                    raise StorageUnavailableError(message, key=self._held.record.key) from exc
                 if found is None:
                     gone = LeaseExpiredError(f"task {self.task_id} is gone from the bucket", task_id=self.task_id)
                     self._lose(gone)

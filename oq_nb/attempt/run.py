@@ -3,6 +3,7 @@
 Invariants:
 
 * The result is written only under the attempt's own lease; when the lease is lost, the result is thrown away.
+* Whatever ends a run, its lease is closed: it is not renewed any more.
 * No exception of a handler leaves `run_attempt`: it becomes the task's retry, failure or cancellation.
 
 Imports of the package: `backoff`, `errors`, `model`, `store`; of this room `context`, `handlers`, `invoke`, `lease`.
@@ -63,9 +64,24 @@ def run_attempt(
     Requests: 1 PUT and 1 DELETE for the end; 1 PUT more for a large output or a retry, 1 GET for a large input.
     """
     try:
+        return _run(store, lease, handler, context, retry_on, run, gives_up)
+    finally:
+        lease.close()
+
+
+def _run(
+    store: TaskStore,
+    lease: Lease,
+    handler: Handler,
+    context: TaskContext,
+    retry_on: tuple[type[BaseException], ...],
+    run: Callable[[Any], Outcome] | None,
+    gives_up: Callable[[], bool],
+) -> tuple[Any, BaseException | None]:
+    try:
         task_input = retry_while_owned(lease, lambda: store.payloads.load(lease.record, "input"), gives_up)
     except RecordError as exc:
-        outcome = failure(exc)
+        outcome = failure(exc, (RecordError,))  # what was damaged on its way may be read by the next attempt
     else:
         outcome = call(handler, task_input, context, retry_on=retry_on) if run is None else run(task_input)
     if outcome.verdict is not Verdict.COMPLETE:
@@ -73,7 +89,7 @@ def run_attempt(
         lease.flush(_FLUSH_SECONDS)
         lease.finish(_end_of_failure(lease.lease_id, outcome), give_up=gives_up)
         if outcome.verdict is Verdict.RELEASE:
-            raise LeaseExpiredError(f"it was handed back to pending: {outcome.text}", task_id=lease.task_id)
+            raise LeaseExpiredError(f"it was handed back: {outcome.text}", task_id=lease.task_id)
         return outcome.output, outcome.error
     lease_id, attempt, output = lease.lease_id, lease.record.attempt, outcome.output
     value, ref = retry_while_owned(

@@ -366,6 +366,8 @@ class WorkerRecord(_Record):
 class IdempotencyRecord(_Record):
     """Which task an idempotency key stands for."""
 
+    absent_when_unset = frozenset({"task_written_at"})
+
     key: str
     key_hash: str
     task_id: str
@@ -374,6 +376,8 @@ class IdempotencyRecord(_Record):
     expires_at: Instant
     task_type: str
     input_hash: str
+    #: Ours: when the task was written; until then the submission may have been cut short.
+    task_written_at: Instant | None = None
 
 
 def prepare() -> None:

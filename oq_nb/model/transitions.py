@@ -3,6 +3,8 @@
 A transition that the task's state does not allow raises `TransitionError`; a write by someone who no longer holds the
 lease raises `LeaseExpiredError`. No I/O, no clock, no randomness here: callers hand in what is needed.
 
+Invariant: a task that was asked to stop does not run again. What would make it pending makes it cancelled.
+
 Source: ``protocol`` and ``wire format`` documents; field values as upstream writes them.
 """
 
@@ -12,7 +14,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from oq_nb.errors import LeaseExpiredError, TransitionError
-from oq_nb.model.records import Progress, TaskRecord, TaskStatus
+from oq_nb.model.records import MAX_SECONDS, Progress, TaskRecord, TaskStatus
 from oq_nb.model.timestamps import Timestamp
 
 __all__ = [
@@ -21,6 +23,7 @@ __all__ = [
     "claim",
     "complete",
     "expire",
+    "extend",
     "fail",
     "finish_cancelled",
     "is_claimable",
@@ -102,6 +105,14 @@ def renew(record: TaskRecord, now: Timestamp, *, lease_id: str, lease_seconds: f
     return record.evolve(lease_expires_at=ends, updated_at=now)
 
 
+def extend(record: TaskRecord, now: Timestamp, *, lease_id: str, seconds: float) -> TaskRecord:
+    """Add to the end of the lease, or to the present time where that is later; up to ten years from now."""
+    _owned(record, lease_id)
+    ends = max(now, record.lease_expires_at or now) + timedelta(seconds=seconds)
+    ends = min(ends, now + timedelta(seconds=MAX_SECONDS))
+    return record.evolve(lease_expires_at=Timestamp.of(ends), updated_at=now)
+
+
 def report(record: TaskRecord, now: Timestamp, *, lease_id: str, progress: Progress) -> TaskRecord:
     """Replace the progress; the lease stays as it is."""
     _owned(record, lease_id)
@@ -131,7 +142,7 @@ def fail(record: TaskRecord, now: Timestamp, *, lease_id: str, error: str) -> Ta
 
 
 def retry(record: TaskRecord, now: Timestamp, *, lease_id: str, error: str, chance: float) -> TaskRecord:
-    """running → pending after the retry delay, or → failed when no retry is left.
+    """running → pending after the retry delay, → failed when no retry is left, → cancelled when that was asked for.
 
     Args:
         record: the task.
@@ -145,7 +156,7 @@ def retry(record: TaskRecord, now: Timestamp, *, lease_id: str, error: str, chan
 
 
 def recover(record: TaskRecord, now: Timestamp, *, chance: float) -> TaskRecord:
-    """An expired lease: running → pending with a retry counted, or → failed when no retry is left."""
+    """An expired lease: as `retry`, by anyone."""
     if not is_lease_expired(record, now):
         raise _refuse(record, "recovered", f"it is {record.status.value} and its lease is not over")
     error = f"Timeout - lease of worker {record.worker_id} expired at {record.lease_expires_at}"
@@ -155,6 +166,8 @@ def recover(record: TaskRecord, now: Timestamp, *, chance: float) -> TaskRecord:
 def _again_or_failed(record: TaskRecord, now: Timestamp, error: str, delay: float) -> TaskRecord:
     if record.retry_count >= record.max_retries:
         return record.evolve(**_NO_LEASE, status=TaskStatus.FAILED, last_error=error, completed_at=now, updated_at=now)
+    if record.cancel_requested:
+        return _cancelled(record, now, error)
     return record.evolve(
         **_NO_LEASE,
         status=TaskStatus.PENDING,
@@ -167,8 +180,13 @@ def _again_or_failed(record: TaskRecord, now: Timestamp, error: str, delay: floa
 
 
 def reschedule(record: TaskRecord, now: Timestamp, *, lease_id: str, delay_seconds: float) -> TaskRecord:
-    """running → pending after a delay that the handler asked for; → failed when its reschedules are used up."""
+    """running → pending after a delay that the handler asked for.
+
+    → cancelled when that was asked for, → failed when its reschedules are used up.
+    """
     _owned(record, lease_id)
+    if record.cancel_requested:
+        return _cancelled(record, now, None)
     if record.max_reschedules is not None and record.reschedule_count >= record.max_reschedules:
         return fail(
             record,
@@ -187,14 +205,20 @@ def reschedule(record: TaskRecord, now: Timestamp, *, lease_id: str, delay_secon
 
 
 def release(record: TaskRecord, now: Timestamp, *, lease_id: str) -> TaskRecord:
-    """running → pending at once: the worker stops. No retry is counted."""
+    """running → pending at once, or → cancelled when that was asked for: the worker stops. No retry is counted."""
     _owned(record, lease_id)
+    if record.cancel_requested:
+        return _cancelled(record, now, None)
     return record.evolve(**_NO_LEASE, status=TaskStatus.PENDING, started_at=None, available_at=now, updated_at=now)
 
 
 def finish_cancelled(record: TaskRecord, now: Timestamp, *, lease_id: str, reason: str | None) -> TaskRecord:
     """running → cancelled, by its owner, after the handler stopped because it was asked to."""
     _owned(record, lease_id)
+    return _cancelled(record, now, reason)
+
+
+def _cancelled(record: TaskRecord, now: Timestamp, reason: str | None) -> TaskRecord:
     return record.evolve(
         **_NO_LEASE,
         status=TaskStatus.CANCELLED,
@@ -210,7 +234,7 @@ def cancel(record: TaskRecord, now: Timestamp, *, reason: str | None, by: str | 
     return record.evolve(
         status=TaskStatus.CANCELLED,
         cancelled_at=now,
-        cancelled_by=by,
+        cancelled_by=by or record.cancelled_by,
         last_error=reason if reason is not None else record.last_error,
         updated_at=now,
     )

@@ -116,8 +116,8 @@ class Queue:
             max_retries: further attempts after a retryable failure or a lost worker. From 0.
             retry_policy: delays between attempts.
             schedule_at: not to be run before; an aware `datetime`.
-            ttl_seconds: not to be started later than so many seconds from now (or from ``schedule_at``).
-            expires_at: not to be started at or after; an aware `datetime`.
+            ttl_seconds: not to be started later than this many seconds from now; 0: not at all.
+            expires_at: not to be started at or after; an aware `datetime`. One in the past lets the task expire.
             max_reschedules: how often `RescheduleError` may put it off; None for always.
             idempotency_key: submitting again with the same key and input returns the first task, for 30 days.
             idempotency_scope: within which the key is unique; the task type when None.

@@ -12,8 +12,6 @@ Imports of the package: `errors`, `model`, `store`.
 
 from __future__ import annotations
 
-import hashlib
-import time
 import weakref
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,16 +19,12 @@ from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from oq_nb import model
-from oq_nb.backoff import Backoff
-from oq_nb.errors import ConfigurationError, ConflictError, OqError, StorageUnavailableError, TaskNotFoundError
-from oq_nb.model import IdempotencyRecord, RetryPolicy, TaskRecord, TaskStatus, Timestamp
+from oq_nb.errors import ConfigurationError, ConflictError, OqError, TaskNotFoundError
+from oq_nb.model import RetryPolicy, TaskRecord, TaskStatus, Timestamp
 from oq_nb.store import TaskStore, VersionedTask
 
 __all__ = ["LocalWorkers", "Submitter", "Wakeable", "check_instant", "check_whole", "new_record"]
 
-_IDEMPOTENCY_DAYS = 30
-_KEY_TRIES = 5
-_KEY_CONFLICTS = Backoff(0.01, 1.0, jitter=1.0)
 _SUBMITTERS = 16
 
 
@@ -108,11 +102,9 @@ def new_record(
     if ttl_seconds is not None:
         if ends is not None:
             raise ConfigurationError("ttl_seconds: give it or expires_at, not both")
-        if isinstance(ttl_seconds, bool) or not isinstance(ttl_seconds, (int, float)) or not 0 < ttl_seconds < 1e10:
-            raise ConfigurationError(f"ttl_seconds: a number of seconds above 0 is needed, not {ttl_seconds!r}")
-        ends = Timestamp.of(max(now, available) + timedelta(seconds=ttl_seconds))
-    if ends is not None and ends <= available:
-        raise ConfigurationError(f"expires_at: {ends} is not after {available}, when the task becomes available")
+        if isinstance(ttl_seconds, bool) or not isinstance(ttl_seconds, (int, float)) or not 0 <= ttl_seconds < 1e10:
+            raise ConfigurationError(f"ttl_seconds: a number of seconds from 0 is needed, not {ttl_seconds!r}")
+        ends = Timestamp.of(now + timedelta(seconds=ttl_seconds))
     task_id = model.new_id()
     return TaskRecord(
         id=task_id,
@@ -178,59 +170,32 @@ class Submitter:
             scope: within which the key is unique.
 
         Raises:
-            ConfigurationError: the key is not usable, or stands for another input or type.
+            ConfigurationError: the key is not usable, or stands for another input.
+            TaskNotFoundError: the key stands for a task that was removed.
 
-        Requests: 3 PUT; 1 PUT and 2 GET when the key stands for a task already.
+        Requests: 4 PUT; 1 PUT and 2 GET when the key stands for a task already.
         """
-        if not isinstance(key, str) or not key or len(key) > 1000:
-            raise ConfigurationError("idempotency_key: text of 1 to 1,000 characters is needed")
-        path = model.idempotency_key(scope, key)
-        digest = hashlib.sha256(model.canonical_json(record.input)).hexdigest()
-        claim = IdempotencyRecord(
-            key=key,
-            key_hash=f"sha256:{path.rsplit('/', 1)[1].removesuffix('.json')}",
-            task_id=record.id,
-            task_key=record.key,
-            created_at=record.created_at,
-            expires_at=Timestamp.of(record.created_at + timedelta(days=_IDEMPOTENCY_DAYS)),
-            task_type=record.task_type,
-            input_hash=f"sha256:{digest}",
-        )
-        earlier = self._claim_key(path, claim)
-        if earlier.task_id == record.id:
-            return self._create_or_read(record)
-        if earlier.input_hash != claim.input_hash or earlier.task_type != claim.task_type:
+        keys, path = self._store.keys, model.idempotency_key(scope, key)
+        claim = keys.record(record, key, scope)
+        earlier, etag = keys.claim(path, claim)
+        if earlier.input_hash != claim.input_hash:
             raise ConfigurationError(
-                f"idempotency_key: {key!r} already belongs to task {earlier.task_id} with another input or type",
+                f"idempotency_key: {key!r} already belongs to task {earlier.task_id} with another input",
                 task_id=earlier.task_id,
             )
-        held = self._store.read(model.check_task_id(earlier.task_id))
-        if held is not None:
-            return held
-        # Whoever wrote the key stopped before its task: write it under the id that was promised.
-        task_id = earlier.task_id
-        return self._create_or_read(record.evolve(id=task_id, shard=self._store.shard_of(task_id)))
-
-    def _claim_key(self, path: str, claim: IdempotencyRecord) -> IdempotencyRecord:
-        """Write an idempotency key unless it stands for a task already; return what stands there then."""
-        objects, over = self._store.objects, None
-        for _ in _KEY_CONFLICTS.tries(time.sleep, most=_KEY_TRIES):
-            try:
-                if over is None:
-                    objects.put(path, claim.to_bytes(), create=True)
-                else:
-                    objects.put(path, claim.to_bytes(), if_match=over.etag)
-                return claim
-            except ConflictError:
-                over = objects.get(path)
-            if over is None:
-                continue  # it was removed just now, or the store was too busy to look at the condition
-            found = IdempotencyRecord.from_bytes(over.body, key=path)
-            if found.task_id == claim.task_id or found.expires_at > self._store.clock.now():
-                return found
-        raise StorageUnavailableError(
-            f"idempotency_key: {claim.key!r} is being changed all the time: try later", key=path
-        )
+        task_id = model.check_task_id(earlier.task_id)
+        held = None if task_id == record.id else self._store.read(task_id)
+        if held is None:
+            if task_id != record.id and (earlier.task_written_at is not None or self._store.has_existed(task_id)):
+                raise TaskNotFoundError(
+                    f"idempotency_key: {key!r} belongs to task {task_id}, which was removed from the bucket. It is not "
+                    f"run again before {earlier.expires_at}: to run it, submit with another key",
+                    task_id=task_id,
+                )
+            # This is the first submission, or the first one stopped before its task: the id that was promised is used.
+            held = self._create_or_read(record.evolve(id=task_id, shard=self._store.shard_of(task_id)))
+        keys.mark_written(path, earlier, etag)
+        return held
 
     def _create_or_read(self, record: TaskRecord) -> VersionedTask:
         """Write the task of an idempotency key, unless another program with the same key did so first."""

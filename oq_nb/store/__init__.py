@@ -4,6 +4,8 @@
 `task_store`            `TaskStore`: the one bounded compare-and-swap loop
 `index`                 entries under ``ready/`` and ``leases/``, which are hints
 `ended`                 entries under ``ended/``: which tasks failed, as hints
+`idempotency`           idempotency keys
+`permission`            what the credentials allow, learned from refusals
 `payloads`              large inputs and outputs, in objects of their own
 `fitness`               whether a store refuses stale writes
 ======================  =======================================================

@@ -11,7 +11,7 @@ Invariants:
 * Writing and removing are best effort and never delay, fail or repeat the change of a task. A completed task makes no
   request here.
 
-Imports nothing of the package but `errors`, `model`, `s3` and `index`.
+Imports nothing of the package but `errors`, `model`, `s3`, and `index` and `permission` of this room.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from oq_nb.errors import StorageDeniedError, StorageError
 from oq_nb.model import TaskRecord, TaskStatus
 from oq_nb.s3 import ObjectStore
 from oq_nb.store.index import Index, IndexEntry
+from oq_nb.store.permission import Permission
 
 __all__ = ["UNHAPPY", "EndedEntries", "EndedEntry"]
 
@@ -35,7 +36,10 @@ logger = logging.getLogger("oq_nb.ended")
 #: How a task ends without an output.
 UNHAPPY = (TaskStatus.FAILED, TaskStatus.CANCELLED, TaskStatus.EXPIRED)
 
-_POLICY = '{"Effect": "Allow", "Action": ["s3:PutObject"], "Resource": "arn:aws:s3:::BUCKET/ended/*"}'
+_WARNING = (
+    "the credentials may not write ended/: dashboards find failed tasks only by reading them; add this statement to "
+    'their policy: {"Effect": "Allow", "Action": ["s3:PutObject"], "Resource": "arn:aws:s3:::BUCKET/ended/*"}; the refusal'
+)
 
 
 @dataclass(frozen=True)
@@ -62,21 +66,17 @@ class EndedEntries:
     def __init__(self, objects: ObjectStore, index: Index) -> None:
         self._objects = objects
         self._index = index
-        self._may_write = True
+        self._may_write = Permission(objects.clock.monotonic, _WARNING)
 
     def add(self, record: TaskRecord) -> None:
         """Write the entry of a task that has ended unhappily; nothing for any other task. Requests: 1 PUT."""
-        if record.status not in UNHAPPY or not self._may_write:
+        if record.status not in UNHAPPY or self._may_write.is_denied:
             return
         try:
             self._objects.put(model.ended_key(record), b"")
-        except StorageDeniedError:
-            self._may_write = False
-            logger.warning(
-                "the credentials may not write ended/: dashboards find failed tasks only by reading them; add this "
-                "statement to their policy: %s",
-                _POLICY,
-            )
+            self._may_write.granted()
+        except StorageDeniedError as exc:
+            self._may_write.refused(exc)
         except StorageError as exc:
             logger.debug("task %s has no entry of its end: %s", record.id, exc)
 

@@ -2,12 +2,14 @@
 
 Invariants:
 
-* An entry is removed only by the version that was seen, so that a newer entry under the same key survives, and no
+* An entry with a version id is removed by that version only, so that a newer entry under the same key survives, and no
   delete markers pile up (a listing slows down with every marker and old version under its prefix).
+* Entries are removed by their key (``by_key``) only where there are no versions, or where the credentials lastingly
+  may not list or delete them (`permission`). Until that is known, an entry without its version id stays.
 * Leftovers of others (markers, old versions) are removed during scans after a minute, a bounded number per scan.
 * Removing is best effort: an entry that stays is found and handled again later.
 
-Imports nothing of the package but `errors`, `model` and `s3`.
+Imports nothing of the package but `errors`, `model`, `s3`, and `permission` of this room.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from oq_nb.errors import StorageDeniedError, StorageError
 from oq_nb.model import parse_index_key
 from oq_nb.s3 import SETTLED, Entry, ObjectStore
 from oq_nb.s3.clock import Clock
+from oq_nb.store.permission import Permission
 
 __all__ = ["FreshEntry", "Index", "IndexEntry"]
 
@@ -31,6 +34,10 @@ _PAUSE_SECONDS = 60.0  # between an entry and its task; after a longer one the e
 _PAGE_LIMIT = 100  # pages per scan, when others hide the entries that are wanted
 
 _LIST_POLICY = '{"Effect": "Allow", "Action": ["s3:ListBucketVersions"], "Resource": "arn:aws:s3:::BUCKET"}'
+_WARNING = (
+    "the credentials may not {what}: index entries are deleted by key, which leaves delete markers that slow listings "
+    "down over time; add this statement to their policy: {policy}; the refusal"
+)
 _DELETE_POLICY = '{"Effect": "Allow", "Action": ["s3:DeleteObjectVersion"], "Resource": "arn:aws:s3:::BUCKET/*"}'
 
 
@@ -42,6 +49,8 @@ class IndexEntry:
     version_id: str | None = None
     #: When it was written, by the store's clock; None for one that was written just now.
     written_at: datetime | None = None
+    #: Versions are not used: removing it removes what has this key then, which may be a newer entry.
+    by_key: bool = False
 
     @property
     def task_id(self) -> str:
@@ -82,16 +91,24 @@ class Index:
 
     def __init__(self, objects: ObjectStore) -> None:
         self._objects = objects
-        self._by_version = objects.is_versioned
+        monotonic = objects.clock.monotonic
+        self._may_list = Permission(monotonic, _WARNING.format(what="list versions", policy=_LIST_POLICY))
+        self._may_delete = Permission(monotonic, _WARNING.format(what="delete versions", policy=_DELETE_POLICY))
+
+    @property
+    def clock(self) -> Clock:
+        """The store's time."""
+        return self._objects.clock
 
     @property
     def removes_versions(self) -> bool:
         """Whether an entry is removed by its version, so that a newer one under the same key survives."""
-        return self._by_version
+        return self._objects.is_versioned and not self._may_list.is_denied and not self._may_delete.is_denied
 
     def add(self, key: str) -> IndexEntry:
         """Write an entry. Requests: 1 PUT."""
-        return IndexEntry(key, self._objects.put(key, b"").version_id)
+        version_id = self._objects.put(key, b"").version_id
+        return IndexEntry(key, version_id) if self.removes_versions else IndexEntry(key, by_key=True)
 
     def fresh_entry(self, key: str) -> FreshEntry:
         """Return what writes an entry just before its task. Requests: none yet."""
@@ -99,21 +116,17 @@ class Index:
 
     def find(self, key: str) -> list[IndexEntry]:
         """Return the versions of one entry that are there now. Requests: 1 LIST."""
-        if not self._by_version:
-            return [IndexEntry(key)]
-        return [
-            IndexEntry(entry.key, entry.version_id, entry.last_modified)
-            for entry in self._listing(key)
-            if entry.key == key and not entry.is_delete_marker
-        ]
+        if not self.removes_versions:
+            return [IndexEntry(key, by_key=True)]
+        return [self._found(entry) for entry in self._listing(key) if entry.key == key and not entry.is_delete_marker]
 
     def remove(self, entry: IndexEntry) -> None:
         """Remove the version of an entry that was seen; failures are logged only. Requests: 1 DELETE."""
         try:
-            if self._by_version:
-                self._delete(entry.key, entry.version_id)
-            else:
+            if entry.by_key:
                 self._objects.delete(entry.key)
+            elif entry.version_id is not None and not self._may_delete.is_denied:
+                self._delete(entry.key, entry.version_id)
         except StorageError as exc:
             logger.debug("entry %s stays for now: %s", entry.key, exc)
 
@@ -151,7 +164,7 @@ class Index:
                 standing.add(entry.key)
                 parsed = parse_index_key(entry.key)
                 if parsed is not None and (until_minute is None or parsed[1] <= until_minute):
-                    made = IndexEntry(entry.key, entry.version_id, entry.last_modified)
+                    made = self._found(entry)
                     if wants is None or wants(made):
                         found.append(made)
                 elif parsed is not None and in_time_order:
@@ -170,45 +183,49 @@ class Index:
         self._sweep([e for e in leftovers if not e.is_delete_marker or e.key not in standing])
         return found
 
+    def _found(self, entry: Entry) -> IndexEntry:
+        by_key = entry.version_id is None and not self.removes_versions
+        return IndexEntry(entry.key, entry.version_id, entry.last_modified, by_key)
+
     def _listing(self, prefix: str) -> Iterator[Entry]:
-        if self._by_version:
+        """List versions; where that is refused, list keys, whose entries then have no version id."""
+        has_begun = False
+        if self.removes_versions:
             try:
-                yield from self._objects.versions(prefix)
+                for entry in self._objects.versions(prefix):
+                    if not has_begun:
+                        has_begun = True
+                        self._may_list.granted()
+                    yield entry
+                self._may_list.granted()
                 return
-            except StorageDeniedError:
-                self._do_without_versions("list versions", _LIST_POLICY)
+            except StorageDeniedError as exc:
+                self._may_list.refused(exc)
+                if exc.code != "AccessDenied" or has_begun:
+                    raise
         yield from self._objects.entries(prefix)
 
-    def _delete(self, key: str, version_id: str | None) -> None:
+    def _delete(self, key: str, version_id: str) -> None:
         try:
             self._objects.delete(key, version_id=version_id)
-        except StorageDeniedError:
-            # Not plainly instead: that would remove what stands under the key now, which may be a newer entry.
-            self._do_without_versions("delete versions", _DELETE_POLICY)
+        except StorageDeniedError as exc:
+            # Not by key instead: that would remove the newest entry with this key.
+            self._may_delete.refused(exc)
             raise
+        self._may_delete.granted()
 
     def _sweep(self, leftovers: list[Entry]) -> None:
         """Remove old versions first and markers last: a marker must not uncover the version beneath it."""
         leftovers.sort(key=lambda entry: entry.is_delete_marker)
         whole = len(leftovers) <= _SWEEP_LIMIT
         for entry in leftovers[:_SWEEP_LIMIT]:
-            if not self._by_version or (entry.is_delete_marker and not whole):
+            if entry.version_id is None or not self.removes_versions or (entry.is_delete_marker and not whole):
                 return
             try:
                 self._delete(entry.key, entry.version_id)
             except StorageError as exc:
                 logger.debug("leftover %s stays for now: %s", entry.key, exc)
                 return
-
-    def _do_without_versions(self, what: str, policy: str) -> None:
-        if self._by_version:
-            self._by_version = False
-            logger.warning(
-                "the credentials may not %s: index entries are deleted plainly, which leaves delete markers that slow "
-                "listings down over time; add this statement to their policy: %s",
-                what,
-                policy,
-            )
 
 
 class FreshEntry:

@@ -5,7 +5,9 @@ Invariants:
 * Every change of a task is a PUT with ``If-Match`` on the ETag last seen, or ``If-None-Match: *`` for a new one.
 * An index entry outlives the state that it points to: the successor is written before the task, the predecessor is
   removed after it. Entry and task are written close together: after a pause the entry is written again first.
-* A write whose answer was lost counts as ours when the task's history holds the very bytes that were sent.
+* A refused write may be our own that was delivered twice, or whose answer was lost: it counts as ours when the task, or
+  a version of it since the one that was changed, holds the very bytes that were sent.
+* An object that cannot be read as a task is read once more before it counts as invalid.
 
 Imports nothing of the package but `backoff`, `errors`, `model`, `s3`, and `index` and `payloads` of this room.
 """
@@ -27,6 +29,8 @@ from oq_nb.backoff import Backoff
 from oq_nb.errors import (
     ConflictError,
     RecordError,
+    StorageConfigurationError,
+    StorageDeniedError,
     StorageError,
     StorageUnavailableError,
     TaskNotFoundError,
@@ -35,8 +39,10 @@ from oq_nb.model import TaskRecord, TaskStatus, Timestamp
 from oq_nb.s3 import NotModified, ObjectStore, PutResult, StoredObject
 from oq_nb.s3.clock import Clock
 from oq_nb.store.ended import EndedEntries
+from oq_nb.store.idempotency import IdempotencyKeys
 from oq_nb.store.index import Index, IndexEntry
 from oq_nb.store.payloads import Payloads
+from oq_nb.store.permission import Permission
 
 __all__ = ["FINISHED_TAG", "Listener", "TaskStore", "Transition", "VersionedTask"]
 
@@ -44,6 +50,8 @@ logger = logging.getLogger("oq_nb.store")
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+_Found = StoredObject | NotModified | None
 
 #: A pure change of a task at a given store time.
 Transition = Callable[[TaskRecord, Timestamp], TaskRecord]
@@ -57,6 +65,7 @@ FINISHED_TAG = {"oq-finished": "true"}
 _CONFLICT_TRIES = 12
 _CONFLICTS = Backoff(0.01, 1.0, jitter=1.0)
 _HISTORY_LOOKBACK = 20
+_UNTAGGED = "finished tasks are not tagged from now on, so no lifecycle rule finds them"
 _READERS = 16
 _preparing = threading.Lock()
 
@@ -91,9 +100,11 @@ class TaskStore:
         self.payloads = Payloads(objects)
         #: What failed, was cancelled or expired leaves an entry here.
         self.ended = EndedEntries(objects, self.index)
+        self.keys = IdempotencyKeys(objects)
         self.shards = model.shards(shard_prefix_len)
         self._prefix_len = shard_prefix_len
         self._tag_finished = tag_finished
+        self._may_tag = Permission(objects.clock.monotonic, _UNTAGGED, lasting_seconds=0.0)
         #: Called for each event, in whichever thread it happens; must neither block nor raise.
         self.listeners: tuple[Listener, ...] = ()
 
@@ -118,22 +129,47 @@ class TaskStore:
     # --- reading
 
     def read(self, task_id: str) -> VersionedTask | None:
-        """Return the task, or None. Requests: 1 GET.
+        """Return the task, or None. Requests: 1 GET; 1 GET more for an object that is not a task.
 
         Raises:
             RecordError: the object under its key is not a task.
         """
         key = self.key_of(task_id)
-        found = self.objects.get(key)
-        return None if found is None else _versioned(found, key)
+        found = self._read(key, lambda: self.objects.get(key))
+        return None if found is None or isinstance(found, NotModified) else found
 
     def read_again(self, held: VersionedTask) -> VersionedTask | None:
         """Return the task as it is now, the same object when it has not changed. Requests: 1 GET, If-None-Match."""
         key = held.record.key
-        found = self.objects.get_if_changed(key, held.etag)
-        if isinstance(found, NotModified):
-            return held
-        return None if found is None else _versioned(found, key)
+        found = self._read(key, lambda: self.objects.get_if_changed(key, held.etag))
+        return held if isinstance(found, NotModified) else found
+
+    def _read(self, key: str, get: Callable[[], _Found]) -> VersionedTask | NotModified | None:
+        found = get()
+        if isinstance(found, StoredObject):
+            try:
+                return _versioned(found, key)
+            except RecordError:  # once may be an answer that was damaged on its way
+                found = get()
+        return _versioned(found, key) if isinstance(found, StoredObject) else found
+
+    def is_listed(self, task_id: str) -> bool:
+        """Return whether a listing shows the task: a second opinion on a read that found none. Requests: 1 LIST."""
+        key = self.key_of(task_id)
+        return any(entry.key == key for entry in self.objects.entries(key, page_size=1))
+
+    def has_existed(self, task_id: str) -> bool:
+        """Return whether a task that a read did not find was there before, as far as versions tell.
+
+        Raises:
+            StorageUnavailableError: it is there all the same.
+
+        Requests: 2 LIST.
+        """
+        key = self.key_of(task_id)
+        if self.is_listed(task_id):
+            raise StorageUnavailableError(f"task {task_id} is listed, but reading it finds nothing: try later", key=key)
+        return self.objects.is_versioned and any(entry.key == key for entry in self.objects.versions(key))
 
     def read_many(self, task_ids: Sequence[str]) -> Iterator[VersionedTask]:
         """Yield the tasks that exist, in order; invalid objects are logged and skipped. Requests: 1 GET each."""
@@ -209,7 +245,7 @@ class TaskStore:
         try:
             return self._put(record, None, (record.to_bytes(),), fresh.keep)
         except ConflictError as exc:
-            if self.objects.get(record.key) is not None:
+            if exc.current is not None:
                 raise
             # Nothing stands there that could have refused it: the store was too busy to look at the condition.
             message = f"task {record.id} was not written ({exc}): try later"
@@ -264,8 +300,8 @@ class TaskStore:
             left = self._entries_left(held.record, changed)
             try:
                 made = self.move(held, changed)
-            except ConflictError:
-                held = None
+            except ConflictError as exc:
+                held = exc.current
                 continue
             for entry in left:
                 self.index.remove(entry)
@@ -294,14 +330,12 @@ class TaskStore:
         try:
             result = self._send(record, body, over, keep_entry)
         except ConflictError as exc:
-            if not exc.ambiguous and not doubted:
-                self.emit("conflict", record.task_type)
-                raise
-            mine = self._find_own_write(record.key, {body, *doubted} if exc.ambiguous else set(doubted))
-            if mine is None:
-                self.emit("conflict", record.task_type)
-                raise
-            return mine
+            current, is_ours = self._find_own_write(record, over, {body, *doubted})
+            if current is not None and is_ours:
+                return current
+            exc.current = current
+            self.emit("conflict", record.task_type)
+            raise
         if keep_entry is not None:
             keep_entry()  # nothing, unless the process stood still while it sent the task
         return VersionedTask(record, result.etag, result.version_id)
@@ -318,35 +352,51 @@ class TaskStore:
             create=over is None,
             before_try=keep_entry,
         )
-        if not (self._tag_finished and record.status.is_terminal):
+        if not (self._tag_finished and record.status.is_terminal) or self._may_tag.is_denied:
             return put()
         try:
-            return put(tags=FINISHED_TAG)
-        except (ConflictError, StorageUnavailableError):
+            made = put(tags=FINISHED_TAG)
+            self._may_tag.granted()
+            return made
+        except (ConflictError, StorageUnavailableError, StorageConfigurationError):
             raise
         except StorageError as exc:
+            if isinstance(exc, StorageDeniedError) and exc.code != "AccessDenied":
+                raise  # it is not the tag that was refused
             refusal = exc
-        try:
-            result = put()
-        except ConflictError as exc:
-            exc.ambiguous = True  # what was refused may have been another try than the one that was carried out
-            raise
-        self._tag_finished = False
-        logger.warning("finished tasks are not tagged from now on, so no lifecycle rule finds them: %s", refusal)
-        return result
+        made = put()
+        self._may_tag.refused(refusal)
+        return made
 
-    def _find_own_write(self, key: str, bodies: set[bytes]) -> VersionedTask | None:
-        """Return the task as it is now when one of ``bodies`` is, or was a moment ago, what stands under its key."""
-        current = self.objects.get(key)
-        if current is None:
-            return None
-        held = _versioned(current, key)
-        if current.body in bodies:
-            return held
-        if self.objects.is_versioned:
-            for entry in islice(self.objects.versions(key), _HISTORY_LOOKBACK):
-                if entry.key == key and not entry.is_delete_marker and not entry.is_latest:
-                    older = self.objects.get(key, version_id=entry.version_id)
+    def _find_own_write(
+        self, mine: TaskRecord, over: VersionedTask | None, bodies: set[bytes]
+    ) -> tuple[VersionedTask | None, bool]:
+        """After a refused write: return the task as it is now, and whether one of ``bodies`` was written.
+
+        Requests: 1 GET; 1 LIST more where the present state may come after ours, and 1 GET for each version since
+        ``over`` that has the size of one of ``bodies``.
+        """
+        current = self._read(mine.key, lambda: self.objects.get(mine.key))
+        if not isinstance(current, VersionedTask):
+            return None, False
+        if current.record.to_bytes() in bodies:
+            return current, True
+        if self.objects.is_versioned and not _excludes(current.record, mine):
+            sizes = {len(body) for body in bodies}
+            for entry in islice(self.objects.versions(mine.key), _HISTORY_LOOKBACK):
+                if over is not None and entry.version_id == over.version_id:
+                    break
+                if entry.key == mine.key and entry.size in sizes and not entry.is_delete_marker:
+                    older = self.objects.get(mine.key, version_id=entry.version_id)
                     if older is not None and older.body in bodies:
-                        return held
-        return None
+                        return current, True
+        return current, False
+
+
+def _excludes(current: TaskRecord, mine: TaskRecord) -> bool:
+    """Return whether a task's present state shows that a refused write was not applied, or makes no difference.
+
+    Within an attempt the lease stays the same: with another one, somebody else has claimed the task. With ours, its
+    owner writes again on the present state.
+    """
+    return current.status is mine.status is TaskStatus.RUNNING and current.attempt == mine.attempt

@@ -7,7 +7,7 @@ Invariants:
 * An entry of another process that leads nowhere is removed only when it is old (rule 1 of the protocol).
 * An entry whose task needs nothing for now is not read again before its time.
 
-Imports of the package: `errors`, `text`, `model`, `store`, and of `attempt` the index entries and the scheduler.
+Imports of the package: `backoff`, `errors`, `text`, `model`, `store`, and of `attempt` index entries and scheduler.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from datetime import timedelta
 from oq_nb import model
 from oq_nb.attempt.index_entries import AttemptIndexEntries
 from oq_nb.attempt.scheduler import Scheduler
+from oq_nb.backoff import Backoff
 from oq_nb.errors import ConflictError, RecordError, StorageError, TransitionError
 from oq_nb.model import TaskStatus, transitions
 from oq_nb.store import TaskStore, Transition, VersionedTask
@@ -36,7 +37,7 @@ _YOUNG_ENTRY = timedelta(minutes=2)  # twice what may lie between an entry and i
 _OLD_ENTRY = timedelta(minutes=10)  # rule 1
 _TAKEN_SECONDS = 30.0
 _FOREIGN_TYPE_SECONDS = 3600.0  # a task keeps its type; `handlers_changed` says when to look again
-_NOT_A_TASK_SECONDS = 3600.0
+_INVALID = Backoff(2.0, 3600.0)
 _LEASE_PAD_SECONDS = 1.0  # how long after its end a lease is looked at again
 
 
@@ -77,6 +78,7 @@ class Claims:
         self._count = 0
         self._not_before: dict[str, float] = {}  # entry's name → monotonic time of the next look
         self._foreign: set[str] = set()  # names of entries of tasks without a handler here
+        self._invalid: dict[str, int] = {}  # entry's name → how often its task could not be read
         self._doubtful: dict[str, str] = {}  # task id → lease id of a claim whose answer was lost
 
     @property
@@ -101,6 +103,7 @@ class Claims:
             for name in (name for name in past if name not in names):
                 del self._not_before[name]
                 self._foreign.discard(name)
+                self._invalid.pop(name, None)
             return [entry for entry in listed if self._not_before.get(entry.name, now) <= now]
 
     def is_due(self, entry: IndexEntry) -> bool:
@@ -163,16 +166,18 @@ class Claims:
             StorageError: the store did not answer; look at the entry again later.
 
         Requests: 1 GET; for a claim 2 PUT and 1 DELETE, 1 LIST more at a further attempt; for a recovery 2 PUT and 1
-        DELETE; 1 PUT more for the entry of a task that has failed or expired.
+        DELETE; 1 PUT more for the entry of a task that has failed or expired; for an old entry without a task 1 LIST and
+        1 DELETE.
         """
         try:
             held = self._store.read(entry.task_id)
         except RecordError as exc:
-            logger.warning("skipped: %s", exc)
-            self.look_again(entry, _NOT_A_TASK_SECONDS)
+            self._handle_invalid(entry, exc)
             return None
+        with self._lock:
+            self._invalid.pop(entry.name, None)
         if held is None or held.record.status.is_terminal:
-            self._handle_stale(entry)
+            self._handle_stale(entry, is_missing=held is None)
             return None
         if held.record.status is TaskStatus.RUNNING:
             if held.record.lease_id and self._doubtful.get(held.record.id) == held.record.lease_id:
@@ -181,7 +186,15 @@ class Claims:
             return None
         return self._handle_pending(held, entry, may_claim)
 
-    def _handle_stale(self, entry: IndexEntry) -> None:
+    def _handle_invalid(self, entry: IndexEntry, error: RecordError) -> None:
+        """What is not a task now may have been damaged on its way: look again soon, then ever less often."""
+        with self._lock:
+            tries = self._invalid[entry.name] = self._invalid.get(entry.name, 0) + 1
+        if tries == 1:
+            logger.warning("skipped: %s", error)
+        self.look_again(entry, _INVALID.pause_after(tries))
+
+    def _handle_stale(self, entry: IndexEntry, *, is_missing: bool = False) -> None:
         """An entry that leads nowhere: remove it when it is old, else remember it (rule 1).
 
         A young one is written just before its task: it is looked at again soon, then ever less often.
@@ -190,6 +203,9 @@ class Claims:
             return
         age = self._store.clock.earliest() - entry.written_at
         if age >= _OLD_ENTRY:
+            if is_missing and self._store.is_listed(entry.task_id):
+                self.look_again(entry, _INVALID.first_seconds)  # a late answer said that it is not there
+                return
             self._store.index.remove(entry)
         elif age < _YOUNG_ENTRY:
             self.look_again(entry, max(0.1, age.total_seconds() / 2))
@@ -200,6 +216,8 @@ class Claims:
         record, now = held.record, self._store.clock.now()
         if record.expires_at is not None and record.expires_at <= now:
             self._settle(held, entry, transitions.expire)
+        elif record.cancel_requested:  # others hand a task back as it is; it was asked to stop all the same
+            self._settle(held, entry, lambda record, now: transitions.cancel(record, now, reason=None, by=None))
         elif record.available_at > now:
             self.look_again(entry, -(now - record.available_at).total_seconds())
         elif not may_claim:

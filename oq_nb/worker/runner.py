@@ -211,10 +211,10 @@ class Runner:
     def hand_back(self, lease: Lease) -> None:
         """Give a running task back to pending; what its handler still returns is thrown away. Requests: 2 PUT."""
         try:
-            lease.finish(
+            left = lease.finish(
                 lambda record, now: transitions.release(record, now, lease_id=lease.lease_id), give_up=lambda: True
             )
-            logger.info("task %s was handed back to pending", lease.task_id)
+            logger.info("task %s was handed back: it is %s", lease.task_id, left.record.status)
         except LeaseExpiredError as exc:  # its handler came to an end just now
             logger.debug("task %s is not handed back: %s", lease.task_id, exc)
         except OqError as exc:

@@ -158,7 +158,7 @@ def test_the_store_goes_away_while_a_job_reports(tmp_path, workers, how):
         at_outage = len(diary_of(diary))
         # One report may wait for its answer, up to 5 s; after it none does.
         eventually(lambda: len(diary_of(diary)) >= at_outage + 15)
-        eventually(lambda: "cannot be written for now" in log.read_text())
+        eventually(lambda: "cannot be written now" in log.read_text())
         if how == "stopped":
             os.kill(server.pid, signal.SIGCONT)
         else:
@@ -169,7 +169,7 @@ def test_the_store_goes_away_while_a_job_reports(tmp_path, workers, how):
         assert task.result(timeout=60)["attempt"] == 1
         warnings = [line for line in log.read_text().splitlines() if line.startswith(("WARNING", "ERROR"))]
         assert len(warnings) == 2, warnings
-        assert "cannot be written for now" in warnings[0]
+        assert "cannot be written now" in warnings[0]
         assert warnings[1].endswith("progress is written again")
         reported = [record.progress.current for record in task.history() if record.progress]
         assert reported == sorted(reported)

@@ -37,10 +37,10 @@ from oq_nb.errors import (
 )
 from oq_nb.model import TaskRecord, TaskStatus
 from oq_nb.progress import tracked
-from oq_nb.queue import queue, submit
+from oq_nb.queue import queue
 from oq_nb.s3 import S3Store
 from oq_nb.s3.clock import Clock
-from oq_nb.store import TaskStore, verify_conditional_writes
+from oq_nb.store import TaskStore, idempotency, verify_conditional_writes
 from oq_nb.store import task_store as store
 from oq_nb.testing import FakeStore, FakeTime
 from oq_nb.worker import Worker, runner
@@ -631,9 +631,8 @@ class World:
                 if before.model_dump(exclude=kept) != after.model_dump(exclude=kept):
                     self.violations.append(f"2: {writer} changed the task under the lease of {owner}")
         elif writer != owner:
-            recovered = after.status in (TaskStatus.PENDING, TaskStatus.FAILED) and "Timeout" in (
-                after.last_error or ""
-            )
+            again = TaskStatus.CANCELLED if before.cancel_requested else TaskStatus.PENDING
+            recovered = after.status in (again, TaskStatus.FAILED) and "Timeout" in (after.last_error or "")
             if after.status is TaskStatus.PENDING and after.retry_count != before.retry_count + 1:
                 self.violations.append(f"{writer} recovered the task, but no retry was counted")
             if not is_over or not recovered:
@@ -705,7 +704,7 @@ def running(world: World) -> Any:
             mock.patch.object(runner, "run_attempt", recorded),
             mock.patch.object(lease, "time", fake_time),
             mock.patch.object(store, "time", fake_time),
-            mock.patch.object(submit, "time", fake_time),
+            mock.patch.object(idempotency, "time", fake_time),
             mock.patch.object(attempt, "time", fake_time),
             mock.patch.object(tracked, "time", fake_time),
         ):

@@ -65,10 +65,10 @@ def _(patch: Patch) -> None:
 @mutation("ready entry deleted before the lease entry exists", "progress", "1: no entry leads to")
 def _(patch: Patch) -> None:
     def begin(self: AttemptIndexEntries, at: float | None = None) -> None:
-        left, self.entries = self.entries, []
+        left, self._ready = self._ready, []
         for old in left:
             self._index.remove(old)
-        self.entries = [self._index.add(self._lease_key)]
+        self._lease_entry = self._index.add(self._lease_key)
 
     patch.setattr(AttemptIndexEntries, "begin", begin)
 

@@ -61,7 +61,7 @@ def prune(
     """Remove finished tasks, with all their versions and payloads. It cannot be undone.
 
     A task that changed within the last minute is left to the next time. Unless ``statuses`` are named, payloads go too
-    that a task left behind which is no more, as a lifecycle rule does.
+    that a task left behind which is no more, as a lifecycle rule does, and idempotency keys that are no longer valid.
 
     Args:
         store: the tasks.
@@ -75,8 +75,9 @@ def prune(
         ConfigurationError: a status that is not final.
         StorageError: the store did not answer; what was told of is removed.
 
-    Requests: 1 LIST per 1,000 tasks, per 1,000 payloads and per 1,000 entries of unhappy ends; for each task that is
-    old enough 1 GET, 2 LIST and 1 DELETE a version, and 1 LIST and 1 DELETE for such an entry.
+    Requests: 1 LIST per 1,000 tasks, payloads, entries of unhappy ends and idempotency keys; for each task that is old
+    enough 1 GET, 2 LIST and 1 DELETE a version, and 1 LIST and 1 DELETE for such an entry; for each key that is 30 days
+    old 1 GET, 1 LIST and 1 DELETE a version.
     """
     wanted = frozenset(FINISHED if statuses is None else statuses)
     if not wanted <= frozenset(FINISHED):
@@ -120,6 +121,7 @@ def prune(
             note(made)
         if not dry_run:
             _remove_stale_entries(store, set(changed_at), seen)
+            store.keys.remove_expired()
     return removed
 
 
