@@ -40,7 +40,7 @@ from oq_nb.s3 import NotModified, ObjectStore, PutResult, StoredObject
 from oq_nb.s3.clock import Clock
 from oq_nb.store.ended import EndedEntries
 from oq_nb.store.idempotency import IdempotencyKeys
-from oq_nb.store.index import Index, IndexEntry
+from oq_nb.store.index import FreshEntry, Index, IndexEntry
 from oq_nb.store.payloads import Payloads
 from oq_nb.store.permission import Permission
 
@@ -243,7 +243,7 @@ class TaskStore:
         is_pending = record.status is TaskStatus.PENDING
         fresh = self.index.fresh_entry(model.ready_key(record) if is_pending else model.lease_key(record))
         try:
-            return self._put(record, None, (record.to_bytes(),), fresh.keep)
+            return self._put(record, None, (record.to_bytes(),), fresh)
         except ConflictError as exc:
             if exc.current is not None:
                 raise
@@ -271,7 +271,7 @@ class TaskStore:
         """
         if record.status is TaskStatus.PENDING:
             fresh = self.index.fresh_entry(model.ready_key(record))
-            return self._put(record, held, doubted, fresh.keep)
+            return self._put(record, held, doubted, fresh)
         return self._put(record, held, doubted)
 
     def update(self, task_id: str, transition: Transition, *, held: VersionedTask | None = None) -> VersionedTask:
@@ -324,20 +324,22 @@ class TaskStore:
         record: TaskRecord,
         over: VersionedTask | None,
         doubted: Sequence[bytes] = (),
-        keep_entry: Callable[[], object] | None = None,
+        fresh: FreshEntry | None = None,
     ) -> VersionedTask:
         body = record.to_bytes()
         try:
-            result = self._send(record, body, over, keep_entry)
+            result = self._send(record, body, over, None if fresh is None else fresh.keep)
         except ConflictError as exc:
             current, is_ours = self._find_own_write(record, over, {body, *doubted})
             if current is not None and is_ours:
                 return current
             exc.current = current
+            if fresh is not None:
+                fresh.discard()
             self.emit("conflict", record.task_type)
             raise
-        if keep_entry is not None:
-            keep_entry()  # nothing, unless the process stood still while it sent the task
+        if fresh is not None:
+            fresh.keep()  # nothing, unless the process stood still while it sent the task
         return VersionedTask(record, result.etag, result.version_id)
 
     def _send(

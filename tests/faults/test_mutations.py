@@ -80,7 +80,7 @@ def _(patch: Patch) -> None:
 
 @mutation("412 after a lost answer taken as a lost race", "progress", "told that its lease is lost, but it ended")
 def _(patch: Patch) -> None:
-    patch.setattr(TaskStore, "_find_own_write", lambda self, key, bodies: None)
+    patch.setattr(TaskStore, "_find_own_write", lambda self, mine, over, bodies: (self.read(mine.id), False))
 
 
 @mutation(
@@ -93,7 +93,9 @@ def _(patch: Patch) -> None:
 
     def write(self: Lease, transition: Any, bodies: Any = None) -> VersionedTask:
         with pytest.MonkeyPatch.context() as inner:
+            inner.setattr(self._store, "_find_own_write", lambda mine, over, bodies: (None, False))
             inner.setattr(self._store, "read", lambda task_id: None)
+            inner.setattr(self._store, "is_listed", lambda task_id: False)
             return original(self, transition, bodies)
 
     patch.setattr(Lease, "_write", write)
