@@ -38,7 +38,8 @@ UNHAPPY = (TaskStatus.FAILED, TaskStatus.CANCELLED, TaskStatus.EXPIRED)
 
 _WARNING = (
     "the credentials may not write ended/: dashboards find failed tasks only by reading them; add this statement to "
-    'their policy: {"Effect": "Allow", "Action": ["s3:PutObject"], "Resource": "arn:aws:s3:::BUCKET/ended/*"}; the refusal'
+    'their policy: {"Effect": "Allow", "Action": ["s3:PutObject"], "Resource": "arn:aws:s3:::BUCKET/ended/*"}; '
+    "the refusal"
 )
 
 

@@ -166,8 +166,8 @@ class Claims:
             StorageError: the store did not answer; look at the entry again later.
 
         Requests: 1 GET; for a claim 2 PUT and 1 DELETE, 1 LIST more at a further attempt; for a recovery 2 PUT and 1
-        DELETE; 1 PUT more for the entry of a task that has failed or expired; for an old entry without a task 1 LIST and
-        1 DELETE.
+        DELETE; 1 PUT more for the entry of a task that has failed or expired; for an old entry without a task 1 LIST
+        and 1 DELETE.
         """
         try:
             held = self._store.read(entry.task_id)

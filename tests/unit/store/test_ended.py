@@ -173,7 +173,7 @@ def test_a_loop_that_fails_leaves_an_entry(fake_queue):
 # --- best effort
 
 
-def test_a_store_that_refuses_or_loses_the_entry_changes_nothing_else(queue, objects, caplog):
+def test_a_store_that_refuses_or_loses_the_entry_changes_nothing_else(queue, objects, time, caplog):
     def refuse(error):
         def fault(kind, key, when):
             if kind == "PUT" and key.startswith("ended/") and when == "before":
@@ -185,12 +185,17 @@ def test_a_store_that_refuses_or_loses_the_entry_changes_nothing_else(queue, obj
     with caplog.at_level(logging.WARNING):
         assert queue.submit("t").cancel().status == "cancelled"
     assert (entries(queue), caplog.records) == ([], [])
-    refuse(StorageDeniedError("AccessDenied"))
-    asked = []
+    refuse(StorageDeniedError("ExpiredToken", code="ExpiredToken"))
     with caplog.at_level(logging.WARNING):
         for _ in range(3):
             assert queue.submit("t").cancel().status == "cancelled"
-            asked.append(objects.requests["PUT"])
+            time.advance(61)
+    assert caplog.records == [], "a token that has expired says nothing of the policy"
+    refuse(StorageDeniedError("AccessDenied", code="AccessDenied"))
+    with caplog.at_level(logging.WARNING):
+        for _ in range(3):
+            assert queue.submit("t").cancel().status == "cancelled"
+            time.advance(61)
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "ended/" in caplog.text and "s3:PutObject" in caplog.text
 
