@@ -186,7 +186,7 @@ class Submitter:
         task_id = model.check_task_id(earlier.task_id)
         held = None if task_id == record.id else self._store.read(task_id)
         if held is None:
-            if task_id != record.id and (earlier.task_written_at is not None or self._store.has_existed(task_id)):
+            if task_id != record.id and (self._store.has_existed(task_id) or earlier.task_written_at is not None):
                 raise TaskNotFoundError(
                     f"idempotency_key: {key!r} belongs to task {task_id}, which was removed from the bucket. It is not "
                     f"run again before {earlier.expires_at}: to run it, submit with another key",
