@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import functools
 import os
-import threading
 import traceback
 from typing import Any
 
@@ -188,7 +187,12 @@ def brief_traceback(error: BaseException) -> list[str]:
     """Return the lines that IPython shows of an error that is none of this package: the frames of whoever called."""
     from oq_nb.text import printable
 
-    hidden = (os.path.dirname(__file__), f"{os.sep}IPython{os.sep}", f"{os.sep}ipykernel{os.sep}", threading.__file__)
+    hidden = (
+        os.path.dirname(__file__),
+        f"{os.sep}IPython{os.sep}",
+        f"{os.sep}ipykernel{os.sep}",
+        os.path.join(os.path.dirname(os.__file__), "threading.py"),
+    )
     frames = [f for f in traceback.extract_tb(error.__traceback__) if not any(part in f.filename for part in hidden)]
     said = printable(str(error))
     lines = "".join(traceback.format_list(frames)).splitlines()
