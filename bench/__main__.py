@@ -18,6 +18,7 @@ BENCHMARKS: dict[str, dict[str, int]] = {
     "start": {"rounds": 5},
     "loop": {"items": 1_000_000, "rounds": 5},
     "transport": {"rounds": 5},
+    "functions": {"submissions": 100, "rounds": 5},
     "requests": {"tasks": 100, "updates": 20, "idle_seconds": 40, "settle_seconds": 60, "watched": 1000},
     "throughput": {"tasks": 200},
     "latency": {"tasks": 50, "waits": 5},

@@ -37,6 +37,7 @@ from oq_nb.queue.task import Task
 
 if TYPE_CHECKING:
     from oq_nb.progress.bar import tqdm, track, trange
+    from oq_nb.queue.functions import task
     from oq_nb.queue.groups import as_completed, wait
     from oq_nb.worker import Worker
     from oq_nb.worker.nested_asyncio import enable_nested_asyncio
@@ -74,6 +75,7 @@ __all__ = [
     "current_context",
     "default_queue",
     "enable_nested_asyncio",
+    "task",
     "tqdm",
     "track",
     "trange",
@@ -86,6 +88,7 @@ _LAZY = {
     "Worker": "oq_nb.worker",
     "as_completed": "oq_nb.queue.groups",
     "enable_nested_asyncio": "oq_nb.worker.nested_asyncio",
+    "task": "oq_nb.queue.functions",
     "tqdm": "oq_nb.progress.bar",
     "track": "oq_nb.progress.bar",
     "trange": "oq_nb.progress.bar",

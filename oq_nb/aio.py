@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import AsyncIterator, Callable, Generator, Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -29,9 +30,10 @@ if TYPE_CHECKING:
 
     from oq_nb.display.queue_widget import QueueWidget
     from oq_nb.model import TaskRecord, WorkerRecord
+    from oq_nb.queue import functions
     from oq_nb.web.server import PageServer
 
-__all__ = ["AsyncTaskContext", "Queue", "Task", "Worker", "connect"]
+__all__ = ["AsyncTaskContext", "Queue", "Task", "TaskFunction", "Worker", "connect"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -284,6 +286,58 @@ class Queue:
         """See `oq_nb.Queue.serve_ui`; it serves from threads of its own."""
         return self.sync.serve_ui(port, **options)
 
+    @property
+    def functions(self) -> functions.Functions:
+        """See `oq_nb.Queue.functions`."""
+        return self.sync.functions
+
+    def task(self, function: Any = None, /, **options: Any) -> Any:
+        """See `oq_nb.Queue.task`: ``await train.submit(lr=0.1)``; calling the function stays a plain call."""
+        from oq_nb.queue import functions
+
+        made = functions.task(function, queue=self.sync, **options)
+        if isinstance(made, functions.TaskFunction):
+            return TaskFunction(made)
+        return lambda decorated: TaskFunction(made(decorated))
+
+    async def start_worker(self, *functions: Any, **options: Any) -> Worker:
+        """See `oq_nb.Queue.start_worker`."""
+        given = [getattr(function, "sync", function) for function in functions]
+        worker = Worker.__new__(Worker)
+        worker.sync = await asyncio.to_thread(self.sync.start_worker, *given, **options)
+        return worker
+
+
+class TaskFunction:
+    """An `oq_nb.queue.functions.TaskFunction` whose methods that submit are coroutines.
+
+    Calling it is a plain call: of an ``async def`` function it returns a coroutine.
+    """
+
+    def __init__(self, function: functions.TaskFunction[..., Any]) -> None:
+        functools.update_wrapper(self, function)
+        #: The synchronous one.
+        self.sync = function
+
+    def __repr__(self) -> str:
+        return repr(self.sync)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the function here and now."""
+        return self.sync(*args, **kwargs)
+
+    async def submit(self, *args: Any, **kwargs: Any) -> Task:
+        """Add a task that calls the function with these arguments."""
+        return Task(await asyncio.to_thread(self.sync.submit, *args, **kwargs))
+
+    async def map(self, *args: Any, **kwargs: Any) -> list[Task]:
+        """Add a task for each of several calls."""
+        return _wrapped(await asyncio.to_thread(self.sync.map, *args, **kwargs))
+
+    def options(self, **options: Any) -> TaskFunction:
+        """Return the function with other options of `Queue.submit`."""
+        return TaskFunction(self.sync.options(**options))
+
 
 def _wrapped(tasks: Iterable[task.Task]) -> list[Task]:
     return [Task(task) for task in tasks]
@@ -335,6 +389,10 @@ class Worker:
     async def stop(self, timeout: float = 30.0) -> None:
         """See `oq_nb.Worker.stop`."""
         await asyncio.to_thread(self.sync.stop, timeout)
+
+    async def retire(self) -> None:
+        """See `oq_nb.Worker.retire`."""
+        self.sync.retire()
 
     async def run(self) -> None:
         """Run until the surrounding task is cancelled; then stop.

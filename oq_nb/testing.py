@@ -1,11 +1,13 @@
-"""A store and a clock for tests without a server: linearizable, versioned, with faults before and after each request.
+"""For tests without a server: a store, a clock, and `run_function`, which runs a task function as a worker would.
 
-`FakeStore` follows the documented behaviour of AWS S3. The contract suite runs on it as on real servers.
+`FakeStore` is linearizable and versioned, with faults before and after each request. It follows the documented
+behaviour of AWS S3; the contract suite runs on it as on real servers.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -13,12 +15,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import formatdate
+from typing import Any
 
+from oq_nb.attempt.context import TaskContext
+from oq_nb.attempt.detached import DetachedHold
+from oq_nb.attempt.invoke import Outcome, call
 from oq_nb.errors import ConflictError
+from oq_nb.model import Progress, to_json
+from oq_nb.queue.functions import TaskFunction
 from oq_nb.s3 import NOT_MODIFIED, Entry, NotModified, PutResult, StoredObject
 from oq_nb.s3.clock import Clock
 
-__all__ = ["FakeStore", "FakeTime", "Fault"]
+__all__ = ["FakeStore", "FakeTime", "Fault", "FunctionRun", "run_function"]
 
 
 class FakeTime:
@@ -195,3 +203,67 @@ class FakeStore:
             yield
         if self.fault is not None:
             self.fault(kind, key, "after")
+
+
+@dataclass(frozen=True)
+class FunctionRun:
+    """A function that was run as a worker would run it."""
+
+    #: The task's input, as it would stand in the bucket.
+    input: Any
+    #: Everything that was reported, oldest first.
+    reports: list[Progress]
+    _function: TaskFunction[..., Any]
+    _outcome: Outcome
+
+    @property
+    def verdict(self) -> str:
+        """What becomes of the task: ``complete``, ``fail``, ``retry``, ``reschedule`` or ``cancel``."""
+        return self._outcome.verdict.value
+
+    @property
+    def error(self) -> BaseException | None:
+        """What the function raised."""
+        return self._outcome.error
+
+    @property
+    def last_error(self) -> str:
+        """What would be stored with the task: the error's type and message, then the traceback."""
+        return self._outcome.text
+
+    @property
+    def output(self) -> Any:
+        """The task's output, as it would stand in the bucket; raises what the function raised."""
+        if self.error is not None:
+            raise self.error
+        return self._outcome.output
+
+    @property
+    def result(self) -> Any:
+        """What ``task.result()`` would give; raises what the function raised."""
+        return self._function.signature.decode_result(self.output)
+
+
+def run_function(function: Any, *args: Any, **kwargs: Any) -> FunctionRun:
+    """Run a function as a worker would, without a store: arguments and result go through JSON.
+
+    Args:
+        function: what ``@queue.task`` or ``@oq_nb.task`` has made, or a plain function.
+        *args: its arguments, without the context.
+        **kwargs: its arguments by name.
+
+    Raises:
+        ConfigurationError: the arguments do not fit the signature. What the function itself raises is in what is
+            returned.
+
+    Example:
+        >>> def double(value: int) -> int:
+        ...     return value * 2
+        >>> run_function(double, 4).result
+        8
+    """
+    task = function if isinstance(function, TaskFunction) else TaskFunction(function, function.__name__)
+    task_input = task.signature.encode(args, kwargs)
+    hold = DetachedHold(task.task_type)
+    outcome = call(task.handler, json.loads(to_json(task_input)), TaskContext(hold))
+    return FunctionRun(task_input, hold.reports, task, outcome)

@@ -8,6 +8,9 @@
 `async_context`         the same for coroutine handlers
 `coroutines`            the event loop that runs them, one at a time
 `handlers`, `invoke`    what users register, and calling it
+`signature`, `arrays`   what a task function takes and gives, as JSON
+`function_handler`      a function with a signature as a handler
+`detached`              a context without a task, for plain calls and tests
 `run`                   an attempt from its claim to its end
 ======================  =======================================================
 

@@ -33,6 +33,8 @@ class Handler:
     function: Callable[..., Any]
     is_async: bool
     wants_context: bool
+    #: Exception types that count as retryable, besides those of the worker.
+    retry_on: tuple[type[BaseException], ...] = ()
 
 
 def handler_of(task_type: str, function: Any) -> Handler:

@@ -82,7 +82,7 @@ def call(
                 )
         model.to_json(output)  # refused here, as the handler's error
     except BaseException as exc:
-        return failure(exc, retry_on)
+        return failure(exc, (*retry_on, *handler.retry_on))
     return Outcome(output)
 
 

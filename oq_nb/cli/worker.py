@@ -23,6 +23,7 @@ from oq_nb.errors import ConfigurationError
 from oq_nb.text import printable
 
 if TYPE_CHECKING:
+    from oq_nb.queue.functions import TaskFunction
     from oq_nb.worker import Worker
 
 __all__ = ["add_to", "load_worker"]
@@ -41,7 +42,8 @@ def worker(
         str,
         typer.Argument(
             metavar="MODULE[:NAME]",
-            help="NAME: a Worker, or a function that makes one of a queue; default: the module's only Worker.",
+            help="A module or file with task functions (@oq_nb.task), or with a Worker. NAME: one of them, or a "
+            "function that makes a Worker of a queue.",
         ),
     ],
     concurrency: Annotated[
@@ -59,7 +61,7 @@ def worker(
     ] = 30.0,
     as_json: JsonOption = False,
 ) -> int:
-    """Run the worker of a Python module until Ctrl-C or SIGTERM.
+    """Run the task functions, or the worker, of a Python module until Ctrl-C or SIGTERM.
 
     The module is looked for in the current directory first. At the end nothing more is claimed; running tasks get the
     time of --grace and are handed back after it. A second Ctrl-C hands them back at once. With --json stdout has the
@@ -77,11 +79,12 @@ def worker(
 
 
 def load_worker(target: str, options: QueueOptions) -> Worker:
-    """Import a module and return its worker.
+    """Import a module and return its worker, or one for its task functions.
 
     Raises:
         ConfigurationError: there is none, or not just one, or the module cannot be imported.
     """
+    from oq_nb.queue.functions import TaskFunction
     from oq_nb.worker import Worker
 
     options.put_into_environment()
@@ -97,10 +100,18 @@ def load_worker(target: str, options: QueueOptions) -> Worker:
         candidates = list(workers.values()) or [
             getattr(module, n) for n in _NAMES if callable(getattr(module, n, None))
         ]
+        if not candidates and (functions := [v for v in vars(module).values() if isinstance(v, TaskFunction)]):
+            return _worker_of(functions, options)
         if len(candidates) != 1:
-            count = "no Worker, nor a function make_worker(queue)" if not candidates else f"{len(candidates)} workers"
+            count = (
+                f"{len(candidates)} workers"
+                if candidates
+                else "no function decorated with @oq_nb.task, no Worker, and no function make_worker(queue)"
+            )
             raise ConfigurationError(f"{module_name}: it has {count}: name one, as in {module_name}:NAME")
         found = candidates[0]
+    if isinstance(found, TaskFunction):
+        return _worker_of([found], options)
     if not isinstance(found, Worker) and callable(found):
         wants_queue = bool(inspect.signature(found).parameters)
         found = found(options.connect()) if wants_queue else found()
@@ -109,6 +120,22 @@ def load_worker(target: str, options: QueueOptions) -> Worker:
     if not isinstance(found, Worker):
         raise ConfigurationError(f"{target}: a Worker is needed, or a function that returns one, not {found!r:.80}")
     return found
+
+
+def _worker_of(functions: list[TaskFunction[..., Any]], options: QueueOptions) -> Worker:
+    """Return a worker for task functions, on the queue that they are bound to, else on that of the options."""
+    from oq_nb.worker import Worker
+
+    bound = {function.queue for function in functions if function.queue is not None}
+    if len(bound) > 1:
+        names = ", ".join(sorted(map(repr, bound)))
+        raise ConfigurationError(f"MODULE: its functions belong to several queues, a worker to one: {names}")
+    if bound and options.prefix is not None:
+        raise ConfigurationError("--prefix: the module has connected already; decorate its functions with @oq_nb.task")
+    queue = bound.pop() if bound else options.connect()
+    for function in functions:
+        function.bind(queue)
+    return Worker(queue, functions=queue.functions)
 
 
 def _import(name: str) -> ModuleType:

@@ -1,6 +1,6 @@
 """The bars of those who wait: in a notebook a live display, or the task's own widget; a tqdm bar in a terminal.
 
-Both are shown and moved in the thread that waits; nothing here makes a request.
+Both are shown and moved in the thread that waits. A group that nobody waits for is watched: see `Watcher.watch_many`.
 
 Imports of the package: `model`, `text`, `view`, `markup`, `live`; tqdm when a bar is shown in a terminal.
 """
@@ -11,7 +11,7 @@ import logging
 import time
 import weakref
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from markupsafe import Markup
 
 from oq_nb.display import live, markup, view
 from oq_nb.display.kernel import in_kernel
+from oq_nb.display.render_loop import loop
 from oq_nb.display.states import status_view
 from oq_nb.model import TaskStatus
 from oq_nb.text import printable, shorten
@@ -26,10 +27,13 @@ from oq_nb.text import printable, shorten
 if TYPE_CHECKING:
     from oq_nb.queue.faces import ProgressBar
     from oq_nb.queue.task import Task
+    from oq_nb.queue.watcher import TaskWatch
 
-__all__ = ["GroupDisplay", "group_bar", "task_bar"]
+__all__ = ["GroupDisplay", "TaskGroupDisplay", "group_bar", "task_bar"]
 
 logger = logging.getLogger("oq_nb.widget")
+
+_INTERVAL_SECONDS = 1.0  # between two looks at a group that nobody waits for
 
 
 def group_bar(count: Callable[[], Mapping[str, int]], total: int) -> ProgressBar:
@@ -115,6 +119,41 @@ class GroupDisplay(live.LiveDisplay):
 
 def _frozen(counts: Mapping[str, int], total: int, seconds: float) -> tuple[str, str]:
     return markup.group_html(counts, total, seconds), view.group_line(counts, total, seconds)[1]
+
+
+class TaskGroupDisplay(GroupDisplay):
+    """A bar for a group of tasks that nobody waits for: it watches them by itself until all have ended.
+
+    Args:
+        tasks: the group; their handles are brought up to date.
+    """
+
+    def __init__(self, tasks: Sequence[Task]) -> None:
+        super().__init__(self._count_tasks, len(tasks))
+        self._tasks = list(tasks)
+        self._watches: list[TaskWatch] = []
+        self._read()
+
+    def _count_tasks(self) -> Counter[str]:
+        gone = {watch.state.task_id for watch in self._watches if watch.state.is_gone}
+        for watch, task in zip(self._watches, self._tasks, strict=False):
+            if watch.state.held is not None:
+                task.adopt(watch.state.held)
+        return Counter("deleted" if task.id in gone else task.status.value for task in self._tasks)
+
+    def _start(self) -> None:
+        if self._tasks:
+            watcher = self._tasks[0].queue.watcher
+            self._watches = watcher.watch_many(self._tasks, interval=_INTERVAL_SECONDS, signal=loop)
+
+    def _stop(self) -> None:
+        for watch in self._watches:
+            watch.close()
+
+    def _draw(self) -> None:
+        super()._draw()
+        if not self._counts.get("pending") and not self._counts.get("running"):
+            self._finish()
 
 
 class _TaskDisplay:

@@ -6,6 +6,8 @@
 `submit`                new tasks: checks, idempotency keys, many at a time
 `changes`               every task that has changed since the last look
 `poller`, `watcher`     what is read, and how often, for all who watch
+`functions`             functions that are tasks: `Queue.task`, `oq_nb.task`
+`task_group`            several tasks that were submitted together
 `waiting`, `groups`     waiting for one task; `wait`, `as_completed`, `Queue.map`
 `faces`                 displays of queues and tasks: the only imports from above
 ======================  =======================================================

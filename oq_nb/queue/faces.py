@@ -8,7 +8,7 @@ The imports inside these functions are named in the configuration of import-lint
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from oq_nb.model import Progress
@@ -16,18 +16,22 @@ from oq_nb.model import Progress
 if TYPE_CHECKING:
     from oq_nb.display.queue_widget import QueueWidget as QueueWidget
     from oq_nb.display.task_widget import TaskWidget as TaskWidget
+    from oq_nb.display.wait_bar import TaskGroupDisplay as TaskGroupDisplay
     from oq_nb.queue.queue import Queue
     from oq_nb.queue.task import Task
     from oq_nb.web.server import PageServer as PageServer
+    from oq_nb.worker import Worker as Worker
 
 __all__ = [
     "ProgressBar",
     "display_task",
     "group_bar",
+    "group_display",
     "queue_bundle",
     "queue_widget",
     "register_formatters",
     "serve_page",
+    "start_worker",
     "task_bar",
     "task_html",
     "task_line",
@@ -110,6 +114,20 @@ def serve_page(queue: Queue, port: int, *, interval: float, allow_hosts: str | t
     from oq_nb.web import serve
 
     return serve(queue, port, interval=interval, allow_hosts=allow_hosts)
+
+
+def start_worker(queue: Queue, functions: Iterable[Any], **options: Any) -> Worker:
+    """Start this kernel's worker of a queue; see `oq_nb.worker.kernel_worker`."""
+    from oq_nb.worker.kernel_worker import start_worker
+
+    return start_worker(queue, functions, **options)
+
+
+def group_display(tasks: Sequence[Task]) -> TaskGroupDisplay:
+    """Return a new live bar of a group of tasks, which nobody needs to wait for."""
+    from oq_nb.display.wait_bar import TaskGroupDisplay
+
+    return TaskGroupDisplay(tasks)
 
 
 def group_bar(count: Callable[[], Mapping[str, int]], total: int) -> ProgressBar:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import builtins
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from oq_nb import model
 from oq_nb.errors import ConfigurationError, RecordError, TaskNotFoundError, TransitionError
@@ -21,10 +21,14 @@ from oq_nb.store import UNHAPPY, TaskStore
 from oq_nb.store.index import IndexEntry
 
 if TYPE_CHECKING:
-    from oq_nb.queue.faces import PageServer, QueueWidget
+    from oq_nb.queue.faces import PageServer, QueueWidget, Worker
+    from oq_nb.queue.functions import Functions, TaskFunction
     from oq_nb.queue.groups import MapResults
 
 __all__ = ["Queue"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class Queue:
@@ -45,6 +49,7 @@ class Queue:
         self.watcher = Watcher(store)
         self._widget: QueueWidget | None = None
         self._page: PageServer | None = None
+        self._functions: Functions | None = None
 
     def __repr__(self) -> str:
         label = f" ({self._label})" if self._label else ""
@@ -89,6 +94,76 @@ class Queue:
         if self._page is None or not self._page.serves(port, interval, hosts):
             self._page = faces.serve_page(self, port, interval=interval, allow_hosts=hosts)
         return self._page
+
+    # --- functions that are tasks
+
+    @property
+    def functions(self) -> Functions:
+        """The functions of this process whose tasks are in this bucket, under this prefix; see `task`."""
+        if self._functions is None:
+            from oq_nb.queue.functions import Functions
+
+            self._functions = Functions.of(self.store.objects)
+        return self._functions
+
+    @overload
+    def task(self, function: Callable[P, R], /) -> TaskFunction[P, R]: ...
+    @overload
+    def task(
+        self,
+        name: str | None = None,
+        /,
+        *,
+        retry_on: Iterable[type[BaseException]] | type[BaseException] = (),
+        idempotent: bool = False,
+        **options: Any,
+    ) -> Callable[[Callable[P, R]], TaskFunction[P, R]]: ...
+    def task(self, function: Any = None, /, **options: Any) -> Any:
+        """Make a function's calls submittable as tasks of this queue: ``train.submit(lr=0.1)``, ``train.map(lr=[…])``.
+
+        The type of the tasks is the function's name. Arguments are checked against its signature when a task is
+        submitted, and again by the worker; they are stored as plain JSON by name. Calling the function stays a plain
+        call. Defining it again replaces it at once, for running workers of this process too. See docs/functions.md.
+
+        Args:
+            function: the decorated function; or the type of its tasks, where that is not to be the function's name.
+            **options: ``retry_on``: exception types after which a task is tried again. ``idempotent``: a call with
+                equal arguments returns the first task, for 30 days. All others as for `submit`, such as
+                ``max_retries`` and ``timeout_seconds``.
+
+        Raises:
+            ConfigurationError: it is not a function that can be a task, or an argument is not usable.
+
+        Requests: none.
+
+        Example:
+            >>> @queue.task                                   # doctest: +SKIP
+            ... def train(lr: float, epochs: int = 10) -> float:
+            ...     return lr * epochs
+            >>> train.submit(lr=0.1).result()                 # doctest: +SKIP
+        """
+        from oq_nb.queue.functions import task
+
+        return task(function, queue=self, **options)
+
+    def start_worker(self, *functions: Any, concurrency: int = 1, **options: Any) -> Worker:
+        """Start this kernel's worker; it runs all functions of the queue, also those that are defined later.
+
+        A worker that was started so before is replaced: it claims nothing more, finishes what it runs, and one line
+        says what has changed.
+
+        Args:
+            *functions: modules, or functions decorated with ``@oq_nb.task``, that it is to run as well.
+            concurrency: tasks at a time, from 1.
+            **options: as for `oq_nb.Worker`.
+
+        Raises:
+            ConfigurationError: an argument is not usable, or the store ignores conditional writes.
+            StorageError: the store does not answer.
+
+        Requests: as `oq_nb.Worker.start`.
+        """
+        return faces.start_worker(self, functions, concurrency=concurrency, **options)
 
     # --- submitting
 

@@ -144,7 +144,9 @@ class Task:
         return self
 
     def result(self, timeout: float | None = None) -> Any:
-        """Wait until it has ended; return its output.
+        """Wait until it has ended; return its output, as the type that its function's annotation says.
+
+        The function is looked for in this process, see `Queue.task`; without one the output is plain JSON.
 
         Args:
             timeout: seconds; None to wait for ever.
@@ -163,7 +165,8 @@ class Task:
         if self.status in (TaskStatus.FAILED, TaskStatus.EXPIRED) or archived_failure:
             first = (self.last_error or "no worker took it in time").strip().splitlines()[0]
             raise TaskFailedError(f"task {self.id} {self.status}: {first}", task_id=self.id, last_error=self.last_error)
-        return self.output
+        function = self.queue.functions.get(self.task_type)
+        return self.output if function is None else function.signature.decode_result(self.output)
 
     def cancel(self, reason: str | None = None) -> Task:
         """Cancel it when pending, ask it to stop when running; return this handle. Requests: see `Queue.cancel`."""

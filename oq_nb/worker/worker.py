@@ -17,9 +17,9 @@ import socket
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache, partial
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from oq_nb import model
@@ -28,15 +28,18 @@ from oq_nb.attempt.scheduler import Scheduler
 from oq_nb.errors import ConfigurationError, RescheduleError
 from oq_nb.model import TaskStatus, WorkerRecord
 from oq_nb.queue import Queue
+from oq_nb.queue.functions import place_of
 from oq_nb.worker.hooks import Hooks
 from oq_nb.worker.parallel import run_until
 from oq_nb.worker.polling import MIN_POLL_SECONDS
+from oq_nb.worker.reruns import changed_handlers, say_replaced
 from oq_nb.worker.runner import EndedAttempt
 from oq_nb.worker.session import CLOSING_SECONDS, Session, WorkerSettings
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
+    from oq_nb.queue.functions import Functions
     from oq_nb.worker.executors.backend import ExecutorBackend
 
 __all__ = ["Worker"]
@@ -46,6 +49,7 @@ logger = logging.getLogger("oq_nb.worker")
 F = TypeVar("F", bound=Callable[..., Any])
 
 _EXIT_SECONDS = 2.0
+_NO_BOUND_SECONDS = 1e8
 _MAX_DELAY_SECONDS = 60.0  # of a lease entry
 _MAX_SCHEDULER_THREADS = 16
 _RECOVERY_THREADS = 8
@@ -75,6 +79,8 @@ class Worker:
             that are over by then go without: 4 requests instead of 6. Only where no worker of upstream's (``buquet``)
             is on the same bucket and prefix: it removes the ready entry that leads to the task until then, and should
             this worker die before the other entry is written, nothing leads to the task any more.
+        functions: ``queue.functions``, to run all task functions of the queue in this process, also those that are
+            defined later; see `oq_nb.Queue.start_worker`.
 
     Example:
         >>> worker = Worker(queue)                      # doctest: +SKIP
@@ -102,6 +108,7 @@ class Worker:
         executor: Executor | str | Callable[[], Executor] | None = None,
         max_poll_seconds: float = 15.0,
         lease_entry_delay_seconds: float = 0.0,
+        functions: Functions | None = None,
     ) -> None:
         if not isinstance(queue, Queue):
             raise ConfigurationError(f"queue: what connect() returns is needed, not {type(queue).__name__}")
@@ -134,7 +141,8 @@ class Worker:
         self._lock = threading.Lock()  # guards the counters, and the change from one session to none
         self._retry_on = tuple(retry_on)
         self._backend = None if executor is None else _make_backend(executor, self.worker_id)
-        self._handlers: dict[str, Handler] = {}
+        self._functions = functions
+        self._handlers: dict[str, Handler] = {f.task_type: f.handler for f in functions or ()}
         self._store = queue.store
         self._session: Session | None = None
         self._started_at = self._store.clock.stamp()
@@ -163,21 +171,25 @@ class Worker:
         """
 
         def register(function: F) -> F:
-            self._add(handler_of(task_type, function))
+            self.set_handler(handler_of(task_type, function))
             return function
 
         model.check_task_type(task_type)
         return register
 
     def register(self, handler: Any) -> None:
-        """Register an object with ``task_type`` and ``handle(input, context)``."""
+        """Register an object with ``task_type`` and ``handle(input, context)``, or a task function."""
+        if isinstance(ready := getattr(handler, "handler", None), Handler):
+            self.set_handler(ready)
+            return
         try:
             task_type, function = handler.task_type, handler.handle
         except AttributeError as exc:
             raise ConfigurationError(f"handler: it needs task_type and handle: {exc}") from None
-        self._add(handler_of(task_type, function))
+        self.set_handler(handler_of(task_type, function))
 
-    def _add(self, handler: Handler) -> None:
+    def set_handler(self, handler: Handler) -> None:
+        """Run the tasks of a type by this handler from now on."""
         self._handlers[handler.task_type] = handler
         if self._session is not None:
             self._session.claims.handlers_changed()
@@ -219,6 +231,11 @@ class Worker:
         return None if self._backend is None else self._backend.problem
 
     @property
+    def handlers(self) -> Mapping[str, Handler]:
+        """Its handlers, by task type."""
+        return MappingProxyType(self._handlers)
+
+    @property
     def task_types(self) -> list[str]:
         """Types that it has a handler for."""
         return sorted(self._handlers)
@@ -239,7 +256,7 @@ class Worker:
         """
         if self._session is not None:
             return self
-        if not self._handlers:
+        if not self._handlers and self._functions is None:
             raise ConfigurationError('no handler: register one with @worker.task("type") before start()')
         if self._backend is not None:
             self._backend.start(self._handlers.values(), self._retry_on)
@@ -257,12 +274,26 @@ class Worker:
             self.queue.local_workers.add(self)
             _started[self] = os.getpid()
             _register_exit()
+            if self._functions is not None:
+                self._functions.subscribe(self)
             session.start()
         except BaseException:
             session.stop(0.0)
             self._forget_session()
             raise
+        self._replace_earlier_runs()
         return self
+
+    def _replace_earlier_runs(self) -> None:
+        """Retire the workers that earlier runs of the same cell of a notebook have left."""
+        place = place_of(self._store.objects)
+        for worker in list(_started):
+            if worker is self or not worker.is_running or place_of(worker.queue.store.objects) != place:
+                continue
+            changed = changed_handlers(worker.handlers, self.handlers)
+            if changed is not None:
+                worker.retire()
+                say_replaced(worker.worker_id, changed)
 
     def _open_session(
         self, scheduler: Scheduler, index_scheduler: Scheduler | None, recovery: Scheduler | None = None
@@ -324,9 +355,21 @@ class Worker:
         """Be a worker that is not started; return whether it was, for whoever is first of several."""
         with self._lock:
             was_started, self._session = self._session is not None, None
+        if self._functions is not None:
+            self._functions.unsubscribe(self)
         self.queue.local_workers.remove(self)
+        if self._functions is not None:
+            self._functions.unsubscribe(self)
         _started.pop(self, None)
         return was_started
+
+    def retire(self) -> None:
+        """Claim nothing more, finish what runs, however long that takes, then stop. Returns at once."""
+        if self._session is None:
+            return
+        self._session.backlog.close()
+        name = f"oq-retire-{self.worker_id}"
+        threading.Thread(target=self.stop, args=(_NO_BOUND_SECONDS,), name=name, daemon=True).start()
 
     def run(self) -> None:
         """Start, and block until Ctrl-C or SIGTERM; then stop. Requests: see `start`.
