@@ -207,8 +207,7 @@ class TaskFunction(Generic[P, R]):
             ConfigurationError: an option is unknown.
         """
         made = TaskFunction.__new__(TaskFunction)
-        made.__dict__.update(self.__dict__)
-        made._options = {**self._options, **_checked(options)}
+        made.__dict__.update(self.__dict__ | {"_options": {**self._options, **_checked(options)}})
         return made
 
     def _options_for(self, task_input: dict[str, Any]) -> dict[str, Any]:
