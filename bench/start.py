@@ -20,7 +20,7 @@ _STATEMENTS = {
     "import tqdm": "import tqdm",
     "oq_nb.track is there": "import oq_nb; oq_nb.track",
     "connect(), to a store that is there": (
-        "import oq_nb; from oq_nb.client import open_store; "
+        "import oq_nb; from oq_nb.queue.connection import open_store; "
         "open_store('b', endpoint='http://127.0.0.1:9', access_key='a', secret_key='s')"
     ),
     "boto3.client('s3')": "import boto3; boto3.session.Session().client('s3', region_name='us-east-1')",

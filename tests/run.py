@@ -95,6 +95,7 @@ def main(arguments: list[str]) -> int:
         (python, "-m", "ruff", "format", "--check", "."),
         (python, "-m", "mypy"),
         (BIN / "lint-imports", "--no-logo"),
+        (python, "docs/rooms.py", "--check"),
     )
     return max(run(*check) for check in checks)
 

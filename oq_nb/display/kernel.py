@@ -13,7 +13,18 @@ import sys
 import time
 from typing import Any, Protocol
 
-__all__ = ["MIME", "Cell", "CellObserver", "cell", "in_kernel", "publish", "show_static", "view_of", "wants_widgets"]
+__all__ = [
+    "MIME",
+    "Cell",
+    "CellObserver",
+    "cell",
+    "in_kernel",
+    "is_shown_live",
+    "publish",
+    "show_static",
+    "view_of",
+    "wants_widgets",
+]
 
 #: Of a widget in an output.
 MIME = "application/vnd.jupyter.widget-view+json"
@@ -33,6 +44,17 @@ def wants_widgets() -> bool:
     if os.environ.get("OQ_WIDGETS", "").strip().lower() in ("0", "no", "off", "false"):
         return False
     return importlib.util.find_spec("ipywidgets") is not None
+
+
+def is_shown_live() -> bool:
+    """Return whether the present cell was sent by a program that shows notebooks: those name the cell they run.
+
+    JupyterLab does; what runs a notebook from start to end (nbclient, papermill) does not.
+    """
+    from IPython import get_ipython
+
+    parent: dict[str, Any] = get_ipython().kernel.get_parent() or {}
+    return "cellId" in parent.get("metadata", {})
 
 
 def show_static(html: str, text: str) -> None:

@@ -5,6 +5,8 @@ Invariants:
 * A display that is dropped or closed becomes plain HTML, and its models are closed.
 * A display that is over becomes plain HTML at once; its models live on until it is dropped, because a page that was
   reloaded still shows them.
+* An output is not replaced while a page is still making its view of the widget (`LiveDisplay.is_replaceable`):
+  JupyterLab would throw away the view half made, and complain on its console.
 
 Imports of the package: `display.kernel`, `display.output`, `display.render_loop`. ipywidgets and IPython are imported
 when something is shown.
@@ -31,18 +33,26 @@ __all__ = ["Frozen", "LiveDisplay", "browser", "stale_html", "weakly"]
 
 _STALE_SECONDS = 20
 _NO_BROWSER_SECONDS = 10.0  # without a cell running: a browser would have reported the views of widgets by then
+_VIEW_SECONDS = 3.0  # so long it takes a page at most to say that it shows a widget
 _CLOSING_NOTE = '<div style="opacity:.75">No longer refreshed: <code>.widget()</code> shows it again.</div>'
 
 
 class _Browser:
-    """Whether a browser has ever shown a display of this kernel: only then is anybody there to press buttons."""
+    """Whether a browser shows displays of this kernel: only then is anybody there to press buttons."""
 
     is_there = False
+    #: A cell was sent by a program that shows notebooks: it is likely to report a view soon.
+    is_expected = False
 
     @property
     def can_come(self) -> bool:
         """Whether one has shown a display, or may yet: the kernel has not been idle for long enough to hear of it."""
         return self.is_there or kernel.cell.idle_seconds < _NO_BROWSER_SECONDS
+
+    @property
+    def is_likely(self) -> bool:
+        """Whether one has shown a display, or is about to."""
+        return self.is_there or (self.is_expected and self.can_come)
 
     def look_for(self, model: Any) -> None:
         """Note when a browser reports a view of a model, which takes until the kernel is idle."""
@@ -92,6 +102,8 @@ class LiveDisplay:
         self._root: Any = None
         self._is_over = False
         self._is_closed = False
+        self._shown_at: float | None = None
+        self._views_before = 0  # it was shown for the last time
         self._build_lock = threading.Lock()
         self._finalizer: Any = None
 
@@ -138,7 +150,9 @@ class LiveDisplay:
         self._output.publish(with_model=self._root if keeps_widget else None)
 
     def _finish(self) -> None:
-        """Have the outputs say the last state in plain HTML, and refresh them no more."""
+        """Have the outputs say the last state in plain HTML, and refresh them no more; the next time, if not yet."""
+        if not self.is_replaceable:
+            return
         self._save()
         self._is_over = True
         self._stop()
@@ -149,6 +163,18 @@ class LiveDisplay:
     def is_finished(self) -> bool:
         """Whether it is refreshed no more: it was closed, or what it shows has ended."""
         return self._is_closed or self._is_over
+
+    @property
+    def is_replaceable(self) -> bool:
+        """Whether the outputs may be replaced now: the page has made its view, or nobody is there to make one."""
+        if self._shown_at is None or self._output.is_plain or not browser.is_likely:
+            return True
+        return self._views > self._views_before or time.monotonic() - self._shown_at > _VIEW_SECONDS
+
+    @property
+    def _views(self) -> int:
+        """Views that pages have of it, as far as they have told; only a kernel that is idle learns of them."""
+        return getattr(self._root, "_view_count", None) or 0
 
     @property
     def box(self) -> Any:
@@ -197,11 +223,17 @@ class LiveDisplay:
             kernel.show_static(html, text)
             return
         kernel.cell.follow(loop)
+        if kernel.is_shown_live():
+            browser.is_expected = True
         is_plain = not kernel.wants_widgets()
         root = self._begin(plain_models) if is_plain else self.box
         self._output.frozen = self._frozen()
-        self._output.show(None if is_plain else root)
         if self._is_over:  # since a moment ago
+            kernel.show_static(*self._output.frozen())
+            return
+        self._shown_at, self._views_before = time.monotonic(), self._views
+        self._output.show(None if is_plain else root)
+        if self._is_over:
             self._output.publish()
         loop.wake()
 

@@ -158,7 +158,7 @@ class TaskWidget(live.LiveDisplay):
             again = live.stale_html("The task is not affected", f"queue.get('{self._first.task_id}').widget()")
             self._main.value = str(self._main_html(is_live=True) + again)
         # What is published anew is drawn anew, which folds what somebody has unfolded: so it is published first.
-        if not (is_reading and live.browser.is_there):
+        if not (is_reading and live.browser.is_likely):
             self._detail.value = str(self._detail_html())
         self._said.value = str(self._action.html(record))
         self._draw_button(state, is_failed)
@@ -178,7 +178,7 @@ class TaskWidget(live.LiveDisplay):
         reading = self._last_report
         if reading is None or reading.record != record:
             self._last_report = _LastReport(self._queue, record)
-            if not live.browser.is_there:  # what runs a notebook may be over any moment, and saves what is known
+            if not live.browser.is_likely:  # what runs a notebook may be over any moment, and saves what is known
                 self._save()
             return True
         if reading.is_read:
@@ -187,7 +187,9 @@ class TaskWidget(live.LiveDisplay):
 
     def _draw_failed(self) -> None:
         """Keep the Retry button where there is a browser; save plain HTML where none is known of."""
-        has_browser = live.browser.is_there
+        if not self.is_replaceable:
+            return
+        has_browser = live.browser.is_likely
         if self._failed_at is None:
             self._failed_at = time.monotonic()
             self._save(keeps_widget=has_browser)

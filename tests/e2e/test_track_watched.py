@@ -113,10 +113,9 @@ def test_a_killed_loop_is_said_to_be_dead_within_one_lease_and_never_runs_again(
     eventually(lambda: task.refresh().progress.current >= 5)
     process.kill()
     killed_at = queue.now()
-    last = eventually(
-        lambda: (seen := task.refresh().progress, time.sleep(0.5)) and seen == task.refresh().progress and seen
-    )
+    process.wait()
     said = next(line for line in watch.stdout if "lease ran out" in line)
+    last = task.refresh().progress  # a whole lease after the last that the process can have written
     assert f"running (lease ran out), {last.percent}% ({last.current}/1000)" in said
     # The watcher's clock is the store's, whose answers have whole seconds.
     assert task.record.lease_expires_at <= killed_at + timedelta(seconds=lease + 2)
@@ -168,16 +167,21 @@ def test_an_exception_fails_the_task_with_its_traceback(start):
     assert "looping.py" in task.record.last_error
 
 
-@pytest.mark.parametrize("state", ["slow", "very slow", "gone"])
+@pytest.mark.parametrize("state", ["slow", "gone"])
 def test_the_store_holds_up_neither_the_loop_nor_the_end_of_the_program(seaweedfs, place, start, state):
+    """An answer that takes half a second, or none at all until the program has ended."""
+    items = 300
     with Proxy(seaweedfs.endpoint) as proxy:
-        process, _ = start(150, 0.02, S3_ENDPOINT=proxy.endpoint)
-        began = time.time()
-        proxy.set(delay_seconds={"slow": 0.5, "very slow": 30.0}.get(state, 0.0), answers=state != "gone")
-        output, errors = process.communicate(timeout=60)
-        ended = time.time()
+        process, _ = start(items, 0.01, S3_ENDPOINT=proxy.endpoint)
+        proxy.set(delay_seconds=0.5 if state == "slow" else 0.0, answers=state != "gone")
+        before = requests_in(proxy)
+        _, errors = process.communicate()  # without an answer it would wait for ever
+        asked = requests_in(proxy) - before
         proxy.set(delay_seconds=0.0, answers=True)
     assert process.returncode == 0, errors
-    over = float(output.split()[-1])
-    assert over - began < 15  # three seconds of work; one request alone would take ten
-    assert ended - over < 5 + 5  # the last write is given five seconds
+    # Without answers one request is under way and one may follow at the end: who waited would ask again and again.
+    assert asked <= (2 if state == "gone" else items / 4)
+
+
+def requests_in(proxy) -> int:
+    return sum(number for method, number in proxy.counts().items() if method.isupper())

@@ -49,17 +49,13 @@ def positions():
 tasks = queue.submit_many("spin", [600] * 5)
 for t in tasks:
     t.widget()
-deadline = time.monotonic() + 60
 while not all(positions()):
-    assert time.monotonic() < deadline
     time.sleep(0.1)
 before = positions()
 """
 
 MOVED = """
-deadline = time.monotonic() + 60
 while not all(later > earlier for later, earlier in zip(positions(), before)):
-    assert time.monotonic() < deadline, (before, positions())
     time.sleep(0.1)
 before = positions()
 """
@@ -78,7 +74,7 @@ class Kernel:
 
     def run(self, code, wanted="None"):
         reply = self.client.execute_interactive(
-            code, timeout=120, output_hook=lambda _: None, user_expressions={"wanted": wanted}
+            code, timeout=None, output_hook=lambda _: None, user_expressions={"wanted": wanted}
         )["content"]
         if reply["status"] != "ok":
             pytest.fail("\n".join(reply.get("traceback", [str(reply)])))
@@ -129,19 +125,21 @@ def kernel(seaweedfs, queue):
     kernel.close()
 
 
+@pytest.mark.timeout(900)
 def test_functions_of_cells_run_in_processes_and_bars_move(kernel):
+    """Five processes compute without a pause, and give way to everything else: beside other tests they are slow."""
     kernel.run(SETUP)
-    output = kernel.run("made = queue.submit('square', 4).result(60)", "made")
+    output = kernel.run("made = queue.submit('square', 4).result()", "made")
     assert (output["output"], output["step"]) == (32, 3)
     assert output["pid"] != kernel.run("", "kernel_pid")
 
-    assert kernel.run("FACTOR = 10\nmade = queue.submit('square', 4).result(60)", "made['output']") == 160
+    assert kernel.run("FACTOR = 10\nmade = queue.submit('square', 4).result()", "made['output']") == 160
 
     kernel.run(BARS)
     kernel.run(MOVED)
     kernel.interrupt_a_cell()
     kernel.run(MOVED)
     assert kernel.run("", "[t.attempt for t in tasks]") == [1] * 5, "the interruption of a cell is not theirs"
-    cancelled = "for t in tasks: t.cancel()\nfor t in tasks: t.wait(60)"
+    cancelled = "for t in tasks: t.cancel()\nfor t in tasks: t.wait()"
     assert kernel.run(cancelled, "[str(t.status) for t in tasks]") == ["cancelled"] * 5
     assert kernel.run("worker.stop(5)", "worker.is_running") is False

@@ -39,9 +39,18 @@ class Kernel:
             self.messages.append(message)
         close_loop()
 
-    def run(self, code: str, timeout: float = PATIENCE) -> str:
-        """Run a cell; return what it printed, fail with its traceback."""
-        message_id = self.client.execute(code)
+    def run(self, code: str, timeout: float = PATIENCE, **metadata: str) -> str:
+        """Run a cell; return what it printed, fail with its traceback.
+
+        Args:
+            code: the cell.
+            timeout: seconds it may take.
+            metadata: of the request; JupyterLab sends the ``cellId``.
+        """
+        content = {"code": code, "silent": False, "store_history": True, "allow_stdin": False, "stop_on_error": True}
+        request = self.client.session.msg("execute_request", content, metadata=metadata)
+        self.client.shell_channel.send(request)
+        message_id = request["header"]["msg_id"]
         deadline = time.monotonic() + timeout
         while True:
             reply = self.client.get_shell_msg(timeout=max(0.1, deadline - time.monotonic()))

@@ -316,6 +316,28 @@ def test_a_failed_one_that_nobody_looks_at_is_saved_as_html(kernels):
     kernel.run("w.stop()")
 
 
+def test_an_output_is_not_replaced_while_a_page_still_makes_its_view(kernels):
+    """JupyterLab would throw away the view half made, and complain: of a task that had failed when it was shown."""
+    kernel = kernels()
+    kernel.run(WORKER)
+    kernel.run("bad, good = q.submit('fail', max_retries=0), q.submit('count', 2)")
+    kernel.run("good.wait(60); bad.wait(60)")
+    kernel.run("bad.widget()", cellId="of JupyterLab")
+    kernel.run("good.widget()", cellId="of JupyterLab")
+    shown, plain = kernel.of("display_data")[-2:]
+    assert VIEW not in plain["content"]["data"]
+    root = shown["content"]["data"][VIEW]["model_id"]
+    kernel.run("while not [t for t in threading.enumerate() if t.name == 'oq-widget']: time.sleep(0.01)")
+    kernel.run("before = bad.history()")  # as long as it takes to read the last report, and a drawing
+    assert kernel.of("update_display_data") == []
+    kernel.send(root, {"method": "update", "state": {"_view_count": 1}})  # now it has
+    saved = kernel.wait_for(lambda: kernel.of("update_display_data"))[-1]["content"]
+    assert saved["transient"]["display_id"] == shown["content"]["transient"]["display_id"]
+    assert VIEW in saved["data"], "it is still live, for its button"
+    assert "stopped at 45%" in saved["data"]["text/html"]
+    kernel.run("w.stop()")
+
+
 def test_the_last_word_is_saved_by_what_runs_notebooks_without_a_browser(kernels):
     """nbclient and its like take messages of the cell that runs only."""
     kernel = kernels()
