@@ -109,7 +109,7 @@ def celery(tasks: int) -> dict[str, float]:
 def dask(tasks: int) -> dict[str, float]:
     from distributed import Client
 
-    with Client(dashboard_address=None, silence_logs=50) as client:
+    with Client(dashboard_address=":0", silence_logs=50) as client:
         return _measure(
             lambda n: client.submit(operator.neg, n, pure=False), lambda future: future.result(timeout=60), tasks
         )

@@ -36,7 +36,7 @@ def client():
         warnings.catch_warnings(),
         dask.config.set(settings),
         distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=50
+            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0", silence_logs=50
         ) as cluster,
         distributed.Client(cluster) as client,
     ):
@@ -117,7 +117,7 @@ def test_a_dask_cluster(client, fake_queue):
 def test_threads_of_a_dask_cluster_in_this_process(fake_queue):
     with (
         distributed.LocalCluster(
-            n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None, silence_logs=50
+            n_workers=1, threads_per_worker=1, processes=False, dashboard_address=":0", silence_logs=50
         ) as cluster,
         distributed.Client(cluster) as client,
     ):
@@ -140,7 +140,7 @@ def test_an_asynchronous_client_is_refused(fake_queue):
     async def main():
         async with (
             distributed.LocalCluster(
-                n_workers=1, processes=False, dashboard_address=None, asynchronous=True, silence_logs=50
+                n_workers=1, processes=False, dashboard_address=":0", asynchronous=True, silence_logs=50
             ) as cluster,
             distributed.Client(cluster, asynchronous=True) as client,
         ):
