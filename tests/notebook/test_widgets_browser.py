@@ -154,7 +154,7 @@ def test_buttons_and_a_reload(open_lab, connecting, queue):
     error = output(page, 2).get_by_text("Last error: oq_nb.errors.PermanentError: no such file")
     unfold(page, error, output(page, 2).get_by_text("raise oq_nb.PermanentError"))
     retry.click()
-    page.get_by_text("pending again").wait_for()
+    output(page, 2).get_by_text("attempt 2").wait_for()
     retry.wait_for()  # it has failed again
     save(page)
     before = int(bar.get_attribute("value"))

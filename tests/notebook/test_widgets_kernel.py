@@ -295,8 +295,10 @@ def test_a_failed_one_can_be_retried(kernels):
     assert "no such file: &lt;b&gt;x&lt;/b&gt;" in saved["text/html"]
     assert "stopped at 45%" in saved["text/html"]
     assert attempt_of(kernel) == 1
+    kernel.run("w.stop()")  # it would take the task before that is drawn, and then it is not pending any more
     kernel.press("Retry")
     kernel.wait_for(lambda: any("pending again" in html for _, html in kernel.values()))
+    kernel.run("w.start()")
     kernel.wait_for(lambda: attempt_of(kernel) == 2)
     kernel.run("w.stop()")
 
