@@ -166,6 +166,8 @@ class CallSupervisor:
         reason = f"{type(error).__name__}: {error}"
         is_crash = isinstance(error, (BrokenExecutor, CancelledError)) or type(error).__name__ == "KilledWorker"
         self.has_crashed = True
+        if self._is_stopping():  # it has ended the processes itself: whatever is raised, the task is handed back
+            return reason
         if not is_crash and self._begun_by is not None:
             return failure(error, self._retry_on)
         if not is_crash:

@@ -522,7 +522,7 @@ def test_a_handler_that_did_not_stop_is_none_of_the_workers_business_when_it_sta
         old.join(20)
         assert not old.is_alive(), "it does not go on beside the new one"
         assert fake_queue.submit("t", 2).result(timeout=20) == 2
-        assert "0/1 busy" in repr(worker)
+        until(lambda: "0/1 busy" in repr(worker))  # a moment after its result is there
     finally:
         go.set()
         worker.stop()
