@@ -148,6 +148,7 @@ def test_buttons_and_a_reload(open_lab, connecting, queue):
     lab, page = open_lab(cells)
     run_all(page)
     bar = output(page, 1).locator("progress")
+    wait_until_run(page, len(cells))
     output(page, 3).get_by_text("cell is over", exact=True).wait_for()
     retry = page.get_by_role("button", name="Retry")
     retry.wait_for()  # what the page said while the kernel was busy has been read
