@@ -322,6 +322,7 @@ def test_an_output_is_not_replaced_while_a_page_still_makes_its_view(kernels):
     """JupyterLab would throw away the view half made, and complain: of a task that had failed when it was shown."""
     kernel = kernels()
     kernel.run(WORKER)
+    kernel.run("from oq_nb.display import live; live._VIEW_SECONDS = float('inf')")  # a page may take its time
     kernel.run("bad, good = q.submit('fail', max_retries=0), q.submit('count', 2)")
     kernel.run("good.wait(60); bad.wait(60)")
     kernel.run("bad.widget()", cellId="of JupyterLab")
