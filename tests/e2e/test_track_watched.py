@@ -175,12 +175,14 @@ def test_the_store_holds_up_neither_the_loop_nor_the_end_of_the_program(seaweedf
         process, _ = start(items, 0.01, S3_ENDPOINT=proxy.endpoint)
         proxy.set(delay_seconds=0.5 if state == "slow" else 0.0, answers=state != "gone")
         before = requests_in(proxy)
-        _, errors = process.communicate()  # without an answer it would wait for ever
-        asked = requests_in(proxy) - before
+        assert next(line for line in process.stdout if line.startswith("over"))
+        over = requests_in(proxy)
+        _, errors = process.communicate()  # one that waits for the answers would not end
+        ended = requests_in(proxy)
         proxy.set(delay_seconds=0.0, answers=True)
     assert process.returncode == 0, errors
-    # Without answers one request is under way and one may follow at the end: who waited would ask again and again.
-    assert asked <= (2 if state == "gone" else items / 4)
+    assert over - before < items / 4, "the loop did not wait for an answer at each item"
+    assert ended - over <= 2, "nor did the program for more than its last write"
 
 
 def requests_in(proxy) -> int:
