@@ -22,7 +22,7 @@ class Place:
     def look(self):
         """Look at all entries that are due; return the claims."""
         made = []
-        for entry in self.claims.due(self.queue.store.index.scan(model.READY)):
+        for entry in self.claims.due(model.READY, self.queue.store.index.scan(model.READY)):
             claim = self.claims.handle_entry(entry, may_claim=True)
             if claim is not None:
                 made.append(claim.held.record.id)
