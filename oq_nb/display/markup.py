@@ -54,7 +54,7 @@ _FONT = "font-size:var(--jp-ui-font-size1,inherit);font-family:var(--jp-ui-font-
 _CELL = "text-align:left;padding:.15em .8em .15em 0;vertical-align:top"
 _NARROW = f"{_CELL};white-space:nowrap"
 _WIDE = f"{_CELL};{_WRAP}"
-_COLUMNS = {"Status": "9em", "Type": "11%", "Task": "6em", "Progress": "31%", "Remark": "", "Changed": "10em"}
+_COLUMNS = {"Status": "10.5em", "Type": "11%", "Task": "6em", "Progress": "31%", "Remark": "", "Changed": "10em"}
 _ERROR_CHARS = 10_000
 _OUTPUT_CHARS = 2_000
 
@@ -171,7 +171,7 @@ def _state_line(
     name = fill('<b>{}</b> <code title="{}">{}</code>', _name(record.task_type, 100), record.id, record.id[:8])
     progress = record.progress
     if record.status is TaskStatus.RUNNING:
-        line = view.progress_line(progress) if progress is not None else ""
+        line = view.progress_line(progress, state) if progress is not None else ""
         said = line or "no report yet"
         percent = progress.percent if progress is not None else None
         drawn = bar(percent, state.tone, said=f"{line}, {state.word}" if line else state.word)
@@ -219,7 +219,8 @@ def _when(instant: datetime, now: datetime, *, is_live: bool) -> str:
 def more_html(record: TaskRecord) -> Markup:
     """Return a task's error and output, to stand below `task_html`; nothing when it has neither."""
     more = error_html(record) + output_html(record)
-    return fill('<div style="padding-left:calc(4px + .8em);max-width:46em">{}</div>', more) if more else EMPTY
+    style = f"padding-left:calc(4px + .8em);max-width:46em;{_FONT}"
+    return fill(f'<div style="{style}">{{}}</div>', more) if more else EMPTY
 
 
 def error_html(record: TaskRecord) -> Markup:
@@ -330,14 +331,14 @@ def _row_words(record: TaskRecord, state: StatusView, now: datetime) -> tuple[st
     """Return what stands under Progress and under Remark."""
     progress = record.progress
     if record.status is TaskStatus.RUNNING:
-        line = view.progress_line(progress) if progress is not None else "no report yet"
+        line = view.progress_line(progress, state) if progress is not None else "no report yet"
         percent = progress.percent if progress is not None else None
         drawn = bar(percent, state.tone, said=line)
         middle = fill(
             '<label style="display:block">{}<br>{}</label>', drawn, join([line, *_ran_for(record, now)], " · ")
         )
         if state.notes:
-            return middle, shorten(state.notes[0], 120)
+            return middle, shorten(state.notes[0], 200)
         return middle, quote(progress.message, 120) if progress is not None and progress.message else EMPTY
     if record.status is TaskStatus.PENDING:
         return EMPTY, join(state.notes, " ")

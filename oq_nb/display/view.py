@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from oq_nb.display.states import status_view
+from oq_nb.display.states import StatusView, status_view
 from oq_nb.model import Progress, TaskRecord, TaskStatus
 from oq_nb.text import ago, duration, first_line, printable, progress_numbers, shorten
 
@@ -28,25 +28,31 @@ __all__ = [
 _ENDS_TO_NAME = ("failed", "expired", "cancelled", "deleted")  # of a group: the others are good, or to come
 
 
-def progress_line(progress: Progress) -> str:
-    """Return percent, counts, rate and time left, such as ``45% (450/1000), 12.5 it/s, 44 seconds left``."""
-    return _numbers(progress) or "reported"
+def progress_line(progress: Progress, state: StatusView | None = None) -> str:
+    """Return percent, counts, rate and time left, such as ``45% (450/1000), 12.5 it/s, 44 seconds left``.
+
+    Args:
+        progress: what was reported.
+        state: of its task: nothing is estimated for one that is stalled, or whose lease ran out.
+    """
+    return _numbers(progress, state) or "reported"
 
 
-def _numbers(progress: Progress) -> str:
+def _numbers(progress: Progress, state: StatusView | None = None) -> str:
+    is_going_on = state is None or state.word in ("running", "asked to stop")
     return progress_numbers(
         progress.percent,
         progress.current,
         progress.total,
-        rate=progress.rate,
+        rate=progress.rate if is_going_on else None,
         unit=progress.unit,
-        seconds_left=progress.seconds_left,
+        seconds_left=progress.seconds_left if is_going_on else None,
     )
 
 
-def progress_parts(progress: Progress, *, message_limit: int = 60) -> list[str]:
+def progress_parts(progress: Progress, state: StatusView | None = None, *, message_limit: int = 60) -> list[str]:
     """Return what a report says: its numbers as `progress_line` has them, its message, or both."""
-    numbers, message = _numbers(progress), printable(shorten(progress.message or "", message_limit))
+    numbers, message = _numbers(progress, state), printable(shorten(progress.message or "", message_limit))
     return [part for part in (numbers, message) if part] or ["reported"]
 
 
@@ -85,7 +91,7 @@ def status_lines(
     lines = [f"Task: {record.id}", f"Type: {printable(record.task_type)}", f"Status: {state.text}"]
     progress = record.last_progress
     if progress is not None:
-        numbers = _numbers(progress)
+        numbers = _numbers(progress, state)
         if numbers or not progress.message:
             lines.append(f"Progress: {numbers or 'reported'}")
         if progress.message:
@@ -158,7 +164,7 @@ def task_line(record: TaskRecord, now: datetime, *, longest_pause: float | None 
     parts = [f"{printable(shorten(record.task_type, 40))} {record.id[:8]} {state.text}"]
     progress = record.last_progress
     if progress is not None:
-        parts += progress_parts(progress)
+        parts += progress_parts(progress, state)
     elif record.status is TaskStatus.PENDING and record.available_at > now:
         parts.append(f"available {ago(record.available_at, now)}")
     if record.status in (TaskStatus.FAILED, TaskStatus.CANCELLED) and record.last_error:

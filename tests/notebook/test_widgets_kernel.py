@@ -34,6 +34,14 @@ def fail(n, context):
     raise oq_nb.PermanentError("no such file: <b>x</b>")
 w.start();
 """
+HOLDING = """
+go_on = threading.Event()
+@w.task("hold")
+def hold(n, context):
+    context.report_progress(percent=1, message="step 1")
+    go_on.wait(300)
+    context.raise_if_cancelled()
+"""
 BUSY = """
 longest, last, end = 0.0, time.monotonic(), time.monotonic() + {seconds}
 while last < end:
@@ -270,10 +278,12 @@ def test_cancel_says_what_happened_and_takes_effect(kernels):
 def test_a_running_task_is_asked_to_stop(kernels):
     kernel = kernels()
     kernel.run(WORKER)
-    kernel.run("task = q.submit('count', 1000)\ntask")
+    kernel.run(HOLDING)
+    kernel.run("task = q.submit('hold')\ntask")
     kernel.wait_for(lambda: any("step 1" in html for _, html in kernel.values()))
     kernel.press("Cancel")
     kernel.wait_for(lambda: any("Asked to stop" in html for _, html in kernel.values()))
+    kernel.run("go_on.set()")
     frozen = kernel.wait_for(lambda: kernel.of("update_display_data"))[-1]["content"]["data"]
     assert "cancelled" in frozen["text/plain"]
     assert "stopped at" in frozen["text/html"], "how far it was is still to be seen"

@@ -239,6 +239,18 @@ def test_a_bar_has_a_name_and_a_value():
     assert "aria-valuetext" in label
 
 
+def test_nothing_is_estimated_for_what_does_not_go_on():
+    half = {"percent": 45, "current": 450, "total": 1000, "rate": 10.0}
+    for record in (
+        made(progress=progress(**half, updated_at=ago(200))),
+        made(progress=progress(**half), lease_expires_at=ago(9)),
+    ):
+        for shown in (markup.task_html(record, NOW), markup.task_row(record, NOW), view.task_line(record, NOW)):
+            assert "45% (450/1000)" in shown
+            assert "seconds left" not in shown
+            assert "it/s" not in shown
+
+
 def test_a_bar_without_a_percentage_has_no_value():
     assert "value=" not in markup.bar(None, said="").replace("valuetext", "")
 
