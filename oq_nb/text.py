@@ -97,30 +97,49 @@ def first_line(text: str, limit: int = 200) -> str:
     return printable(shorten(lines[0], limit)) if lines else ""
 
 
-def size(count: float) -> str:
-    """Return a number of bytes as tqdm writes it with ``unit_scale=True``, such as ``7.20MB``."""
+def size(count: float, unit: str = "B", divisor: int = 1000) -> str:
+    """Return a number with a prefix as tqdm writes it with ``unit_scale=True``, such as ``7.20MB``.
+
+    Args:
+        count: how many.
+        unit: of what.
+        divisor: 1000, or 1024 for prefixes of powers of two.
+    """
     from tqdm.std import tqdm
 
-    return f"{tqdm.format_sizeof(count, 'B')}"
+    return f"{tqdm.format_sizeof(count, divisor=divisor)}{unit}"
 
 
-def rate_text(rate: float, unit: str | None) -> str:
+def _divisor_of(unit: str | None, unit_divisor: int | None) -> int | None:
+    """Return the divisor with which numbers of a unit are written; None for no prefixes."""
+    if unit_divisor in (1000, 1024):
+        return unit_divisor
+    return 1000 if unit in _BYTES else None
+
+
+def rate_text(rate: float, unit: str | None, unit_divisor: int | None = None) -> str:
     """Return a rate such as ``12.5 it/s``, ``7.20MB/s``; one below 1 is turned round: ``30 min/fold``.
 
     Args:
         rate: items per second, above 0.
         unit: name of an item; text from a bucket.
+        unit_divisor: 1000 or 1024 for prefixes; else bytes have decimal ones, and others none.
     """
     name = printable(shorten(unit or "it", 20))
+    divisor = _divisor_of(unit, unit_divisor)
     if not 1e-9 < rate < 1e15:
         return f"{rate:.3g} {name}/s"
-    if name in _BYTES and rate >= 1:
-        return f"{size(rate)}/s"
+    if divisor is not None and rate >= 1:
+        return f"{size(rate, _short(name), divisor)}/s"
     if rate >= 999.5:
         return f"{rate:,.0f} {name}/s"
     if rate >= 1:
         return f"{rate:.3g} {name}/s"
     return f"{1 / rate:.3g} s/{name}" if rate > 1 / 60 else f"{duration(1 / rate)}/{name}"
+
+
+def _short(name: str) -> str:
+    return "B" if name in _BYTES else name
 
 
 def progress_numbers(
@@ -130,6 +149,7 @@ def progress_numbers(
     *,
     rate: float | None = None,
     unit: str | None = None,
+    unit_divisor: int | None = None,
     seconds_left: float | None = None,
 ) -> str:
     """Return a progress in words, such as ``45% (450/1000), 12.5 it/s, 44 seconds left``; empty when nothing is known.
@@ -140,11 +160,16 @@ def progress_numbers(
         total: number of items.
         rate: items per second.
         unit: name of an item; text from a bucket.
+        unit_divisor: as for `rate_text`.
         seconds_left: estimate of the time left.
     """
     parts: list[str] = []
     counts = ""
-    number = size if unit in _BYTES else str
+    divisor = _divisor_of(unit, unit_divisor)
+
+    def number(count: int) -> str:
+        return str(count) if divisor is None else size(count, "B" if unit in _BYTES else "", divisor)
+
     if current is not None:
         counts = f"{number(current)}/{number(total)}" if total is not None else number(current)
     elif total is not None:
@@ -154,7 +179,7 @@ def progress_numbers(
     elif counts:
         parts.append(counts)
     if rate is not None and rate > 0:
-        parts.append(rate_text(rate, unit))
+        parts.append(rate_text(rate, unit, unit_divisor))
     if seconds_left is not None:
         parts.append(f"{duration(seconds_left)} left")
     return ", ".join(parts)

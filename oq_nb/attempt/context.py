@@ -125,6 +125,7 @@ class TaskContext:
         *,
         rate: float | None = None,
         unit: str | None = None,
+        unit_divisor: int | None = None,
         throttle_seconds: float | None = None,
         wait: bool = True,
     ) -> None:
@@ -140,6 +141,8 @@ class TaskContext:
             message: status in words; cut at 1,000 characters.
             rate: items per second.
             unit: name of an item.
+            unit_divisor: numbers are shown with prefixes: 1000 (k, M, G) or 1024; as tqdm's ``unit_scale=True`` and its
+                ``unit_divisor``. None: as they are, bytes (``unit="B"``) with decimal prefixes.
             throttle_seconds: at most one write per this many seconds; values in between are held back, and the newest
                 of them is written when the interval ends. None: the worker's default.
             wait: False to return at once, before the value is written.
@@ -160,6 +163,7 @@ class TaskContext:
             message=message,
             rate=rate,
             unit=unit,
+            unit_divisor=unit_divisor,
         )
         self._lease.report(progress, throttle_seconds=throttle, wait=wait)
 
@@ -195,6 +199,7 @@ def make_progress(
     message: str | None = None,
     rate: float | None = None,
     unit: str | None = None,
+    unit_divisor: int | None = None,
 ) -> Progress:
     """Return a `Progress` from a handler's arguments; see `TaskContext.report_progress` for the arguments.
 
@@ -218,7 +223,14 @@ def make_progress(
         updated_at=updated_at,
         rate=None if rate is None else _number("rate", rate),
         unit=None if unit is None else _text("unit", unit, 50),
+        unit_divisor=None if unit_divisor is None else _divisor(unit_divisor),
     )
+
+
+def _divisor(value: Any) -> int:
+    if isinstance(value, bool) or value not in (1000, 1024):
+        raise ConfigurationError(f"unit_divisor: 1000 or 1024 is needed, not {value!r}"[:200])
+    return int(value)
 
 
 def _number(name: str, value: Any) -> float:

@@ -46,6 +46,7 @@ def _numbers(progress: Progress, state: StatusView | None = None) -> str:
         progress.total,
         rate=progress.rate if is_going_on else None,
         unit=progress.unit,
+        unit_divisor=progress.unit_divisor,
         seconds_left=progress.seconds_left if is_going_on else None,
     )
 

@@ -149,7 +149,7 @@ class RetryPolicy(_Record):
 class Progress(_Record):
     """Last reported progress of a running task. Every field but ``updated_at`` may be absent."""
 
-    absent_when_unset = frozenset({"percent", "current", "total", "message", "rate", "unit"})
+    absent_when_unset = frozenset({"percent", "current", "total", "message", "rate", "unit", "unit_divisor"})
 
     #: Completion, 0 to 100.
     percent: int | None = Field(None, ge=0, le=100)
@@ -165,6 +165,8 @@ class Progress(_Record):
     rate: float | None = None
     #: Name of an item, as tqdm's ``unit``.
     unit: str | None = None
+    #: Numbers are shown with prefixes: 1000 or 1024, as tqdm's ``unit_divisor``; None for as they are.
+    unit_divisor: int | None = None
 
     @property
     def seconds_left(self) -> float | None:
@@ -180,6 +182,7 @@ class Progress(_Record):
             self.total,
             rate=self.rate,
             unit=self.unit,
+            unit_divisor=self.unit_divisor,
             seconds_left=self.seconds_left,
         )
         return f"<Progress {numbers or 'reported'}>"

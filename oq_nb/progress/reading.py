@@ -21,6 +21,8 @@ class BarState:
     rate: float | None
     unit: str
     seconds: float
+    #: 1000 or 1024 where tqdm shows numbers with prefixes (``unit_scale=True``), else None.
+    unit_divisor: int | None = None
 
 
 def read_bar(bar: Any, inner: Any = None) -> BarState:
@@ -41,6 +43,9 @@ def read_bar(bar: Any, inner: Any = None) -> BarState:
         message=_message(bar, inner),
         rate=rate * scale if rate is not None and rate >= 0 else None,
         unit=str(bar.unit)[:50],
+        unit_divisor=shown["unit_divisor"]
+        if shown["unit_scale"] is True and shown["unit_divisor"] in (1000, 1024)
+        else None,
         seconds=elapsed,
     )
 

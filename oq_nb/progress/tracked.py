@@ -123,6 +123,7 @@ class RunningTask:
                 message=reported.message,
                 rate=reported.rate,
                 unit=reported.unit,
+                unit_divisor=reported.unit_divisor,
                 throttle_seconds=throttle_seconds,
                 wait=False,
             )
@@ -334,6 +335,7 @@ class LoopTask:
             message=reported.message,
             rate=reported.rate,
             unit=reported.unit,
+            unit_divisor=reported.unit_divisor,
         )
 
     def _report(self, lease: Lease) -> float | None:

@@ -71,6 +71,20 @@ def test_rates_are_turned_round_where_tqdm_turns_them_round():
         assert ("s/fold" in theirs) == ("s/fold" in rate_text(rate, "fold"))
 
 
+def test_prefixes_are_those_that_the_bar_asked_for():
+    assert rate_text(7_340_032, "B", 1024) == "7.00MB/s"
+    assert rate_text(7_340_032, "B", 1000) == "7.34MB/s"
+    assert rate_text(7_340_032, "it", 1000) == "7.34Mit/s"
+    assert rate_text(7_340_032, "it", 12) == "7,340,032 it/s", "whatever a bucket says"
+    assert progress_numbers(43, 3_145_728, 7_340_032, unit="B", unit_divisor=1024) == "43% (3.00MB/7.00MB)"
+    for divisor in (
+        1000,
+        1024,
+    ):  # tqdm's own rate has decimal prefixes beside counts that have binary ones: ours do not
+        theirs = tqdm.format_meter(3_145_728, 7_340_032, 1, unit="B", unit_scale=True, unit_divisor=divisor)
+        assert f"{size(3_145_728, '', divisor)}/{size(7_340_032, '', divisor)}" in theirs
+
+
 def test_sizes_are_those_of_tqdm():
     for count in (0, 999, 1000, 450_000, 7_200_000, 3e12):
         assert f"{size(count)}/s" in tqdm.format_meter(1, 1, 1, unit="B", unit_scale=True, rate=count) or count == 0
