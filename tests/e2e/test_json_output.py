@@ -98,6 +98,7 @@ def ready(seaweedfs):
             updated_at=Timestamp.of(queue.now()),
             rate=12.5,
             unit="files",
+            unit_divisor=1000,
         )
         held = store.move(
             held, transitions.report(held.record, store.clock.stamp(), lease_id=lease_id, progress=progress)
