@@ -175,20 +175,35 @@ def _state_line(
         said = line or "no report yet"
         percent = progress.percent if progress is not None else None
         drawn = bar(percent, state.tone, said=f"{line}, {state.word}" if line else state.word)
-    elif record.status is TaskStatus.COMPLETED:
+    elif record.status is TaskStatus.COMPLETED and record.last_progress is None:
         said, drawn = "100%", bar(100, state.tone)
-    elif record.status.is_terminal and last_progress is not None and last_progress.percent is not None:
-        said, drawn = f"stopped at {last_progress.percent}%", bar(last_progress.percent, state.tone)
+    elif record.status.is_terminal:
+        reached = record.last_progress or last_progress
+        if reached is None or (reached.percent is None and reached.current is None):
+            return fill("{} {}", pill(state), name)
+        said = _end_words(record, reached, state)
+        if reached.percent is None:
+            return fill("{} {} · {}", pill(state), name, said)
+        drawn = bar(reached.percent, state.tone, said=said)
     else:
         return fill("{} {}", pill(state), name)
     return fill('<label style="display:block">{} {} · <span>{}</span><br>{}</label>', pill(state), name, said, drawn)
+
+
+def _end_words(record: TaskRecord, reached: Progress, state: StatusView) -> str:
+    """Return how far a task was when it ended: a loop that was left has completed, and not all of its items."""
+    line = view.progress_line(reached, state)
+    is_whole = reached.percent is None or reached.percent == 100
+    if record.status is TaskStatus.COMPLETED:
+        return line if is_whole else f"left at {line}"
+    return f"stopped at {line}"
 
 
 def _facts(record: TaskRecord, progress: Progress | None, now: datetime, *, is_live: bool) -> list[str | Markup]:
     facts: list[str | Markup] = []
     started_at = record.started_at
     if record.status.is_terminal:
-        when = record.completed_at or record.cancelled_at or record.expired_at or record.updated_at
+        when = record.ended_at or record.updated_at
         facts.append(f"ended {_when(when, now, is_live=is_live)}")
         if started_at is not None:
             facts.append(f"ran for {duration((when - started_at).total_seconds())}")
@@ -342,11 +357,19 @@ def _row_words(record: TaskRecord, state: StatusView, now: datetime) -> tuple[st
         return middle, quote(progress.message, 120) if progress is not None and progress.message else EMPTY
     if record.status is TaskStatus.PENDING:
         return EMPTY, join(state.notes, " ")
+    reached = record.last_progress
+    middle = EMPTY
+    if reached is not None:
+        line = _end_words(record, reached, state)
+        drawn = bar(reached.percent, state.tone, said=line) + fill("<br>") if reached.percent is not None else EMPTY
+        middle = fill('<label style="display:block">{}{}</label>', drawn, line)
+        if record.status is TaskStatus.COMPLETED:  # its output says no more
+            return middle, EMPTY
     if record.last_error:
-        return EMPTY, first_line(view.last_line(record.last_error), 120)
+        return middle, first_line(view.last_line(record.last_error), 120)
     if record.output is not None:
         return EMPTY, fill("<code>{}</code>", quote(json.dumps(record.output, ensure_ascii=False), 80))
-    return EMPTY, EMPTY
+    return middle, EMPTY
 
 
 def _ran_for(record: TaskRecord, now: datetime) -> list[str]:

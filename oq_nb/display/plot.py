@@ -148,7 +148,8 @@ def _runs(versions: Sequence[TaskRecord]) -> list[list[tuple[TaskRecord, float]]
     lease: object = object()
     for record in versions:
         if record.status is TaskStatus.COMPLETED and runs and runs[-1]:
-            runs[-1].append((record, 100.0))
+            reached = record.last_progress  # of a loop, which may have been left
+            runs[-1].append((record, 100.0 if reached is None else float(reached.percent or 0)))
         if record.progress is None or record.progress.percent is None:
             continue
         if record.lease_id != lease:

@@ -87,7 +87,7 @@ class TaskWidget(live.LiveDisplay):
         self._queue = task.queue
         self._first = TaskState(task.id, task.snapshot)
         self._watch: TaskWatch | None = None
-        self._last_progress: Progress | None = task.progress
+        self._last_progress: Progress | None = task.record.last_progress
         self._action = Action(task.queue)
         self._pauses = ReportPauses()
         self._failed_at: float | None = None

@@ -212,9 +212,9 @@ class _TaskLine:
         self._shown: tuple[float, str] | None = None
 
     def show(self) -> None:
-        task, progress = self._task, self._task.progress
+        task, progress = self._task, self._task.record.last_progress
         percent: float = self._bar.n
-        if task.status is TaskStatus.COMPLETED:
+        if task.status is TaskStatus.COMPLETED and progress is None:
             percent = 100
         elif progress is not None and progress.percent is not None:
             percent = progress.percent

@@ -262,6 +262,30 @@ def test_how_far_it_was_is_still_shown_at_the_end(status, said):
     assert said in markup.task_html(made(status), NOW, last_progress=progress(percent=45))
 
 
+def loop(status, items, total=10, **changes):
+    """The task of a loop under track() that has ended, as it lies in the bucket."""
+    given, output = {"host": "h", "pid": 1, "total": total}, {"items": items, "seconds": 2.5, "total": total}
+    return made(status, task_type="track:loop", attempt=1, input=given, output=output, **changes)
+
+
+@pytest.mark.parametrize(
+    ("record", "said", "value"),
+    [
+        (loop("completed", 3), "left at 30% (3/10)", 30),
+        (loop("completed", 10), "· 100% (10/10)", 100),
+        (loop("failed", 6, last_error="ZeroDivisionError: division by zero"), "stopped at 60% (6/10)", 60),
+        (loop("cancelled", 215, 2000, last_error="interrupted"), "stopped at 10% (215/2000)", 10),
+    ],
+)
+def test_a_loop_that_has_ended_says_where(record, said, value):
+    for shown in (markup.task_html(record, NOW), markup.task_row(record, NOW)):
+        assert said.removeprefix("· ") in shown
+        assert f'value="{value}"' in shown
+    assert said in re.sub(r"<[^>]*>", "", str(markup.task_html(record, NOW)))
+    assert said.rpartition("at ")[2].removeprefix("· ") in view.task_line(record, NOW)
+    assert said.rpartition("at ")[2].removeprefix("· ") in view.status_lines(record, NOW)[3]
+
+
 def test_what_is_saved_names_instants_and_what_is_live_distances():
     record = made(progress=progress(percent=1))
     assert "last report 12 seconds ago" in markup.task_html(record, NOW, is_live=True)
