@@ -366,7 +366,7 @@ def _row_words(record: TaskRecord, state: StatusView, now: datetime) -> tuple[st
         if record.status is TaskStatus.COMPLETED:  # its output says no more
             return middle, EMPTY
     if record.last_error:
-        return middle, first_line(view.last_line(record.last_error), 120)
+        return middle, first_line(view.last_line(record.last_error), 200)
     if record.output is not None:
         return EMPTY, fill("<code>{}</code>", quote(json.dumps(record.output, ensure_ascii=False), 80))
     return middle, EMPTY

@@ -319,7 +319,7 @@ class LoopTask:
             available_at=now,
             updated_at=now,
             attempt=1,
-            started_at=now,
+            started_at=Timestamp.of(now - timedelta(seconds=reported.seconds)),  # of the loop: before its task was made
             lease_id=model.new_id(),
             lease_expires_at=Timestamp.of(now + timedelta(seconds=self._lease_seconds)),
             worker_id=f"track-{host}-{os.getpid()}",
