@@ -54,7 +54,7 @@ _FONT = "font-size:var(--jp-ui-font-size1,inherit);font-family:var(--jp-ui-font-
 _CELL = "text-align:left;padding:.15em .8em .15em 0;vertical-align:top"
 _NARROW = f"{_CELL};white-space:nowrap"
 _WIDE = f"{_CELL};{_WRAP}"
-_COLUMNS = {"Status": "10.5em", "Type": "11%", "Task": "6em", "Progress": "31%", "Remark": "", "Changed": "10em"}
+_COLUMNS = {"Status": "10.5em", "Type": "11%", "Task": "6em", "Progress": "26%", "Remark": "", "Changed": "10em"}
 _ERROR_CHARS = 10_000
 _OUTPUT_CHARS = 2_000
 
