@@ -237,7 +237,7 @@ def test_a_restarted_kernel(open_lab, connecting, elsewhere, queue):
     bar = output(page, 2).locator("progress")
     page.wait_for_function("() => document.querySelectorAll('.oq-task progress').length === 2")
     restart_kernel(page)
-    stale = output(page, 2).get_by_text("Not refreshed for a while")
+    stale = output(page, 2).get_by_text("Not refreshed since")
     assert not stale.is_visible()
     stale.wait_for()
     shoot(page, "restarted")
@@ -277,14 +277,14 @@ def test_every_state_and_the_dashboard(open_lab, connecting, request, theme):
     bar = output(page, names.index("running") + 1).get_by_role("progressbar", name="train")
     assert bar.get_attribute("value") == "45"
     assert bar.get_attribute("aria-valuetext") == "45% (450/1000), 12.5 img/s, 44 seconds left, running"
-    assert output(page, len(cells) - 1).get_by_role("progressbar").count() == 5, "without a widget, too"
+    assert output(page, len(cells) - 1).get_by_role("progressbar").count() == 6, "without a widget, too"
     board = page.locator(".oq-queue")
     board.get_by_text("gpu-1", exact=True).wait_for()
-    for text in ("5 running", "3 pending", "1 completed", "1 failed", "1 cancelled"):
+    for text in ("6 running", "3 pending", "1 completed", "1 failed", "1 cancelled"):
         board.get_by_text(text).first.wait_for()
     kinds, statuses, tasks = (board.locator("select").nth(n) for n in range(3))
     rows = board.locator("tbody tr")
-    page.wait_for_function("() => document.querySelectorAll('.oq-queue tbody tr').length === 11")
+    page.wait_for_function("() => document.querySelectorAll('.oq-queue tbody tr').length === 12")
     shoot(page, f"states-{theme.lower()}")
     kinds.select_option(label="resize")
     page.wait_for_function("() => document.querySelectorAll('.oq-queue tbody tr').length === 2")
@@ -294,7 +294,7 @@ def test_every_state_and_the_dashboard(open_lab, connecting, request, theme):
     kinds.select_option(label="train")
     statuses.select_option(label="failed")
     rows.get_by_text("ValueError: could not read data/part-0007.parquet").wait_for()
-    tasks.select_option(index=1)
+    tasks.select_option(label=f"train {rows.locator('code').first.inner_text()}")
     board.get_by_role("button", name="Retry").wait_for()
     board.get_by_role("img", name="Progress of task").wait_for()
     shoot(page, f"detail-{theme.lower()}")
