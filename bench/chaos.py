@@ -3,8 +3,11 @@
     python -m bench.chaos --tasks 500 --workers 4 --seed 1
 
 Half of the tasks are submitted at first, the others one by one while workers are killed (``kill -9``) and started
-again, paused for longer than a lease (``SIGSTOP``), and the store is killed and started again. The schedule comes from
-the seed. At the end:
+again, paused for longer than a lease (``SIGSTOP``), and the store is killed and started again. All of them connect
+through a TLS proxy (`bench.faulty_tls`) that lets credentials expire and be swapped, ends connections and shows a
+stranger's certificate for some seconds, and damages objects that are read. The schedule comes from the seed.
+
+At the end:
 
 * every task is completed, none is missing or doubled, each output is what its input asks for and comes from the
   attempt and the worker that the history names;
@@ -18,8 +21,10 @@ Prints figures; ends with 1 when anything is wrong.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import random
+import secrets
 import shutil
 import signal
 import subprocess
@@ -37,6 +42,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import oq_nb
+from bench.faulty_tls import Credentials, FaultyTls
 from oq_nb import local
 from oq_nb.errors import StorageError
 from oq_nb.model import TaskRecord, TaskStatus
@@ -48,6 +54,7 @@ TASK_TYPE = "chaos"
 BUCKET = "chaos"
 LEASE_SECONDS = 3
 STARTED = "OQ_CHAOS_STARTED"  # environment: the file in which handlers note under which lease they started
+_OTHER_CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE")
 SOON = oq_nb.RetryPolicy(initial_interval_ms=100, max_interval_ms=500, multiplier=2.0, jitter_percent=0.25)
 
 
@@ -64,6 +71,9 @@ class Plan:
         worker_kills: ``kill -9`` of a worker, which is started again at once.
         pauses: SIGSTOP of a worker for longer than a lease, then SIGCONT.
         store_kills: ``kill -9`` of the store, which is started again on the same data.
+        swaps: the credentials expire; new ones are there for those who ask.
+        tls_cuts: all connections are ended, and for some seconds a certificate is shown that nobody trusts.
+        corruptions: the next three objects that are read are damaged on their way.
         every_seconds: between two of these, about.
         seed: of the schedule.
         minutes: the longest run.
@@ -77,6 +87,9 @@ class Plan:
     worker_kills: int = 25
     pauses: int = 4
     store_kills: int = 4
+    swaps: int = 6
+    tls_cuts: int = 5
+    corruptions: int = 8
     every_seconds: float = 3.0
     seed: int = 1
     minutes: float = 10.0
@@ -84,6 +97,7 @@ class Plan:
     def events(self) -> list[str]:
         """Return what happens, in order."""
         names = ["kill"] * self.worker_kills + ["pause"] * self.pauses + ["store"] * self.store_kills
+        names += ["swap"] * self.swaps + ["tls"] * self.tls_cuts + ["corrupt"] * self.corruptions
         random.Random(self.seed).shuffle(names)
         return names
 
@@ -95,6 +109,7 @@ class Report:
     seconds: float = 0.0
     done_to_them: Counter[str] = field(default_factory=Counter)
     submit_retries: int = 0
+    passed: Counter[str] = field(default_factory=Counter)
     statuses: Counter[str] = field(default_factory=Counter)
     attempts: Counter[int] = field(default_factory=Counter)
     versions: int = 0
@@ -107,6 +122,7 @@ class Report:
         """Return the report as text."""
         return [
             f"{self.seconds:.0f} s; done: {_counts(self.done_to_them)}; submissions tried again: {self.submit_retries}",
+            f"through the proxy: {_counts(self.passed)}",
             f"tasks: {_counts(self.statuses)}; by number of attempts: {_counts(self.attempts)}",
             f"versions checked: {self.versions}; changes: {_counts(self.changes)}",
             f"writes that the killed store was in the middle of: {self.unfinished}",
@@ -267,7 +283,9 @@ class Ground:
         self._random = random.Random(plan.seed)
         self._processes: list[subprocess.Popen[bytes]] = []
         self.kills: list[datetime] = []  # of the store
+        pairs = _make_store(directory / "store")
         self._server = local.start(data_dir=directory / "store")
+        #: Without the proxy: for what is looked at and checked.
         self.queue = oq_nb.connect(
             BUCKET,
             endpoint=self._server.endpoint,
@@ -275,20 +293,33 @@ class Ground:
             secret_key=self._server.secret_key,
             create=True,
         )
+        self.credentials = Credentials(directory, pairs)
+        self.proxy = FaultyTls(self._server.endpoint, directory, self.credentials)
+        self._before = {name: os.environ.get(name) for name in self._environment()}
         for _ in range(plan.workers):
             self._processes.append(self._start_worker())
 
-    def _start_worker(self) -> subprocess.Popen[bytes]:
-        environment = os.environ | {
+    def _environment(self) -> dict[str, str]:
+        return {
             "S3_BUCKET": BUCKET,
-            "S3_ENDPOINT": self._server.endpoint,
-            "AWS_ACCESS_KEY_ID": self._server.access_key,
-            "AWS_SECRET_ACCESS_KEY": self._server.secret_key,
+            "S3_ENDPOINT": self.proxy.endpoint,
+            "AWS_CONFIG_FILE": str(self.credentials.config),
+            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+            "AWS_CA_BUNDLE": str(self.proxy.authority),
+            "AWS_EC2_METADATA_DISABLED": "true",
             STARTED: str(self._directory / "started"),
         }
+
+    def connect_as_workers_do(self) -> oq_nb.Queue:
+        """Return a queue that is reached through the proxy, with credentials that are swapped."""
+        os.environ.update(self._environment())
+        return retry_on_storage_errors(lambda: oq_nb.connect(BUCKET))
+
+    def _start_worker(self) -> subprocess.Popen[bytes]:
+        kept = {name: value for name, value in os.environ.items() if name not in _OTHER_CREDENTIALS}
         command = [sys.executable, "-m", "bench.chaos", "--be-worker", str(self.plan.concurrency)]
         with open(self._directory / "workers.log", "ab") as log:
-            return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
+            return subprocess.Popen(command, cwd=ROOT, env=kept | self._environment(), stdout=log, stderr=log)
 
     def do(self, event: str) -> None:
         """Let one thing happen."""
@@ -302,6 +333,12 @@ class Ground:
             process.send_signal(signal.SIGSTOP)
             time.sleep(LEASE_SECONDS + 2)
             process.send_signal(signal.SIGCONT)
+        elif event == "swap":
+            self.credentials.swap()
+        elif event == "tls":
+            self.proxy.cut_tls(self._random.uniform(1, 4))
+        elif event == "corrupt":
+            self.proxy.corrupt(3)
         else:
             os.kill(self._server.pid, signal.SIGKILL)
             self.kills.append(datetime.now(timezone.utc))
@@ -321,15 +358,33 @@ class Ground:
         for process in self._processes:
             process.kill()
             process.wait()
+        self.report.passed = self.proxy.counts
+        self.proxy.close()
+        for name, value in self._before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
         local.stop(data_dir=self._directory / "store")
+
+
+def _make_store(root: Path) -> list[tuple[str, str]]:
+    """Make an embedded store that accepts two pairs of credentials; return them."""
+    first = local.start(data_dir=root)
+    local.stop(data_dir=root)
+    pairs = [(first.access_key, first.secret_key), (secrets.token_hex(10), secrets.token_hex(20))]
+    credentials = [{"accessKey": key, "secretKey": secret} for key, secret in pairs]
+    identity = {"name": "oq", "credentials": credentials, "actions": ["Admin"]}
+    (root / "s3.json").write_text(json.dumps({"identities": [identity]}))
+    return pairs
 
 
 def _submit_one_by_one(ground: Ground, inputs: range, seconds: float, stop: threading.Event) -> None:
     """Submit through whatever happens to the store: with a key, a submission that had no answer can be repeated."""
+    queue = ground.connect_as_workers_do()
     for n in inputs:
         while not stop.is_set():
             try:
-                ground.queue.submit(TASK_TYPE, _input(ground.plan, n), idempotency_key=f"n-{n}", **_options())
+                queue.submit(TASK_TYPE, _input(ground.plan, n), idempotency_key=f"n-{n}", **_options())
                 break
             except StorageError:
                 ground.report.submit_retries += 1
@@ -396,7 +451,7 @@ def _wait_for_all(queue: oq_nb.Queue, tasks: int, deadline: float) -> None:
 
 def be_worker(concurrency: int) -> None:
     """Run tasks until killed."""
-    worker = oq_nb.Worker(retry_while_owned(oq_nb.connect), concurrency=concurrency, max_poll_seconds=1.0)
+    worker = oq_nb.Worker(retry_on_storage_errors(oq_nb.connect), concurrency=concurrency, max_poll_seconds=1.0)
 
     @worker.task(TASK_TYPE)
     def handle(job: dict[str, Any], context: oq_nb.TaskContext) -> dict[str, Any]:
@@ -409,11 +464,11 @@ def be_worker(concurrency: int) -> None:
             raise oq_nb.RetryableError("every tenth task fails at first")
         return {"square": job["n"] ** 2, "worker": worker.worker_id, "attempt": context.attempt}
 
-    retry_while_owned(worker.start)
+    retry_on_storage_errors(worker.start)
     worker.run()
 
 
-def retry_while_owned(action: Callable[[], T]) -> T:
+def retry_on_storage_errors(action: Callable[[], T]) -> T:
     """Do something again and again while the store is down."""
     while True:
         try:
@@ -432,6 +487,9 @@ def main(arguments: list[str] | None = None) -> int:
         ("worker-kills", int, "kill -9 of a worker"),
         ("pauses", int, "SIGSTOP of a worker for longer than a lease"),
         ("store-kills", int, "kill -9 of the store"),
+        ("swaps", int, "credentials that expire, with new ones for who asks"),
+        ("tls-cuts", int, "connections ended, a certificate shown that nobody trusts"),
+        ("corruptions", int, "three objects damaged as they are read"),
         ("every-seconds", float, "between two of these, about"),
         ("seed", int, "of the schedule"),
         ("minutes", float, "longest run"),

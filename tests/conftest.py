@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from counting import cases, pytest_terminal_summary
+from counting import cases, pytest_terminal_summary, table
 from servers import connect_to
 
 from oq_nb import local
@@ -18,7 +18,7 @@ from oq_nb.queue import connection as client
 from oq_nb.store import TaskStore
 from oq_nb.testing import FakeStore
 
-__all__ = ["cases", "pytest_terminal_summary"]
+__all__ = ["cases", "pytest_terminal_summary", "table"]
 
 # Shells start what runs in the background with Ctrl-C ignored, and programs hand that on to those that they start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -217,9 +217,8 @@ class Index:
     def _sweep(self, leftovers: list[Entry]) -> None:
         """Remove old versions first and markers last: a marker must not uncover the version beneath it."""
         leftovers.sort(key=lambda entry: entry.is_delete_marker)
-        whole = len(leftovers) <= _SWEEP_LIMIT
         for entry in leftovers[:_SWEEP_LIMIT]:
-            if entry.version_id is None or not self.removes_versions or (entry.is_delete_marker and not whole):
+            if entry.version_id is None or not self.removes_versions:
                 return
             try:
                 self._delete(entry.key, entry.version_id)

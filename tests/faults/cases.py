@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from faults.failures import FAULTS, PASSING, happens
+from faults.failures import FAULTS, happens
+from faults.promises import check
 from faults.scenarios import SCENARIOS
 from faults.simulation import Fault, World, running
+from faults.stories import in_words, what_differs, what_differs_when_calm
 
 #: Requests of the last workers, when all has ended already.
 TIDY_REQUESTS = 2
@@ -27,55 +30,53 @@ class Case:
         return f"{self.scenario}, entries {self.entries}: {struck or 'no fault'}"
 
 
+@dataclass(frozen=True)
+class Struck:
+    """One case of many: the fault, what sort of request it struck, and what did not hold."""
+
+    fault: str
+    request: str
+    told: list[str]
+
+
 def run(case: Case) -> World:
     """Run a case to its end; `World.violations` says what does not hold."""
     faults: dict[int, Fault] = {number: FAULTS[name] for number, name in case.faults}
     world = World(faults, entries=case.entries)
     with running(world):
         SCENARIOS[case.scenario](world)
-        world.scenario_requests = len(world.requests)
+        world.end_scenario()
         world.settle()
-    world.check()
+    check(world)
     return world
 
 
-def summary(world: World) -> list[tuple[str, int, object]]:
-    """What users see in the end: status, attempts and output of each task, in the order of their creation."""
-    return [(r.status.value, r.attempt, r.retry_count) for r in world.final_records()]
-
-
-def each_single(scenario: str, *, entries: str = "beside") -> Iterator[tuple[str, list[str]]]:
-    """Run a scenario with each fault at each of its requests, those of the fresh workers too.
-
-    Yields:
-        For each case the name of its fault, and what did not hold.
-    """
+def each_single(scenario: str, *, entries: str = "beside", faults: Iterable[str] = FAULTS) -> Iterator[Struck]:
+    """Run a scenario with each fault at each of its requests, those of the fresh workers too."""
     calm = run(Case(scenario, entries=entries))
-    yield "no fault", [f"{Case(scenario, entries=entries)}: {what}" for what in calm.violations + calm.errors]
-    expected = summary(calm)
-    for number in range(len(calm.requests)):
-        for name in FAULTS:
-            if not happens(name, scenario, calm.requests[number]):
+    differing = what_differs_when_calm(scenario, calm) if entries == "beside" else []
+    yield Struck("no fault", "", [f"{Case(scenario, entries=entries)}: {what}" for what in calm.violations + differing])
+    for number, request in enumerate(calm.requests):
+        for name in faults:
+            if not happens(name, scenario, request):
                 continue
             case = Case(scenario, ((number, name),), entries)
             world = run(case)
-            told = list(world.violations)
+            told = world.violations + what_differs(scenario, world, (name,))
             if world.faults:
                 told.append("the fault did not strike")
-            if name in PASSING:
-                told += [f"a passing fault reached the user: {error}" for error in world.errors]
-                if summary(world) != expected:
-                    told.append(f"a passing fault changed the outcome: {summary(world)}, not {expected}")
-            yield name, [f"{case} ({calm.requests[number]}): {what}" for what in told]
+            yield Struck(name, request.sort, [f"{case} ({request}): {what}" for what in told])
 
 
-def run_all_single(scenario: str, *, entries: str = "beside") -> tuple[Counter[str], list[str]]:
-    """Run all of `each_single`; return the number of cases for each fault, and what did not hold."""
-    counts: Counter[str] = Counter()
+def run_all_single(
+    scenario: str, *, entries: str = "beside", faults: Iterable[str] = FAULTS
+) -> tuple[Counter[tuple[str, str]], list[str]]:
+    """Run all of `each_single`; return the number of cases by fault and sort of request, and what did not hold."""
+    counts: Counter[tuple[str, str]] = Counter()
     found: list[str] = []
-    for name, told in each_single(scenario, entries=entries):
-        counts[name] += 1
-        found += told
+    for struck in each_single(scenario, entries=entries, faults=faults):
+        counts[struck.fault, struck.request] += 1
+        found += struck.told
     return counts, found
 
 
@@ -145,3 +146,19 @@ def is_known_gap(world: World, case: Case) -> bool:
         and other in ("dies before", "outage of a minute")
         and all("no entry leads to" in what or "never ended" in what for what in world.violations)
     )
+
+
+def main(arguments: list[str]) -> None:
+    """Run one case again and print it: ``PYTHONPATH=.:tests python -m faults.cases STORY FAULT NUMBER [entries]``."""
+    scenario, fault, number = arguments[:3]
+    world = run(Case(scenario, ((int(number), fault),), *arguments[3:]))
+    for request in world.requests:
+        print(request)
+    for versions in world.versions_of_tasks().values():
+        print(in_words(versions))
+    for what in (*world.errors, *world.violations, *what_differs(scenario, world, (fault,))):
+        print(what)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import botocore.exceptions as botocore_failures
+from faults.refusals import FOR_A_MINUTE, FOR_GOOD, ONCE, UNNOTICED, can_strike
 from faults.simulation import (
     ENDPOINT,
     LEASE_SECONDS,
@@ -220,7 +221,16 @@ def happens(name: str, scenario: str, request: Request) -> bool:
         return request.kind == "PUT"
     if name == "rival submits":
         return scenario == "idempotent submit"
-    return True
+    return can_strike(name, request) is not False
+
+
+def where_it_can(name: str) -> Fault:
+    """Return a fault that strikes nothing where it makes no sense."""
+
+    def fault(world: World, process: Process, request: Request, apply: Apply) -> Answer:
+        return FAULTS[name](world, process, request, apply) if happens(name, "", request) else apply()
+
+    return fault
 
 
 #: The ones that an answer or a further try makes good: nobody may notice them.
@@ -235,6 +245,7 @@ PASSING: dict[str, Fault] = {
     "ten seconds of nothing": silence,
     "truncated body": truncated,
     "slow answer": slow_answer,
+    **UNNOTICED,
 }
 
 RIVALS: dict[str, Fault] = {
@@ -257,4 +268,7 @@ FAULTS: dict[str, Fault] = {
     "outage of a minute": outage,
     "sleeps before": sleeps_before,
     "sleeps after": sleeps_after,
+    **ONCE,
+    **FOR_A_MINUTE,
+    **FOR_GOOD,
 }

@@ -88,17 +88,49 @@ def register_handlers(worker: Worker, process: Process) -> None:
         say(context, 1)
         raise ValueError("no")
 
+    @worker.task("failing late")
+    def failing_late(task_input: Any, context: TaskContext) -> Any:
+        say(context, 1, throttle_seconds=5)
+        say(context, 2, throttle_seconds=5)  # held back
+        raise ValueError("no")
+
+    @worker.task("asked, then tried again")
+    def asked_then_tried_again(task_input: Any, context: TaskContext) -> Any:
+        if context.attempt > 1:
+            return answer(context)
+        ask_to_stop(context)
+        raise RetryableError("once more")
+
+    @worker.task("asked, then rescheduled")
+    def asked_then_rescheduled(task_input: Any, context: TaskContext) -> Any:
+        if context.attempt > 1:
+            return answer(context)
+        ask_to_stop(context)
+        raise RescheduleError(10)
+
+    @worker.task("asked, then killed")
+    def asked_then_killed(task_input: Any, context: TaskContext) -> Any:
+        if context.attempt > 1:
+            return answer(context)
+        ask_to_stop(context)
+        process.is_dead = True
+        raise Died
+
     @worker.task("big")
     def big(task_input: Any, context: TaskContext) -> Any:
         say(context, 1)
         assert task_input == {"text": BIG}
         return answer(context, text=BIG)
 
+    def ask_to_stop(context: TaskContext) -> None:
+        """Have somebody else ask the task to stop, while it runs."""
+        say(context, 1)
+        _ask(world, context.task_id)
+        world.current = process
+
     @worker.task("cancelled")
     def cancelled(task_input: Any, context: TaskContext) -> Any:
-        say(context, 1)
-        world.act(world.canceller, lambda: world.canceller.queue.cancel(context.task_id))
-        world.current = process
+        ask_to_stop(context)
         process.sleep(2)
         say(context, 2)
         context.raise_if_cancelled()
@@ -114,6 +146,11 @@ def register_handlers(worker: Worker, process: Process) -> None:
             world.current = process
         say(context, 2)
         return answer(context)
+
+
+def _ask(world: World, task_id: str) -> None:
+    canceller = world.process("canceller")
+    world.act(canceller, lambda: canceller.queue.cancel(task_id, by="somebody"))
 
 
 def submit(world: World, task_type: str, task_input: Any = None, **options: Any) -> str | None:
@@ -146,11 +183,43 @@ def scheduled(world: World) -> None:
     world.act(worker, worker.serve)
 
 
-def cancelled_while_running(world: World) -> None:
-    submit(world, "cancelled")
-    world.canceller = world.process("canceller")
+def handed_back_when_asked_to_stop(world: World) -> None:
+    """A worker is stopped in the middle of a task that somebody has asked to stop."""
+    _handed_back(world, lambda lease: _ask(world, lease.task_id))
+
+
+def waits_an_hour(world: World) -> None:
+    """Nobody is there to run the task for an hour: its entry is old."""
+    submit(world, "quick")
+    world.pass_time(3600)
     worker = world.process("worker")
     world.act(worker, worker.serve)
+
+
+def without_renewal(world: World) -> None:
+    """A worker that does not renew loses its lease in the middle of the task, and goes on reporting."""
+    submit(world, "stalled")
+    worker = world.process("worker", renews=False)
+    world.act(worker, worker.serve)
+
+
+def beside_an_idle_worker(world: World) -> None:
+    """A long task, and another worker that looks now and then."""
+    submit(world, "long")
+    worker, idle = world.process("worker"), world.process("idle worker")
+    worker.meanwhile = lambda: world.act(idle, idle.look)
+    world.act(worker, worker.serve)
+
+
+def claimed_by_an_old_listing(world: World) -> None:
+    """A worker has listed the entry of a task; before it comes to it, another one runs the first of two attempts."""
+    submit(world, "retried", retry_policy=RetryPolicy(initial_interval_ms=0, jitter_percent=0.0))
+    slow, quick = (world.process(f"{name} worker", clock_ahead_seconds=0.0) for name in ("slow", "quick"))
+    world.act(slow, slow.session.poller.find_tasks)
+    world.act(quick, quick.look)
+    world.pass_time(3)
+    world.act(slow, slow.take)
+    world.act(slow, slow.serve)
 
 
 def cancelled_while_pending(world: World) -> None:
@@ -196,20 +265,35 @@ def retries_used_up(world: World) -> None:
 
 def handed_back(world: World) -> None:
     """A worker is stopped in the middle of a task and gives it back."""
+    _handed_back(world, lambda lease: None)
+
+
+def _handed_back(world: World, before: Callable[[Lease], object]) -> None:
     submit(world, "work")
     worker = world.process("worker")
 
     def stops() -> None:
         session = worker.session
-        session.poller.find_tasks()
-        while session.backlog:
-            entry = session.backlog.take()
-            claim = session.claims.handle_entry(entry, may_claim=True)
-            if claim is not None:
-                lease = Lease(
-                    worker.store, claim.held, worker.scheduler, lease_seconds=LEASE_SECONDS, on_ended=claim.entries.end
-                )
-                session.runner.hand_back(lease)
+        for _ in range(4):
+            with worker.as_a_thread_does("a look for tasks"):
+                session.poller.find_tasks()
+            while session.backlog:
+                entry = session.backlog.take()
+                with worker.as_a_thread_does("a run", entry):
+                    claim = session.claims.handle_entry(entry, may_claim=True)
+                    if claim is not None:
+                        lease = Lease(
+                            worker.store,
+                            claim.held,
+                            worker.scheduler,
+                            lease_seconds=LEASE_SECONDS,
+                            on_ended=claim.entries.end,
+                        )
+                        before(lease)
+                        world.current = worker
+                        session.runner.hand_back(lease)
+                        return
+            worker.sleep(40)  # a doubtful claim is found again, an entry that was passed over is looked at again
 
     world.act(worker, stops)
     worker.scheduler.stop()
@@ -292,7 +376,8 @@ def owned_loop(world: World) -> None:
             context.report_progress(current=number, total=2, message="attempt 1")
             notebook.sleep(LEASE_SECONDS / 2)
         lease.finish(
-            lambda record, at: transitions.complete(record, at, lease_id=lease.lease_id, output={"attempt": 1})
+            lambda record, at: transitions.complete(record, at, lease_id=lease.lease_id, output={"attempt": 1}),
+            give_up=lambda: notebook.is_hopeless,
         )
 
     world.act(notebook, loop)
@@ -300,8 +385,8 @@ def owned_loop(world: World) -> None:
 
 
 def replayed(world: World) -> None:
-    """A finished task is run again, then put away."""
-    task_id = submit(world, "quick")
+    """A task that has completed at its second attempt is run again, then put away."""
+    task_id = submit(world, "retried")
     worker = world.process("worker")
     world.act(worker, worker.serve)
     if task_id is None:
@@ -322,16 +407,25 @@ SCENARIOS: dict[str, Scenario] = {
     "submit": submitted,
     "claim and complete": _served("quick"),
     "scheduled": scheduled,
+    "waits an hour": waits_an_hour,
     "progress": _served("work"),
     "throttled progress": _served("throttled"),
     "renew": _served("long"),
     "fail": _served("failing"),
+    "fail after throttled progress": _served("failing late"),
     "retry": _served("retried"),
     "reschedule": _served("rescheduled"),
     "cancel while pending": cancelled_while_pending,
-    "cancel while running": cancelled_while_running,
+    "cancel while running": _served("cancelled"),
+    "cancel, then retry": _served("asked, then tried again"),
+    "cancel, then reschedule": _served("asked, then rescheduled"),
+    "cancel, then die": _served("asked, then killed"),
+    "cancel, then hand back": handed_back_when_asked_to_stop,
     "expire": expired,
     "lease takeover": lease_takeover,
+    "without renewal": without_renewal,
+    "beside an idle worker": beside_an_idle_worker,
+    "claimed by an old listing": claimed_by_an_old_listing,
     "dead worker": dead_worker,
     "retries used up": retries_used_up,
     "handed back": handed_back,

@@ -2,8 +2,8 @@
 
 Each simulated process has a real `S3Store` (its error map, tries and doubts included), whose boto3 client is replaced
 by `SimulatedClient`: that one applies requests to a `FakeStore` and raises what botocore raises. Time moves only when
-told to. `World.check` holds the five invariants of the protocol against the bucket and its version history; after
-every request that changes something, `World` also checks that each unfinished task has an entry that leads to it.
+told to. After every request that changes something, `World` checks that each unfinished task has an entry that leads to
+it; the other invariants of the protocol are checked at the end (`faults.promises`).
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from oq_nb.errors import (
     OqError,
     StorageError,
 )
-from oq_nb.model import TaskRecord, TaskStatus
+from oq_nb.model import TaskRecord
 from oq_nb.progress import tracked
 from oq_nb.queue import queue
 from oq_nb.s3 import S3Store
 from oq_nb.s3.clock import Clock
-from oq_nb.store import TaskStore, idempotency, verify_conditional_writes
+from oq_nb.store import IndexEntry, TaskStore, idempotency, verify_conditional_writes
 from oq_nb.store import task_store as store
 from oq_nb.testing import FakeStore, FakeTime
 from oq_nb.worker import Worker, runner
@@ -49,6 +49,8 @@ from oq_nb.worker.session import Session
 LEASE_SECONDS = 30
 TRAIL_SECONDS = 1.0  # after a claim its lease entry is written, where that is done beside the handler
 LATE_SECONDS = 5.0  # the same where short tasks go without
+LATE_ENTRY_SECONDS = 15.0  # after a claim its lease entry is there, whatever a single request came to
+PATIENCE_SECONDS = 120.0  # after so long with nothing but errors a worker is stopped
 ENDPOINT = "http://simulated.invalid"
 
 
@@ -66,9 +68,24 @@ class Request:
     key: str
     is_conditional: bool
 
+    @property
+    def sort(self) -> str:
+        """What is asked of which objects."""
+        return f"{self.kind} {self.key.split('/')[0]}/"
+
     def __str__(self) -> str:
         parts = self.key.split("/")
         return f"#{self.number} {self.process} {self.kind} {parts[0]}/" + ("…" if len(parts) > 1 and parts[1] else "")
+
+
+@dataclass(frozen=True)
+class Version:
+    """A version of a task, as the bucket keeps it."""
+
+    record: TaskRecord
+    writer: str
+    #: When the store took it.
+    at: float
 
 
 Apply = Callable[[], dict[str, Any]]
@@ -232,12 +249,15 @@ CLOCKS_AHEAD_SECONDS = (0.0, 0.7, -0.7, 90.0)
 class Process:
     """A process: its own connection, clock, queue and worker. A dead one makes no request any more."""
 
-    def __init__(self, world: World, name: str, *, clock_ahead_seconds: float | None = None) -> None:
-        self.world, self.name = world, name
+    def __init__(
+        self, world: World, name: str, *, clock_ahead_seconds: float | None = None, renews: bool = True
+    ) -> None:
+        self.world, self.name, self._renews = world, name, renews
         self.is_dead = False
         self.dies_in_handler = False
         self.next_fault: Fault | None = None  # strikes its next request
         self.waits: Callable[[float], None] = world.pass_time  # lets so many seconds pass
+        self.meanwhile: Callable[[], object] | None = None  # what others do whenever it waits
         self._started = world.time.monotonic() - 1000 * len(world.processes)  # monotonic clocks have no common zero
         self.objects = copy.copy(_template())
         self.objects._client = SimulatedClient(self)
@@ -252,11 +272,29 @@ class Process:
         self.scheduler = InlineKeeper(self)
         self.trails = InlineKeeper(self, TRAIL_SECONDS)
         self._session: Session | None = None
+        self.lasting: tuple[float, Fault] | None = None  # until when which fault strikes all of its requests
+        self.hopeless_at = float("inf")
         self.losing: tuple[str, str, int] | None = None  # an operation whose next so many answers are lost
         self.outcomes: list[tuple[str, int, str]] = []  # task, attempt, how it went here
 
     def monotonic(self) -> float:
         return self.world.time.monotonic() - self._started
+
+    def for_a_while(self, seconds: float, fault: Fault) -> None:
+        """Let a fault strike each of its requests from now on, for so long."""
+        self.lasting = (self.world.time.wall() + seconds, fault)
+        if seconds == float("inf"):
+            self.hopeless_at = self.world.time.wall() + PATIENCE_SECONDS
+
+    def stop_when_hopeless(self) -> None:
+        """Have its worker stopped, as users do when nothing works."""
+        if self.world.time.wall() >= self.hopeless_at and self._session is not None:
+            self._session.backlog.close()
+
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether its user has given up."""
+        return self.world.time.wall() >= self.hopeless_at
 
     def sleep(self, seconds: float) -> None:
         """Wait, while renewals and held-back progress are written at their times."""
@@ -268,6 +306,9 @@ class Process:
                 break
             self.scheduler.run_due()
             self.trails.run_due()
+            if self.meanwhile is not None:
+                self.meanwhile()
+                self.world.current = self
 
     @property
     def session(self) -> Session:
@@ -276,7 +317,13 @@ class Process:
             from faults.scenarios import register_handlers
 
             delay = LATE_SECONDS if self.world.entries == "late" else 0.0
-            worker = Worker(self.queue, worker_id=self.name, concurrency=1, lease_entry_delay_seconds=delay)
+            worker = Worker(
+                self.queue,
+                worker_id=self.name,
+                concurrency=1,
+                renew_leases=self._renews,
+                lease_entry_delay_seconds=delay,
+            )
             register_handlers(worker, self)
             entries = None if self.world.entries == "around" else self.trails
             self._session = worker._open_session(self.scheduler, entries)  # type: ignore[arg-type]
@@ -284,33 +331,47 @@ class Process:
 
     def look(self) -> None:
         """What the threads of a started worker do in one round, one after the other."""
-        session = self.session
+        with self.as_a_thread_does("a look for tasks"):
+            self.session.poller.find_tasks()
+        self.take()
+        with self.as_a_thread_does("a look at leases"):
+            self.session.poller.recover_tasks()
+
+    @contextmanager
+    def as_a_thread_does(self, what: str, entry: IndexEntry | None = None) -> Any:
+        """Go on after errors as a worker's threads do; only those of the store are expected."""
+        pause = random.uniform(1, 3)
         try:
-            session.poller.find_tasks()
+            yield
+            return
         except StorageError:
             pass
+        except Exception as exc:
+            self.world.violations.append(f"{self.name}: {what} was ended by {type(exc).__name__}: {exc}")
+            pause = 60
+        if entry is not None:
+            self.session.claims.look_again(entry, pause)
+
+    def take(self) -> None:
+        """Handle what was found in the ready index."""
+        session = self.session
         while session.backlog:
             entry = session.backlog.take()
             assert entry is not None
             try:
-                claim = session.claims.handle_entry(entry, may_claim=True)
-                if claim is not None:
-                    session.runner.run(claim)
-            except StorageError:
-                session.claims.look_again(entry, random.uniform(1, 3))
+                with self.as_a_thread_does("a run", entry):
+                    claim = session.claims.handle_entry(entry, may_claim=True)
+                    if claim is not None:
+                        session.runner.run(claim)
             finally:
                 session.backlog.done()
-        try:
-            session.poller.recover_tasks()
-        except StorageError:
-            pass
 
     def serve(self, seconds: float = 150.0) -> None:
         """Be a worker until everything is done, for so long at most."""
         end = self.monotonic() + seconds
         while True:
             self.look()
-            if self.monotonic() >= end or self.world.is_all_done():
+            if self.monotonic() >= end or self.world.is_all_done() or self.is_hopeless:
                 return
             self.sleep(3.0)
 
@@ -347,16 +408,21 @@ class World:
         self.errors: list[str] = []  # what users were told
         self.is_quiet = False  # rivals are at work: no further fault
         self.scenario_requests = 0  # so many belong to the scenario, further ones to fresh workers
+        self.scenario_over_at = float("inf")
+        self.struck_in_scenario = False  # a fault struck the scenario itself, not fresh workers
+        self.ended_itself = False  # no fresh worker was needed
+        self.left: list[str] = []  # index entries when the scenario was over
         self.clock_error_seconds = 1.5  # how early a worker may think that a task is available
         self.refused = 0  # conditional writes that lost
         self.outage_ends = float("-inf")
         self.before_request: Callable[[Process], None] = lambda process: None
         self.submitted: list[str] = []  # acknowledged
-        self.canceller: Any = None  # the process that cancels from within a handler, where a scenario has one
         self.keyed: list[str] = []  # ids that submissions with one key were given
         self.owing: Process | None = None  # stood still while it sent a task: its next write renews the entry
         self._local = threading.local()
         self._late: list[tuple[float, Apply]] = []
+        self.without_lease_entry: list[str] = []
+        self._claimed_at: dict[str, float] = {}
         self._writers: dict[str, tuple[str, float]] = {}
         self._states: dict[str, tuple[str, bool, bool]] = {}  # task key → id, unfinished, running
 
@@ -410,11 +476,11 @@ class World:
 
     # --- requests
 
-    def refusal(self, status: int, code: str) -> botocore_failures.ClientError:
+    def refusal(self, status: int, code: str, **headers: str) -> botocore_failures.ClientError:
         return botocore_failures.ClientError(
             {
                 "Error": {"Code": code, "Message": ""},
-                "ResponseMetadata": {"HTTPStatusCode": status, "HTTPHeaders": {"date": self._date()}},
+                "ResponseMetadata": {"HTTPStatusCode": status, "HTTPHeaders": {"date": self._date()} | headers},
             },
             "Simulated",
         )
@@ -449,13 +515,17 @@ class World:
 
         if self.is_quiet:
             return answer()
+        process.stop_when_hopeless()
         request = Request(len(self.requests), process.name, kind, key, is_conditional)
         self.requests.append(request)
         if request.number > 3000:
             raise AssertionError("no end: 3,000 requests were not enough")
         fault, process.next_fault = self.faults.pop(request.number, process.next_fault), None
         if fault is not None:
+            self.struck_in_scenario = self.struck_in_scenario or self.scenario_requests == 0
             return fault(self, process, request, answer)
+        if process.lasting is not None and self.time.wall() < process.lasting[0]:
+            return process.lasting[1](self, process, request, answer)
         if self.time.wall() < self.outage_ends:
             self.pass_time(3)
             raise botocore_failures.ConnectTimeoutError(endpoint_url=ENDPOINT)
@@ -481,12 +551,27 @@ class World:
         self._writers[version_id] = (name, self.time.wall())
         if key.startswith(model.TASKS):
             self._states[key] = self._state(key)
+            self._note_lease_entry(key)
         self.check_entries(f"{name} PUT {key.split('/')[0]}")
 
     def note_delete(self, name: str, key: str) -> None:
         if key.startswith(model.TASKS):
             self.violations.append(f"{name} deleted {key}")
         self.check_entries(f"{name} DELETE {key.split('/')[0]}")
+
+    def _note_lease_entry(self, key: str) -> None:
+        """Note a task that is written long after its claim and has no lease entry, which upstream finds it by."""
+        found = json.loads(self.bucket._keys[key][-1].body or b"{}")
+        if found["status"] != "running":
+            self._claimed_at.pop(key, None)
+            return
+        claimed_at = self._claimed_at.setdefault(key, self.time.wall())
+        has_entry = any(
+            k.startswith(model.LEASES) and k.endswith(found["id"]) and versions and versions[-1].body is not None
+            for k, versions in self.bucket._keys.items()
+        )
+        if not has_entry and self.time.wall() - claimed_at > LATE_ENTRY_SECONDS:
+            self.without_lease_entry.append(f"attempt {found['attempt']} has no lease entry")
 
     def _state(self, key: str) -> tuple[str, bool, bool]:
         found = json.loads(self.bucket._keys[key][-1].body or b"{}")
@@ -516,20 +601,40 @@ class World:
         """Ids of the tasks that have not ended."""
         return [task_id for task_id, unfinished, _ in self._states.values() if unfinished]
 
+    def end_scenario(self) -> None:
+        """Let the processes finish what they have put off, and note how far the scenario went."""
+        self.live_on(10)
+        self.scenario_requests = len(self.requests)
+        self.scenario_over_at = self.time.wall()
+        self.left = self.entries_left()
+        self.ended_itself = self.is_all_done()
+
     def settle(self) -> None:
         """Let fresh workers run, one after the other, until all tasks have ended and all entries are gone."""
         for number in range(45):
             if self.is_all_done() and not self._late:
                 break
-            self.pass_time(61)
+            self.live_on(61)
             fresh = self.process(f"fresh-{number}")
             self.act(fresh, fresh.look)
         for number in range(6):
-            self.pass_time(660)
+            self.live_on(660)
             fresh = self.process(f"tidy-{number}")
             self.act(fresh, fresh.look)
             if not self.entries_left():
                 break
+
+    def live_on(self, seconds: float) -> None:
+        """Let time pass, in which processes that are not dead do what they have put off, and renew what they hold."""
+        end = self.time.monotonic() + seconds
+        while True:
+            self.pass_time(max(0.0, min(5.0, end - self.time.monotonic())))
+            for process in self.processes:
+                for scheduler in (process.scheduler, process.trails):
+                    if not process.is_dead and scheduler.next_at() <= process.monotonic():
+                        self.act(process, scheduler.run_due)
+            if self.time.monotonic() >= end - 1e-6:
+                return
 
     def entries_left(self) -> list[str]:
         """What stands in the index, old versions and delete markers too."""
@@ -541,116 +646,21 @@ class World:
         last = [TaskRecord.from_bytes(body, key=e.key) for e, body in lines if e.is_latest and not e.is_delete_marker]
         return sorted(last, key=lambda record: record.created_at)
 
-    def check(self) -> list[str]:
-        """Return what of the five invariants does not hold."""
-        histories: dict[str, list[tuple[TaskRecord, str, float]]] = {}
+    def versions_of_tasks(self) -> dict[str, list[Version]]:
+        """Return all versions of each task, oldest first, with who wrote them and when."""
+        histories: dict[str, list[Version]] = {}
         for entry, body in self.bucket.look(model.TASKS):
             if entry.is_delete_marker:
                 self.violations.append(f"a task was deleted: {entry.key}")
                 continue
             writer, at = self._writers[entry.version_id or ""]
-            histories.setdefault(entry.key, []).append((TaskRecord.from_bytes(body, key=entry.key), writer, at))
-        present = {key.rsplit("/", 1)[1].removesuffix(".json") for key in histories}
-        for task_id in self.submitted:
-            if task_id not in present:
-                self.violations.append(f"1: a task whose submission was acknowledged is not there: {task_id}")
-        if len(set(self.keyed)) > 1:
-            self.violations.append("submissions with one key gave several tasks")
-        for versions in histories.values():
-            self._check_history(versions)
-        if self.entries_left():
-            self.violations.append(f"entries pile up: {self.entries_left()}")
-        for process in self.processes:
-            for task_id, attempt_number, outcome in process.outcomes:
-                self._check_outcome(process, task_id, attempt_number, outcome, histories)
-        return self.violations
+            histories.setdefault(entry.key, []).append(Version(TaskRecord.from_bytes(body, key=entry.key), writer, at))
+        return histories
 
-    def _check_history(self, versions: list[tuple[TaskRecord, str, float]]) -> None:
-        say = self.violations.append
-        owners: dict[str, str] = {}
-        before: TaskRecord | None = None
-        completions = 0
-        for record, writer, at in versions:
-            if record.progress is not None:
-                if record.status is not TaskStatus.RUNNING:
-                    say(f"5: a {record.status} task shows progress")
-                elif record.progress.message != f"attempt {record.attempt}":
-                    say(f"5: attempt {record.attempt} shows the progress of {record.progress.message}")
-            if record.retry_count > record.max_retries:
-                say("more retries than allowed")
-            if before is None:
-                if record.status is TaskStatus.RUNNING and record.lease_id:
-                    owners[record.lease_id] = writer
-            elif before.status.is_terminal:
-                if writer.startswith("replayer") and record.status is TaskStatus.PENDING:
-                    completions = 0
-                elif not writer.startswith("replayer") or record.status is not TaskStatus.ARCHIVED:
-                    say(f"3: {before.status} became {record.status}, by {writer}")
-            elif before.status is TaskStatus.RUNNING:
-                self._check_change_of_running(before, record, writer, at, owners)
-            elif record.status is TaskStatus.RUNNING:
-                if record.lease_id in owners or record.lease_id is None:
-                    say("2: a claim without a fresh lease id")
-                if record.attempt != before.attempt + 1:
-                    say(f"4: attempt {before.attempt} was followed by {record.attempt}")
-                if before.available_at.timestamp() > at + self.clock_error_seconds:
-                    say("a task was claimed before it was available")
-                owners[record.lease_id or ""] = writer
-            elif record.status not in (TaskStatus.CANCELLED, TaskStatus.EXPIRED):
-                say(f"pending became {record.status}, by {writer}")
-            if record.status is TaskStatus.COMPLETED:
-                completions += 1
-                output = self._output(record)
-                if record.task_type == "track:loop":
-                    output = {"attempt": record.attempt if output.get("items") == 3 else None}
-                if not isinstance(output, dict) or output.get("attempt") != record.attempt:
-                    say(f"4: attempt {record.attempt} completed with the output of {str(output)[:60]}")
-            before = record
-        if completions > 1:
-            say(f"4: completed {completions} times")
-        assert before is not None
-        if not before.status.is_terminal:
-            say(f"1: the task never ended: {before.status}, attempt {before.attempt}")
-
-    def _output(self, record: TaskRecord) -> Any:
-        if record.output_ref is None:
-            return record.output
-        found = self.bucket.get(record.output_ref)
+    def read(self, key: str) -> Any:
+        """Return the JSON that stands there, None when nothing does; no request."""
+        found = self.bucket.get(key)
         return None if found is None else json.loads(found.body)
-
-    def _check_change_of_running(
-        self, before: TaskRecord, after: TaskRecord, writer: str, at: float, owners: dict[str, str]
-    ) -> None:
-        owner = owners.get(before.lease_id or "")
-        is_over = before.lease_expires_at is None or before.lease_expires_at.timestamp() <= at
-        if after.status is TaskStatus.RUNNING:
-            if after.lease_id != before.lease_id or after.attempt != before.attempt:
-                self.violations.append(f"2: {writer} took a running task without its going through pending")
-            elif writer != owner:
-                kept = {"cancel_requested", "cancelled_by", "updated_at"}
-                if before.model_dump(exclude=kept) != after.model_dump(exclude=kept):
-                    self.violations.append(f"2: {writer} changed the task under the lease of {owner}")
-        elif writer != owner:
-            again = TaskStatus.CANCELLED if before.cancel_requested else TaskStatus.PENDING
-            recovered = after.status in (again, TaskStatus.FAILED) and "Timeout" in (after.last_error or "")
-            if after.status is TaskStatus.PENDING and after.retry_count != before.retry_count + 1:
-                self.violations.append(f"{writer} recovered the task, but no retry was counted")
-            if not is_over or not recovered:
-                self.violations.append(f"2: {writer} made it {after.status} under the lease of {owner}")
-
-    def _check_outcome(
-        self, process: Process, task_id: str, number: int, outcome: str, histories: dict[str, Any]
-    ) -> None:
-        """An owner is told that its lease is lost only when it is, and that it has ended only when it has."""
-        versions = next(h for h in histories.values() if h[0][0].id == task_id)
-        last = max(i for i, (record, _, _) in enumerate(versions) if record.attempt == number and record.lease_id)
-        ended_by = versions[last + 1][1] if last + 1 < len(versions) else None
-        if outcome == "lost" and ended_by == process.name:
-            self.violations.append(
-                f"2: {process.name} was told that its lease is lost, but it ended the attempt itself"
-            )
-        if outcome == "ended" and ended_by != process.name:
-            self.violations.append(f"2: {process.name} was told that it ended attempt {number}, but {ended_by} did")
 
 
 def loses_every_answer(world: World, process: Process, request: Request, apply: Apply) -> dict[str, Any]:

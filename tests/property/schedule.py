@@ -12,7 +12,8 @@ from collections.abc import Callable
 from datetime import datetime, timezone
 from typing import Any
 
-from faults.failures import FAULTS
+from faults.failures import FAULTS, where_it_can
+from faults.promises import check
 from faults.scenarios import AT_ONCE, BIG
 from faults.simulation import LEASE_SECONDS, Died, Process, World, running
 
@@ -111,7 +112,7 @@ class Schedule:
         self.steps.append("a worker starts")
 
         def work(process: Process) -> None:
-            while True:
+            while not process.is_hopeless:
                 process.look()
                 process.sleep(3)
 
@@ -164,7 +165,7 @@ class Schedule:
         if able:
             actor = able[number % len(able)]
             self.steps.append(f"{fault!r} at the next request of {actor.process.name}")
-            actor.process.next_fault = FAULTS[fault]
+            actor.process.next_fault = where_it_can(fault)
             actor.go()
 
     def dies(self, number: int) -> None:
@@ -192,7 +193,7 @@ class Schedule:
                     while not actor.is_over:
                         actor.go()
                 self.world.settle()
-                self.world.check()
+                check(self.world)
             finally:
                 self._context.__exit__(None, None, None)
         return self.world.violations

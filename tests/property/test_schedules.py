@@ -49,9 +49,9 @@ def test_a_seed_gives_the_same_schedule_again():
 
 def test_a_broken_variant_is_caught_by_a_schedule(monkeypatch):
     """The schedules have teeth too: without its condition, a completion is written over another attempt."""
-    from faults.test_mutations import MUTATIONS
+    from faults.variants import VARIANTS
 
-    MUTATIONS["lease id not compared"][0](monkeypatch)
+    VARIANTS["lease id not compared"].breaks(monkeypatch)
     assert any(random_schedule(seed, STEPS).world.violations for seed in range(200))
 
 
