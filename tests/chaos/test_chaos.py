@@ -1,4 +1,4 @@
-"""The short form of ``bench/chaos.py``: workers and the store are killed while tasks run, then all is checked."""
+"""The short form of ``bench/chaos.py``: workers and the store are killed, credentials expire, then all is checked."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ def test_tasks_survive_killed_workers_and_a_killed_store(tmp_path, seed):
         worker_kills=5,
         pauses=1,
         store_kills=1,
+        swaps=1,
+        tls_cuts=1,
+        corruptions=2,
         every_seconds=1.5,
         seed=seed,
         minutes=2,
@@ -25,7 +28,10 @@ def test_tasks_survive_killed_workers_and_a_killed_store(tmp_path, seed):
     print("\n".join(report.lines()))
     assert report.violations == []
     assert report.statuses == {"completed": 60}
-    assert report.done_to_them == {"kill": 5, "pause": 1, "store": 1}
+    assert report.done_to_them == {"kill": 5, "pause": 1, "store": 1, "swap": 1, "tls": 1, "corrupt": 2}
+    assert report.passed["handshakes refused"] > 0
+    assert report.passed["requests refused (ExpiredToken)"] > 0
+    assert report.passed["answers damaged"] > 0
     assert report.changes["recovery"] > 0, "no task was interrupted: the schedule is too mild to show anything"
     assert report.changes["retry"] > 0
 

@@ -186,7 +186,9 @@ def rival_submits(world: World, process: Process, request: Request, apply: Apply
     """Somebody submits with the same key."""
     with world.undisturbed():
         rival = world.process(f"submitter-{request.number}")
-        world.keyed.append(rival.queue.submit("work", {"n": 1}, timeout_seconds=LEASE_SECONDS, idempotency_key="k").id)
+        world.keyed.append(
+            rival.queue.submit("work", {"key": "k"}, timeout_seconds=LEASE_SECONDS, idempotency_key="k").id
+        )
     return apply()
 
 

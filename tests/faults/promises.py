@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from faults.changes import name_of_change, what_is_wrong, what_is_wrong_with
@@ -20,6 +21,10 @@ def check(world: World) -> list[str]:
             say(f"1: a task whose submission was acknowledged is not there: {task_id}")
     if len(set(world.keyed)) > 1:
         say("submissions with one key gave several tasks")
+    keyed = Counter(str(versions[0].record.input) for versions in histories.values() if _key_of(versions[0].record))
+    for task_input, count in keyed.items():
+        if count > 1:
+            say(f"one key, {count} tasks: {task_input}")
     for versions in histories.values():
         for told in _check_history(world, versions):
             say(told)
@@ -31,6 +36,11 @@ def check(world: World) -> list[str]:
             if told := _check_outcome(process, versions, number, outcome):
                 say(told)
     return world.violations
+
+
+def _key_of(record: TaskRecord) -> str | None:
+    """Return the idempotency key that a task was submitted with: it stands in its input."""
+    return record.input.get("key") if isinstance(record.input, dict) else None
 
 
 def output_of(world: World, record: TaskRecord) -> Any:

@@ -23,7 +23,31 @@ PROXY_FAULTS = {
     "ten seconds of nothing": False,
     "truncated body": True,
 }
+#: Refusals and wrong answers, of the same form; what the client sees then is compared with the simulation.
+PROXY_REFUSALS = {
+    "ExpiredToken once": False,
+    "AccessDenied once": False,
+    "SignatureDoesNotMatch once": False,
+    "RequestTimeTooSkewed once": False,
+    "NoSuchBucket once": False,
+    "429": False,
+    "429 after it was applied": True,
+    "RequestTimeout after it was applied": True,
+    "PUT applied twice": True,
+    "no ETag": True,
+    "corrupt body": True,
+    "stale 404": True,
+}
 _ERRORS = {
+    "ExpiredToken once": (400, "ExpiredToken"),
+    "AccessDenied once": (403, "AccessDenied"),
+    "SignatureDoesNotMatch once": (403, "SignatureDoesNotMatch"),
+    "RequestTimeTooSkewed once": (403, "RequestTimeTooSkewed"),
+    "NoSuchBucket once": (404, "NoSuchBucket"),
+    "429": (429, "TooManyRequests"),
+    "429 after it was applied": (429, "TooManyRequests"),
+    "RequestTimeout after it was applied": (400, "RequestTimeout"),
+    "stale 404": (404, "NoSuchKey"),
     "500": (500, "InternalError"),
     "500 after it was applied": (500, "InternalError"),
     "503 SlowDown": (503, "SlowDown"),
@@ -80,9 +104,15 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         fault = self.server.next_fault()
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        if fault is None or PROXY_FAULTS[fault]:
+        if fault is None or (PROXY_FAULTS | PROXY_REFUSALS)[fault]:
             status, headers, content = self._pass_on(body)
-        if fault is None:
+        if fault == "PUT applied twice":
+            status, headers, content = self._pass_on(body)
+        if fault == "no ETag":
+            headers = [(name, value) for name, value in headers if name.lower() != "etag"]
+        if fault == "corrupt body":
+            content = b"<html><body>Please log in to the network.</body></html>"
+        if fault in (None, "PUT applied twice", "no ETag", "corrupt body"):
             self._answer(status, headers, content)
         elif fault in _ERRORS:
             code, name = _ERRORS[fault]

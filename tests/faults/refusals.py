@@ -58,8 +58,12 @@ def _no_credentials(world: World) -> Exception:
 
 
 def corrupt_body(world: World, process: Process, request: Request, apply: Apply) -> Answer:
-    """A proxy answers with something of its own, and 200."""
-    answer = apply()
+    """A proxy puts a page of its own in place of the body; the status stays as it is."""
+    try:
+        answer = apply()
+    except botocore_failures.ClientError as exc:
+        status = exc.response["ResponseMetadata"]["HTTPStatusCode"]
+        raise exc if status == 304 else world.refusal(status, str(status)) from None  # the code stood in the body
     if request.kind == "LIST":
         raise ResponseParserError("the listing is not XML")
     return answer | {"Body": _Body(LOGIN_PAGE)}
@@ -74,7 +78,10 @@ def damaged_body(world: World, process: Process, request: Request, apply: Apply)
 
 def stale_404(world: World, process: Process, request: Request, apply: Apply) -> Answer:
     """A replica that has not heard of it yet."""
-    apply()
+    try:
+        apply()
+    except botocore_failures.ClientError:
+        pass
     raise world.refusal(404, "NoSuchKey")
 
 

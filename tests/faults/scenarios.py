@@ -308,7 +308,7 @@ def idempotent(world: World) -> None:
         for _ in range(4):
             task = world.act(
                 client,
-                lambda: client.queue.submit("work", {"n": 1}, timeout_seconds=LEASE_SECONDS, idempotency_key="k"),
+                lambda: client.queue.submit("work", {"key": "k"}, timeout_seconds=LEASE_SECONDS, idempotency_key="k"),
             )
             if task is not None:
                 world.submitted.append(task.id)

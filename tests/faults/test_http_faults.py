@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 from faults.failures import FAULTS
-from faults.proxy import PROXY_FAULTS, faulty_proxy
-from faults.simulation import World
+from faults.proxy import PROXY_FAULTS, PROXY_REFUSALS, faulty_proxy
+from faults.refusals import can_strike
+from faults.simulation import Request, World
 
 from oq_nb.errors import ConflictError, OqError, StorageUnavailableError
 from oq_nb.model import Progress, Timestamp, transitions
@@ -35,13 +36,13 @@ class Kinds:
         self.made = [objects.put(self.name + "there", b"one"), objects.put(self.name + "there", b"two")]
 
     def get(self) -> Any:
-        return self.objects.get(self.name + "there").body
+        return _body(self.objects.get(self.name + "there"))
 
     def get_missing(self) -> Any:
         return self.objects.get(self.name + "nothing")
 
     def get_version(self) -> Any:
-        return self.objects.get(self.name + "there", version_id=self.made[0].version_id).body
+        return _body(self.objects.get(self.name + "there", version_id=self.made[0].version_id))
 
     def get_if_changed(self) -> Any:
         return repr(self.objects.get_if_changed(self.name + "there", self.made[1].etag))
@@ -72,6 +73,10 @@ class Kinds:
 
     def list_versions(self) -> Any:
         return [(e.key.rsplit("/", 1)[1], e.size, e.is_latest) for e in self.objects.versions(self.name)]
+
+
+def _body(found: Any) -> Any:
+    return None if found is None else found.body
 
 
 KINDS = [name for name in vars(Kinds) if not name.startswith("_")]
@@ -162,6 +167,36 @@ def test_one_fault_is_made_good_or_told_as_in_the_simulation(kind, fault, object
     else:
         assert seen == outcome(lambda: getattr(Kinds(objects), kind)())
     cases("faults over HTTP", {f"{fault}, once": 1})
+
+
+#: What a refusal becomes, for every kind of request; the others are made good, or leave a doubt.
+_TOLD = {
+    "ExpiredToken once": "StorageDeniedError",
+    "AccessDenied once": "StorageDeniedError",
+    "SignatureDoesNotMatch once": "StorageDeniedError",
+    "RequestTimeTooSkewed once": "StorageDeniedError",
+    "NoSuchBucket once": "StorageConfigurationError",
+}
+
+
+@pytest.mark.parametrize("fault", PROXY_REFUSALS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_refusal_is_told_as_in_the_simulation(kind, fault, objects, proxy, cases):
+    sort = "LIST" if kind.startswith("list") else kind.partition("_")[0].upper()
+    if can_strike(fault, Request(0, "", sort, "", False)) is False:
+        pytest.skip("it does not happen to such a request")
+    kinds = Kinds(objects)
+    proxy.strike(fault)
+    seen = outcome(getattr(kinds, kind))
+    assert proxy.left == 0, "the fault did not strike"
+    assert seen == _simulated(kind, fault, 1)
+    if fault == "stale 404":
+        assert seen in (None, "None")
+    if fault == "corrupt body" and kind.startswith("list"):
+        assert seen == outcome(lambda: getattr(Kinds(objects), kind)())  # asked again, never an empty listing
+    if fault in _TOLD:
+        assert seen == _TOLD[fault]
+    cases("faults over HTTP", {f"{fault}, at one request": 1})
 
 
 @pytest.mark.parametrize(

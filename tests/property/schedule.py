@@ -126,7 +126,7 @@ class Schedule:
         task_type = "quick" if key else task_type
 
         def submit(process: Process) -> None:
-            task_input = {"text": BIG} if task_type == "big" else None
+            task_input = {"text": BIG} if task_type == "big" else {"key": key} if key else None
             task = process.queue.submit(
                 task_type, task_input, timeout_seconds=LEASE_SECONDS, retry_policy=AT_ONCE, **options
             )

@@ -15,6 +15,7 @@ from botocore import parsers, utils
 __all__ = ["read_listing"]
 
 _LISTS = ("Contents", "Versions", "DeleteMarkers")
+_ROOTS = ("ListBucketResult", "ListVersionsResult")
 _NAMES = {"Version": "Versions", "DeleteMarker": "DeleteMarkers", "Contents": "Contents"}
 _NEXT = ("NextContinuationToken", "NextKeyMarker", "NextVersionIdMarker")
 
@@ -32,6 +33,9 @@ def read_listing(body: bytes) -> dict[str, Any]:
     found: dict[str, Any] = {}
     space = root.tag.rpartition("}")[0] + "}" if root.tag.startswith("{") else ""
     cut = len(space)
+    if root.tag[cut:] not in _ROOTS:
+        # A log-in page may be XML, too; without lines of ours it would pass for an empty listing.
+        raise parsers.ResponseParserError(f"the listing is a document of another kind: {root.tag[cut:][:40]}")
     for node in root:
         name = node.tag[cut:]
         into = _NAMES.get(name)
