@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from lab import complaints, output, run_all, run_cell, shoot, wait_until_run
+from lab import complaints, output, run_all, run_cell, shoot
 from servers import connect_to
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
@@ -33,7 +33,9 @@ while len(queue.workers()) > 1 and time.monotonic() < deadline:
 polling = [t.name for t in threading.enumerate() if t.name.startswith("oq-worker-")]
 print(f"{len(queue.workers())} registered, {len(polling)} polling")
 """
-PROMPTS = "document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')"
+CELLS = "document.querySelectorAll('.jp-CodeCell')"
+NUMBER = "n => parseInt(document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')[n].textContent.slice(1)) || 0"
+GROUP = "tasks"
 SET_SOURCE = (
     "([n, text]) => jupyterapp.shell.currentWidget.content.widgets[n].model.sharedModel.setSource(text)"  # as typed
 )
@@ -43,10 +45,12 @@ def test_a_function_is_edited_and_run_again(open_lab, seaweedfs, monkeypatch):
     monkeypatch.setenv("OQ_LOCAL_DIR", seaweedfs.data_dir)
     for task in (queue := connect_to(seaweedfs, bucket=seaweedfs.bucket, prefix="")).list(status="pending"):
         task.cancel()  # of other tests in the embedded store
-    lab, page = open_lab([CONNECT, FUNCTION, START, SUBMIT, RESULTS, LEFT])
+    lab, page = open_lab([CONNECT, FUNCTION, START, SUBMIT, RESULTS, LEFT, GROUP])
     for cell in range(4):
         run_cell(page, cell)
     output(page, 3).locator(".oq-task").wait_for()  # its last line shows a task that moves
+    run_cell(page, 6)
+    output(page, 6).get_by_text("0 of 4 tasks").wait_for()  # the group as a last line is one bar
     shoot(page, "functions-running")
 
     # Two of the four run the first version. What is claimed after the cell was run again runs the second.
@@ -54,6 +58,9 @@ def test_a_function_is_edited_and_run_again(open_lab, seaweedfs, monkeypatch):
     run_cell(page, 1)
     run_cell(page, 4)
     assert "['VERSION 1', 'VERSION 1', 'VERSION 2', 'VERSION 2']" in output(page, 4).inner_text()
+
+    output(page, 6).get_by_text("4 of 4 tasks").wait_for()  # it has moved by itself
+    page.wait_for_function(f"() => !{CELLS}[6].querySelector('.oq-task')")  # and is plain HTML by now
 
     # The worker is started again: it replaces the other one, and says what has changed.
     run_cell(page, 2)
@@ -64,14 +71,10 @@ def test_a_function_is_edited_and_run_again(open_lab, seaweedfs, monkeypatch):
     assert "1 registered, 1 polling" in output(page, 5).inner_text()
 
     for _ in range(2):
+        before = page.evaluate(NUMBER, 6)
         run_all(page)
-        page.wait_for_function(
-            "() => document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')[5].textContent !== '[*]:'"
-        )
-        wait_until_run(page, 6)
-    page.wait_for_function(
-        "() => document.querySelectorAll('.jp-CodeCell')[2].innerText.includes(': no function changed')"
-    )
+        page.wait_for_function(f"n => ({NUMBER})(6) > n", arg=before)
+    assert output(page, 2).inner_text().strip().endswith(": no function changed")
     assert "['VERSION 2', 'VERSION 2', 'VERSION 2', 'VERSION 2']" in output(page, 4).inner_text()
     assert "1 registered, 1 polling" in output(page, 5).inner_text()
     shoot(page, "functions-again")
