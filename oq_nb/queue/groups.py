@@ -23,8 +23,6 @@ from oq_nb.store import VersionedTask
 
 __all__ = ["DoneAndNotDone", "MapResults", "as_completed", "wait"]
 
-_INTERVAL_SECONDS = (0.1, 0.5)  # between two reads of a few tasks, of many
-_MANY = 8
 
 ReturnWhen = Literal["ALL_COMPLETED", "FIRST_COMPLETED", "FIRST_EXCEPTION"]
 
@@ -57,7 +55,9 @@ def wait(
     Raises:
         StorageDeniedError: a task may not be read. A store that is away is waited for.
 
-    Requests: as `oq_nb.queue.poller.TaskPoller.refresh` says for all of them together, every 0.1 to 2 s.
+    Requests: as `oq_nb.queue.poller.TaskPoller.refresh` says for all of them together: after 5 % of the time waited,
+    at least 10 ms and as long as the last look took, at most 2.2 s. That is about 50 times in the first second, 100 in
+    the first 10 s, 1,750 in an hour.
     """
     names = ("ALL_COMPLETED", "FIRST_COMPLETED", "FIRST_EXCEPTION")
     if return_when not in names:
@@ -194,10 +194,9 @@ class _Group:
             self._read_once()
         self._ready = [task for task in self.tasks if task.is_done]
         waiting = [task for task in self.tasks if not task.is_done]
-        interval = _INTERVAL_SECONDS[len(waiting) > _MANY]
         for watcher in {task.queue.watcher for task in waiting}:
             own = [task for task in waiting if task.queue.watcher is watcher]
-            watches = watcher.watch_many(own, interval=interval, longest=LONGEST_SECONDS, signal=self._news)
+            watches = watcher.watch_many(own, interval=LONGEST_SECONDS, longest=LONGEST_SECONDS, signal=self._news)
             self._open += zip(own, watches, strict=True)
         if self._progress:
             self._bar = faces.group_bar(self.count, len(self.tasks))

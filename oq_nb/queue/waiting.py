@@ -29,9 +29,8 @@ __all__ = [
     "wait_for",
 ]
 
-LONGEST_SECONDS = 2.0  # between two reads
+LONGEST_SECONDS = 2.2  # between two reads
 WAKE_SECONDS = 0.5  # so that Ctrl-C is seen on every platform
-_INTERVAL_SECONDS = 0.1
 
 
 def wait_for(task: Task, timeout: float | None, *, progress: bool) -> None:
@@ -69,10 +68,11 @@ class Wait:
     def __init__(self, task: Task, timeout: float | None, *, signal: Signal) -> None:
         self._task, self._timeout = task, timeout
         self._deadline = deadline_of(timeout)
-        interval = _INTERVAL_SECONDS
         self._watch: TaskWatch | None = None
         if not task.is_done:
-            self._watch = task.queue.watcher.watch(task, interval=interval, longest=LONGEST_SECONDS, signal=signal)
+            self._watch = task.queue.watcher.watch(
+                task, interval=LONGEST_SECONDS, longest=LONGEST_SECONDS, signal=signal
+            )
 
     def __enter__(self) -> Wait:
         return self

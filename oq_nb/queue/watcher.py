@@ -21,7 +21,8 @@ Invariants:
 * Nobody's code runs in the thread: it stores the new state and sets an event, so that no watcher can stall or break
   another. States are immutable.
 * A store that does not answer leaves the last state, with its `trouble` set, and is tried again, ever less often.
-* What does not change is read less and less often, within bounds of its own.
+* A task is read soon at first and then ever more rarely: after 5 % of the time that it has been watched, at least
+  10 ms and as long as the last read took. What does not change is read less and less often, within bounds of its own.
 
 Imports of the package: `errors`, `model`, `store`, and `poller` of this room.
 """
@@ -49,7 +50,10 @@ __all__ = ["Overview", "OverviewWatch", "Signal", "TaskState", "TaskWatch", "Wat
 
 logger = logging.getLogger("oq_nb.watch")
 
-_TOGETHER_SECONDS = 0.02  # after a new watch: others are likely to follow
+_TOGETHER_SECONDS = 0.02  # after a new watch of a whole queue: others are likely to follow
+FIRST_SECONDS = 0.01  # between the first two reads of a task
+_LONGEST_GROWN_SECONDS = 10.0  # who asks for a longer interval gets it from the start
+_SHARE = 0.05  # of the time that a task has been watched: the pause before it is read again
 _TROUBLE_SECONDS = (1.0, 30.0)
 _FAULT_SECONDS = 30.0  # after an error that nobody expected
 _OWN_INTERVALS = 2.5  # so long a task that this process writes is not read: its next report mostly comes before
@@ -103,10 +107,18 @@ class Watch(Generic[State]):
         interval: seconds between two reads while things change.
         longest: seconds between two reads when nothing has changed for long.
         signal: set when the state has changed; None for an event of its own.
+        first: seconds between the first two reads; the pauses grow from there to ``interval``.
     """
 
     def __init__(
-        self, watcher: Watcher, state: State, *, interval: float, longest: float, signal: Signal | None = None
+        self,
+        watcher: Watcher,
+        state: State,
+        *,
+        interval: float,
+        longest: float,
+        signal: Signal | None = None,
+        first: float | None = None,
     ) -> None:
         self._watcher = watcher
         self._state: State = state
@@ -114,9 +126,10 @@ class Watch(Generic[State]):
         self._signal = signal
         self.interval, self.longest = interval, max(interval, longest)
         self.is_closed = False
-        now = time.monotonic()
-        self._due = now + (_TOGETHER_SECONDS if interval > 0 else 0)
-        self._changed_at = now
+        self._first = interval if first is None else min(first, interval)
+        self._pause = min(self._first, _TOGETHER_SECONDS)
+        self._began_at = self._changed_at = time.monotonic()
+        self._due = self._began_at + self._pause
 
     @property
     def state(self) -> State:
@@ -152,6 +165,11 @@ class Watch(Generic[State]):
         """When to read next, on `time.monotonic`."""
         return self._due
 
+    @property
+    def slack(self) -> float:
+        """Seconds before `due` at which it may be read together with others."""
+        return 0.25 * self._pause
+
     def expect_change(self) -> None:
         """Read it at the next opportunity, and often again from then on."""
         self._changed_at = self._due = time.monotonic()
@@ -160,10 +178,23 @@ class Watch(Generic[State]):
         """Read it only after so many seconds."""
         self._due = time.monotonic() + seconds
 
-    def plan(self, now: float, trouble_pause: float | None) -> None:
-        """Set the next read: after a quarter of the time that nothing has changed, within bounds."""
-        pause = min(self.longest, max(self.interval, (now - self._changed_at) / 4))
-        self._due = now + (pause if trouble_pause is None else max(trouble_pause, self.interval))
+    def plan(self, now: float, took: float, trouble_pause: float | None) -> None:
+        """Set the next read: after 5 % of the time that it has been watched until that is as long as ``interval``.
+
+        From then on it is a quarter of the time that nothing has changed, within bounds.
+
+        Args:
+            now: by `time.monotonic`.
+            took: seconds that the read took; the pause is at least as long.
+            trouble_pause: seconds after a failure; None when the read did not fail.
+        """
+        steady = min(self.longest, max(self.interval, (now - self._changed_at) / 4))
+        growing = max(self._first, took, _SHARE * (now - self._began_at))
+        if trouble_pause is not None:
+            self._pause = max(trouble_pause, self.interval)
+        else:
+            self._pause = growing if growing < self.interval else steady
+        self._due = now + self._pause
 
     def replace_state(self, state: State) -> None:
         """Set what is known, without telling anybody yet."""
@@ -231,7 +262,9 @@ class Watcher:
             workers: also tell whether a live worker has a handler for it, while it is pending.
             signal: set when there is news.
 
-        Requests: see `oq_nb.queue.poller.TaskPoller.refresh`; none after its end.
+        Requests: see `oq_nb.queue.poller.TaskPoller.refresh`, about 20 times in the first 0.2 s, 50 in the first
+        second, 100 in the first 10 s, and then once per ``interval``; ever less often when nothing changes; none after
+        its end.
         """
         return self.watch_many([task], interval=interval, longest=longest, workers=workers, signal=signal)[0]
 
@@ -247,7 +280,15 @@ class Watcher:
         """Watch several tasks; the arguments are those of `watch`."""
         check_interval(interval)
         made = [
-            TaskWatch(self, state, interval=interval, longest=longest, signal=signal, wants_workers=workers)
+            TaskWatch(
+                self,
+                state,
+                interval=interval,
+                longest=longest,
+                signal=signal,
+                wants_workers=workers,
+                first=FIRST_SECONDS if interval <= _LONGEST_GROWN_SECONDS else None,
+            )
             for state in map(_first_state, tasks)
         ]
         self._add(made)
@@ -382,7 +423,7 @@ class Watcher:
                 self._poller = TaskPoller(self._store)
                 return None
         now = time.monotonic()
-        due = [watch for watch in watches if watch.due <= now + 0.25 * watch.interval]
+        due = [watch for watch in watches if watch.due <= now + watch.slack]
         if any(watch.due <= now for watch in due):
             try:
                 self._read_due(due, watches)
@@ -391,7 +432,7 @@ class Watcher:
                 for watch in due:
                     watch.put_off(_FAULT_SECONDS)
         now = time.monotonic()
-        return max(0.01, min((watch.due - now for watch in watches), default=60.0))
+        return max(0.001, min((watch.due - now for watch in watches), default=60.0))
 
     def _read_due(self, due: list[AnyWatch], watches: list[AnyWatch]) -> None:
         tasks = [watch for watch in due if isinstance(watch, TaskWatch)]
@@ -401,6 +442,7 @@ class Watcher:
                 self._poller.ingest(known)
         wants_workers = any(w.wants_workers and _is_pending(w.state) for w in tasks)
         trouble: OqError | None = None
+        began = time.monotonic()
         try:
             self._poller.refresh(
                 [watch.state.task_id for watch in tasks], overview=bool(overviews), workers=wants_workers
@@ -436,7 +478,7 @@ class Watcher:
         for watch in told:  # who waits for one of them finds all of them up to date
             watch.tell()
         for watch in due:
-            watch.plan(now, pause)
+            watch.plan(now, now - began, pause)
         if not any(isinstance(watch, OverviewWatch) for watch in watches):
             self._poller.forget_overview()
         self._poller.keep(watch.state.task_id for watch in watches if isinstance(watch, TaskWatch))

@@ -29,6 +29,11 @@ class Kernel:
         reply = self.client.execute_interactive(code, timeout=60, output_hook=lambda message: None)["content"]
         return reply.get("ename")
 
+    def traceback(self, code):
+        """Run a cell that fails; return what is shown of its error."""
+        reply = self.client.execute_interactive(code, timeout=60, output_hook=lambda message: None)["content"]
+        return "\n".join(reply["traceback"])
+
     def begin(self, code):
         """Start a cell and return at once; ``end`` waits for it."""
         return self.client.execute(code)
@@ -99,6 +104,8 @@ def test_an_interrupted_cell(place):
     assert kernel.end(cell) == "KeyboardInterrupt"
     task = the_task(queue, "stopped")
     assert (str(task.status), task.record.last_error) == ("cancelled", "KeyboardInterrupt")
+    at = task.record.last_progress
+    assert 3 < at.current < 10000 and at.total == 10000
 
 
 def test_a_cancelled_cell(place):
@@ -147,6 +154,91 @@ def test_a_cell_that_fails(place, name, code):
     task = the_task(queue, name)
     assert str(task.status) == "failed"
     assert task.record.last_error.startswith("ZeroDivisionError: at twenty")
+
+
+LEFT_OPEN = """
+left = oq_nb.track(total=10, desc='left open', **options)
+left.update(3)
+left.task
+raise ValueError("in the cell")
+"""
+
+LEFT_OPEN_AWAITING = """
+left = oq_nb.track(total=10, desc='left awaiting', **options)
+left.update(3)
+await asyncio.sleep(0.3)
+left.task
+raise ValueError("in the cell")
+"""
+
+LEFT_OPEN_ITERATING = """
+left = oq_nb.track(range(10), desc='left iterating', **options)
+pairs = zip(left, range(10))
+for a, b in pairs:
+    left.task
+    if a == 3:
+        raise ValueError("in the cell")
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        ("left open", LEFT_OPEN),
+        ("left awaiting", LEFT_OPEN_AWAITING),
+        ("left iterating", LEFT_OPEN_ITERATING),
+    ],
+)
+def test_a_bar_that_a_failed_cell_leaves_open_fails_and_later_loops_are_tracked(place, name, code):
+    kernel, queue = place
+    assert kernel.run(code) == "ValueError"
+    task = the_task(queue, name)
+    assert str(task.status) == "failed" and task.last_error.startswith("ValueError: in the cell")
+    assert (task.record.last_progress.current, task.record.last_progress.total) == (3, 10)
+    assert kernel.run(f"for i in oq_nb.track(range(3), 'after {name}', **options):\n    time.sleep(0.3)") is None
+    assert str(the_task(queue, f"after {name}").status) == "completed"
+
+
+def test_a_bar_that_is_left_open_does_not_turn_tracking_off(place):
+    kernel, queue = place
+    assert kernel.run("kept = oq_nb.track(total=10, desc='kept', **options)\nkept.update(2)") is None
+    assert kernel.run("for i in oq_nb.track(range(3), 'beside', **options):\n    time.sleep(0.3)") is None
+    assert str(the_task(queue, "beside").status) == "completed"
+    assert kernel.run("kept.update(8)\nkept.close()") is None
+    assert str(the_task(queue, "kept").status) == "completed"
+
+
+def test_a_failed_async_for_fails(place):
+    kernel, queue = place
+    code = """
+async def rows():
+    for n in range(9):
+        await asyncio.sleep(0.1)
+        yield n
+
+async for n in oq_nb.track(rows(), 'rows', total=9, **options):
+    if n == 4:
+        raise ZeroDivisionError("at four")
+"""
+    assert kernel.run(code) == "ZeroDivisionError"
+    task = the_task(queue, "rows")
+    assert str(task.status) == "failed" and task.last_error.startswith("ZeroDivisionError: at four")
+
+
+def test_a_cancelled_loop_shows_no_source_of_the_library(place):
+    kernel, _ = place
+    code = """
+for i in oq_nb.track(range(10000), 'hidden', **options):
+    if i == 5:
+        bar_task = [t for t in oq_nb.default_queue().list('running') if t.task_type == 'track:hidden']
+        for t in bar_task:
+            t.cancel()
+    time.sleep(0.05)
+"""
+    shown = kernel.traceback("oq_nb.connect()\n" + code)
+    assert "TaskCancelledError" in shown
+    for line in ("at_boundary", "_raise_problem", "raise problem", "progress/bar.py", "progress/loops.py"):
+        assert line not in shown, shown
 
 
 NESTED = """

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from itertools import pairwise
 
 import pytest
 
@@ -20,6 +21,7 @@ from oq_nb.errors import (
     WaitTimeoutError,
 )
 from oq_nb.model import new_id
+from oq_nb.queue import waiting, watcher
 
 
 @pytest.fixture
@@ -237,3 +239,63 @@ def test_what_an_import_loads():
     code = "import sys, oq_nb; print(sorted({'IPython', 'ipywidgets', 'tqdm', 'boto3'} & set(sys.modules)))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+class Clock:
+    """Time that passes only while somebody waits."""
+
+    def __init__(self):
+        self.now = 1000.0
+
+    def monotonic(self):
+        return self.now
+
+
+def reads_of_a_wait(fake_queue, monkeypatch, seconds):
+    """Return when a task is read that is waited for, in seconds since the beginning; requests take no time."""
+    clock = Clock()
+    monkeypatch.setattr(watcher, "time", clock)
+    task = fake_queue.submit("a")
+    made = watcher.TaskWatch(
+        fake_queue.watcher,
+        watcher.TaskState(task.id, task.snapshot),
+        interval=waiting.LONGEST_SECONDS,
+        longest=waiting.LONGEST_SECONDS,
+        wants_workers=False,
+        first=watcher.FIRST_SECONDS,
+    )
+    reads = []
+    while made.due - 1000.0 <= seconds:
+        clock.now = made.due
+        reads.append(clock.now - 1000.0)
+        made.plan(clock.now, 0.0, None)
+    return reads
+
+
+def test_a_wait_reads_soon_at_first_and_ever_more_rarely(fake_queue, monkeypatch):
+    reads = reads_of_a_wait(fake_queue, monkeypatch, 3600.0)
+    assert reads[0] == pytest.approx(0.01)
+    for before, after in pairwise(reads):
+        assert after - before <= max(0.01, 0.05 * before) + 1e-6  # no end is seen later than that
+        assert after - before <= 2.2 + 1e-6
+    within = {seconds: sum(at <= seconds for at in reads) for seconds in (0.2, 1.0, 10.0, 60.0, 3600.0)}
+    assert within == {0.2: 20, 1.0: 52, 10.0: 100, 60.0: 137, 3600.0: 1746}
+    # As before (0.1 s, then a quarter of the time, 2 s at most), which was 1,813 in an hour.
+    assert within[3600.0] <= 1813
+
+
+def test_the_pause_is_at_least_as_long_as_the_last_read_took(fake_queue):
+    with fake_queue.watcher.watch(new_id(), interval=600.0) as watch:  # not read meanwhile
+        made = watcher.TaskWatch(
+            fake_queue.watcher, watch.state, interval=1.0, longest=1.0, wants_workers=False, first=0.01
+        )
+        now = time.monotonic()
+        made.plan(now, 0.4, None)
+        assert made.due - now == pytest.approx(0.4)
+
+
+def test_a_long_interval_is_kept_from_the_start(fake_queue):
+    with fake_queue.watcher.watch(new_id(), interval=60.0) as watch:
+        assert watch.due - time.monotonic() < 1  # the first read
+        watch.plan(1000.0, 0.0, None)
+        assert watch.due - 1000.0 == pytest.approx(60.0)
