@@ -17,6 +17,7 @@ from bench.measure import Figure, Report
 BENCHMARKS: dict[str, dict[str, int]] = {
     "start": {"rounds": 5},
     "loop": {"items": 1_000_000, "rounds": 5},
+    "redraws": {"rounds": 1},
     "transport": {"rounds": 5},
     "functions": {"submissions": 100, "rounds": 5},
     "requests": {"tasks": 100, "updates": 20, "idle_seconds": 40, "settle_seconds": 60, "watched": 1000},
