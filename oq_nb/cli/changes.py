@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from oq_nb.cli import watch as watching
-from oq_nb.cli.output import JsonOption, complain, say, say_json
+from oq_nb.cli.output import JsonOption, complain, confirm, name_of, note, say, say_json
 from oq_nb.cli.queries import IntervalOption, exit_code
-from oq_nb.cli.queue_options import QueueOptions, find, with_queue_options
+from oq_nb.cli.queue_options import IdsArgument, QueueOptions, find, with_queue_options
 from oq_nb.errors import ConfigurationError, TaskNotFoundError, TransitionError
 from oq_nb.queue import actions
+from oq_nb.text import counted, printable
 
 if TYPE_CHECKING:
+    from oq_nb.queue import Queue
     from oq_nb.queue.task import Task
 
 __all__ = ["add_to"]
-
-IdsArgument = Annotated[list[str], typer.Argument(metavar="ID", help="Task ids, or unique prefixes of them.")]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -106,13 +106,20 @@ def _moment(text: str) -> datetime:
 
 def cancel(
     options: QueueOptions,
-    task_ids: IdsArgument,
+    task_ids: Annotated[
+        list[str] | None, typer.Argument(metavar="ID", help="Task ids, or unique prefixes of them.")
+    ] = None,
+    task_type: Annotated[
+        str | None, typer.Option("--type", metavar="NAME", help="All pending and running tasks of this type instead.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="With --type: do not ask for confirmation.")] = False,
     reason: Annotated[str | None, typer.Option("--reason", metavar="TEXT", help="Stored with the task.")] = None,
     as_json: JsonOption = False,
 ) -> int:
     """Cancel tasks, or ask running ones to stop.
 
-    A pending task is cancelled at once. A running one is asked to stop, which its handler sees at its next report.
+    A pending task is cancelled at once. A running one is asked to stop, which its handler sees at its next report. With
+    --type it asks before it cancels; where nobody can be asked, --yes is needed.
 
     Exit code: 1 when one of them has ended already or is not there.
     """
@@ -121,7 +128,18 @@ def cancel(
         done = actions.cancel(task.queue, task.id, reason)
         return done.task, done.brief
 
-    return _each(options, task_ids, change, as_json=as_json)
+    if (task_type is None) == (not task_ids):
+        raise ConfigurationError("cancel: task ids are needed, or --type, not both")
+    queue = options.connect(starts_store=False)
+    if task_type is None:
+        return _each(queue, task_ids or [], change, as_json=as_json)
+    tasks = [task for status in ("pending", "running") for task in queue.list(status, task_type, limit=None)]
+    ids = list(dict.fromkeys(task.id for task in tasks))
+    if not ids:
+        note(f"no pending or running task has the type {printable(task_type)}")
+        return 0
+    confirm(f"Cancel {counted(len(ids), 'task')} of type {printable(task_type)} in {name_of(queue)}?", yes=yes)
+    return _each(queue, ids, change, as_json=as_json)
 
 
 def replay(options: QueueOptions, task_ids: IdsArgument, as_json: JsonOption = False) -> int:
@@ -134,7 +152,7 @@ def replay(options: QueueOptions, task_ids: IdsArgument, as_json: JsonOption = F
         done = actions.replay(task.queue, task.id)
         return done.task, done.brief
 
-    return _each(options, task_ids, change, as_json=as_json)
+    return _each(options.connect(starts_store=False), task_ids, change, as_json=as_json)
 
 
 def archive(options: QueueOptions, task_ids: IdsArgument, as_json: JsonOption = False) -> int:
@@ -146,14 +164,11 @@ def archive(options: QueueOptions, task_ids: IdsArgument, as_json: JsonOption = 
     def change(task: Task) -> tuple[Task, str]:
         return task.queue.archive(task.id), "is archived"
 
-    return _each(options, task_ids, change, as_json=as_json)
+    return _each(options.connect(starts_store=False), task_ids, change, as_json=as_json)
 
 
-def _each(
-    options: QueueOptions, task_ids: list[str], change: Callable[[Task], tuple[Task, str]], *, as_json: bool
-) -> int:
+def _each(queue: Queue, task_ids: list[str], change: Callable[[Task], tuple[Task, str]], *, as_json: bool) -> int:
     """Change each task and print what happened to it. One that cannot be changed does not stop the others."""
-    queue = options.connect()
     code = 0
     for text in task_ids:
         try:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from oq_nb.cli.output import JsonOption, is_screen, name_of, note, say, say_json
+from oq_nb.cli.output import JsonOption, is_screen, name_of, note, program_name, say, say_json
 from oq_nb.cli.queries import exit_code
 from oq_nb.cli.queue_options import QueueOptions, with_queue_options
 from oq_nb.display import view
@@ -105,12 +106,14 @@ def _tell_result(task: Task, options: QueueOptions) -> int:
         return 1
     output: dict[str, Any] = task.output
     say(f"Done: {output['files']} files, {output['bytes'] / 1e6:.0f} MB, sha256 {output['sha256'][:16]}…")
+    oq = program_name()
+    code = f"import oq_nb; print(oq_nb.connect({options.arguments}).get('{task.id}').output)"
     say(
         f"\nLook at it next, from any shell or notebook of yours:\n"
-        f"  oq status {task.id[:8]}{options.as_arguments}\n"
-        f"  oq history {task.id[:8]}{options.as_arguments}\n"
-        f"  python -c \"import oq_nb; print(oq_nb.connect({options.arguments}).get('{task.id}').output)\""
+        f"  {oq} status {task.id[:8]}{options.as_arguments}\n"
+        f"  {oq} history {task.id[:8]}{options.as_arguments}\n"
+        f'  {shlex.quote(sys.executable)} -c "{code}"'
     )
     if options.is_embedded:
-        say("  oq local stop          (ends the store; its data stays)")
+        say(f"  {oq} local stop          (ends the store; its data stays)")
     return 0

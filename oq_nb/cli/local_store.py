@@ -11,10 +11,22 @@ __all__ = ["add_to"]
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands."""
-    group = typer.Typer(help="The embedded store: does it run, and where; stop it.", rich_markup_mode=None)
+    group = typer.Typer(help="The embedded store: start it, stop it, say where it runs.", rich_markup_mode=None)
+    group.command("start")(start)
     group.command("status")(status)
     group.command("stop")(stop)
     app.add_typer(group, name="local", no_args_is_help=True)
+
+
+def start(as_json: JsonOption = False) -> int:
+    """Start the embedded store, unless it runs already.
+
+    oq submit, oq worker, oq demo, oq ui and connect() in a notebook start it too; commands that only look do not.
+    """
+    from oq_nb import local
+
+    local.start()
+    return status(as_json)
 
 
 def status(as_json: JsonOption = False) -> int:

@@ -8,36 +8,44 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
+from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO
 
 import typer
 
+from oq_nb.display.states import STATES, TONES
+from oq_nb.errors import ConfigurationError
 from oq_nb.text import printable
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-__all__ = ["JsonOption", "complain", "is_screen", "name_of", "note", "own_stdout", "paint", "say", "say_json", "table"]
+__all__ = [
+    "JsonOption",
+    "complain",
+    "confirm",
+    "cut",
+    "is_screen",
+    "name_of",
+    "note",
+    "own_stdout",
+    "paint",
+    "parse_age",
+    "program_name",
+    "say",
+    "say_json",
+    "screen_width",
+    "table",
+]
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line; see docs/json.md.")]
 
-#: How a status or a tone looks, in rich's words.
-_STYLES = {
-    "good": "green",
-    "bad": "red",
-    "warning": "yellow",
-    "off": "dim",
-    "running": "cyan",
-    "completed": "green",
-    "failed": "red",
-    "expired": "red",
-    "cancelled": "dim",
-    "archived": "dim",
-}
 _IN_NUMBERS = "0123456789.,/:%"
 
 
@@ -86,6 +94,50 @@ def complain(text: str) -> None:
     print(f"oq: {printable(' '.join(text.split()))}", file=sys.stderr, flush=True)
 
 
+_AGE = re.compile(r"(\d+)\s*([smhdw])", re.ASCII)
+_UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+
+
+def parse_age(text: str) -> timedelta | None:
+    """Return a length of time such as ``90s``, ``30m``, ``12h``, ``30d`` or ``8w``; None for anything else."""
+    match = _AGE.fullmatch(text.strip())
+    if match is None:
+        return None
+    try:
+        return timedelta(seconds=int(match[1]) * _UNIT_SECONDS[match[2]])
+    except OverflowError:
+        return None
+
+
+def program_name() -> str:
+    """Return how this program was called, as a shell wants it: ``oq`` may not be on the path."""
+    called = sys.argv[0]
+    found = shutil.which("oq")
+    if found is not None and os.path.basename(called) == "oq" and os.path.realpath(found) == os.path.realpath(called):
+        return "oq"
+    if os.path.basename(called) == "__main__.py":
+        return f"{shlex.quote(sys.executable)} -m oq_nb"
+    return shlex.quote(called)
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask a question that has to be answered with yes before something is changed; leave with 1 after a no.
+
+    Args:
+        question: printable text.
+        yes: whether it was answered on the command line.
+
+    Raises:
+        ConfigurationError: nobody can be asked.
+    """
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise ConfigurationError("--yes: it is needed where nobody can be asked")
+    if not typer.confirm(question, err=True):
+        raise typer.Exit(1)
+
+
 def name_of(options: object) -> str:
     """Return what to call a queue or a store, such as ``s3://bucket/ at http://…``."""
     return printable(repr(options).strip("<>").removeprefix("Queue ").removeprefix("S3Store "))
@@ -96,11 +148,23 @@ def is_screen(stream: TextIO | None = None) -> bool:
     return (stream or sys.stdout).isatty() and os.environ.get("TERM", "") not in ("", "dumb", "unknown")
 
 
+def screen_width() -> int | None:
+    """Return the width of the terminal that stdout is, in cells; None where it is none: nothing is cut there."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
 def paint(text: str, tone: str) -> str:
     """Return text in the colour of a status or a tone, where stdout shows colours and nobody minds (``NO_COLOR``)."""
     from rich.text import Text
 
-    return _drawn(Text(text, style=_STYLES.get(tone, "")), width=len(text) + 1)
+    return _drawn(Text(text, style=_style(tone)), width=len(text) + 1)
+
+
+def _style(state: str) -> str:
+    """Return how a tone or a state looks, in rich's words; a state may stand in brackets: ``running (stalled)``."""
+    word = state.rpartition("(")[2].rstrip(")")
+    tone = TONES.get(word) or TONES.get(STATES.get(word, ""))
+    return tone.terminal if tone is not None and tone.terminal != "default" else ""
 
 
 def table(
@@ -124,15 +188,16 @@ def table(
     from rich.text import Text
 
     widths = [max(map(cell_len, column)) for column in zip(headers, *rows, strict=True)]
-    if sys.stdout.isatty():
-        widths = _fit(widths, shutil.get_terminal_size().columns, cuts)
+    room = screen_width()
+    if room is not None:
+        widths = _fit(widths, room, cuts)
     shown = [column for column, width in enumerate(widths) if width]
     made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="none")
     for column in shown:
-        made.add_column(Text(_cut(headers[column], widths[column])), no_wrap=True, min_width=widths[column])
+        made.add_column(Text(cut(headers[column], widths[column])), no_wrap=True, min_width=widths[column])
     for row in rows:
-        styles = {column: _STYLES.get(row[column], "") for column in shown if column == status_column}
-        made.add_row(*(Text(_cut(row[column], widths[column]), style=styles.get(column, "")) for column in shown))
+        styles = {column: _style(row[column]) for column in shown if column == status_column}
+        made.add_row(*(Text(cut(row[column], widths[column]), style=styles.get(column, "")) for column in shown))
     lines = _drawn(made, width=sum(widths) + 2 * len(widths)).splitlines()
     return "\n".join(line.rstrip() for line in lines)
 
@@ -157,7 +222,7 @@ def _over(widths: Sequence[int], room: int) -> int:
     return sum(shown) + 2 * (len(shown) - 1) - room
 
 
-def _cut(text: str, width: int) -> str:
+def cut(text: str, width: int) -> str:
     """Return text of at most so many cells; when it was cut, it ends with an ellipsis and not within a number."""
     from rich.cells import cell_len, set_cell_size
 

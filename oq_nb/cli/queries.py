@@ -8,18 +8,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from oq_nb.cli import watch as watching
-from oq_nb.cli.output import JsonOption, note, say, say_json, table
+from oq_nb.cli.output import JsonOption, cut, note, parse_age, say, say_json, screen_width, table
 from oq_nb.cli.queue_options import IdArgument, QueueOptions, find, with_queue_options
 from oq_nb.display import view
+from oq_nb.display.states import status_view
 from oq_nb.errors import ConfigurationError
-from oq_nb.text import ago, first_line, printable, shorten
+from oq_nb.text import ago, first_line, local_time, printable, shorten
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from oq_nb.model import TaskRecord
 
-__all__ = ["STATUSES", "IntervalOption", "add_to", "exit_code"]
+__all__ = ["STATUSES", "IntervalOption", "SinceOption", "TypeOption", "add_to", "exit_code", "moment_of"]
 
 IntervalOption = Annotated[
     float, typer.Option("--interval", metavar="SECONDS", min=0.1, help="Time between two looks at the store.")
@@ -27,6 +28,12 @@ IntervalOption = Annotated[
 STATUSES = ("pending", "running", "completed", "failed", "cancelled", "expired", "archived")
 _CUTS = ((4, 20), (2, 8), (3, 0), (4, 6), (2, 4))  # of the columns of `oq list`
 _WORKER_CUTS = ((6, 10), (0, 12), (2, 0))  # of `oq workers`
+SinceOption = Annotated[
+    str | None,
+    typer.Option(
+        "--since", metavar="TIME", help="Only tasks that changed since: 90s, 30m, 12h, 7d, or 2026-01-28T12:30:00Z."
+    ),
+]
 TypeOption = Annotated[str | None, typer.Option("--type", metavar="NAME", help="Only tasks of this type.")]
 
 
@@ -42,6 +49,23 @@ def add_to(app: typer.Typer) -> None:
 def exit_code(record: TaskRecord) -> int:
     """Return 1 for a task that has failed, expired or was cancelled; else 0."""
     return 1 if record.status.value in ("failed", "expired", "cancelled") else 0
+
+
+def moment_of(option: str, text: str, now: datetime) -> datetime:
+    """Return the instant that a user has typed: an age such as ``12h``, or a time with a zone.
+
+    Raises:
+        ConfigurationError: it is neither.
+    """
+    from oq_nb.model import Timestamp
+
+    age = parse_age(text)
+    if age is not None:
+        return now - age
+    try:
+        return Timestamp.parse(text)
+    except ValueError as exc:
+        raise ConfigurationError(f"{option}: {text!r}: such as 30m, 12h, 7d, or 2026-01-28T12:30:00Z") from exc
 
 
 def status(
@@ -62,7 +86,7 @@ def status(
 
     Exit code: 1 when the task has failed, expired or was cancelled, or is not there; else 0.
     """
-    task = find(options.connect(), task_id)
+    task = find(options.connect(starts_store=False), task_id)
     if watch:
         watching.watch(task, interval, as_json=as_json)
     elif as_json:
@@ -82,9 +106,9 @@ def history(
 ) -> int:
     """Show the versions of a task, oldest first.
 
-    A line for each says what changed, from its submission to its end.
+    A line for each says what changed, from its submission to its end, and when.
     """
-    task = find(options.connect(), task_id)
+    task = find(options.connect(starts_store=False), task_id)
     versions: list[TaskRecord | None] = [None]
     if limit is None:
         versions += task.history()
@@ -93,13 +117,34 @@ def history(
         objects, key = task.queue.store.objects, task.record.key
         first = 1 + max(0, sum(e.key == key and not e.is_delete_marker for e in objects.versions(key)) - limit)
         versions = ([] if first > 1 else [None]) + task.history(limit=limit + (first > 1))
+    rows: list[tuple[str, datetime]] = []
     for number, (before, record) in enumerate(pairwise(versions), start=first):
         assert record is not None
         if as_json:
             say_json(record.to_dict())
         else:
-            say(view.version_line(number, record, before))
+            rows.append((view.version_line(number, record, before), record.updated_at))
+    if rows:
+        say("\n".join(_version_lines(rows, screen_width())))
     return 0
+
+
+def _version_lines(rows: list[tuple[str, datetime]], room: int | None) -> list[str]:
+    """Return the lines of a history, each with its local time; where room is short, the date only when it changes."""
+    from rich.cells import cell_len
+
+    width = max(cell_len(line) for line, _ in rows)
+    times = [local_time(instant) for _, instant in rows]
+    if room is not None and width + 2 + max(map(len, times)) > room:
+        days = [f"{instant.astimezone():%Y-%m-%d}" for _, instant in rows]
+        short = [f"{instant.astimezone():%H:%M:%S}" for _, instant in rows]
+        times = [times[i] if i == 0 or days[i] != days[i - 1] else short[i] for i in range(len(rows))]
+    made: list[str] = []
+    for (line, _), time in zip(rows, times, strict=True):
+        most = width if room is None else max(8, min(width, room - 2 - len(time)))
+        shown = cut(line, most)
+        made.append(f"{shown}{' ' * (most - cell_len(shown))}  {time}")
+    return made
 
 
 def list_tasks(
@@ -113,23 +158,43 @@ def list_tasks(
             autocompletion=lambda: list(STATUSES),
         ),
     ] = None,
+    failed: Annotated[bool, typer.Option("--failed", help="The same as --status failed.")] = False,
     task_type: TypeOption = None,
+    since: SinceOption = None,
     limit: Annotated[int, typer.Option("--limit", metavar="COUNT", min=1, help="At most this many.")] = 20,
+    every: Annotated[
+        bool, typer.Option("--all", help="Read every task, to find failed ones that left no entry of their end.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> int:
-    """List tasks, the ones that changed last first."""
-    queue = options.connect()
-    found = queue.list(status, task_type, limit=limit)
+    """List tasks, the ones that changed last first.
+
+    Failed, cancelled and expired tasks are found by the entries that their ends leave, however many others there are.
+    Workers of other programs, and earlier versions of oq, leave none: --all reads every task and finds these too.
+    """
+    if failed and status not in (None, "failed"):
+        raise ConfigurationError(f"--failed: not together with --status {status}")
+    status = "failed" if failed else status
+    queue = options.connect(starts_store=False)
+    now = queue.now()
+    after = None if since is None else moment_of("--since", since, now)
+    is_quick = status in ("failed", "cancelled", "expired") and not every
+    if is_quick:
+        found = queue.failures(status or "failed", task_type, since=after, limit=limit)
+    else:
+        found = queue.list(status, task_type, since=after, limit=limit)
     if as_json:
         for task in found:
             say_json(task.record.to_dict())
-    elif found:
-        now = queue.now()
+        return 0
+    if found:
         shown = _short_ids([task.id for task in found])
         rows = [_row(short, task.record, now) for short, task in zip(shown, found, strict=True)]
         say(table(("ID", "STATUS", "TYPE", "CHANGED", "PROGRESS"), rows, cuts=_CUTS, status_column=1))
-    else:  # what is on stdout is always a list
-        note("no such task" if status or task_type else "no task yet: oq submit adds one")
+    if is_quick and len(found) < limit:
+        note(f"{len(found) or 'no'} {status} left an entry of their end; --all reads every task, those of others too")
+    elif not found:  # what is on stdout is always a list
+        note("no such task" if status or task_type or since else "no task yet: oq submit adds one")
     return 0
 
 
@@ -150,7 +215,7 @@ def _row(short: str, record: TaskRecord, now: datetime) -> tuple[str, str, str, 
     elif record.status.value == "pending" and record.available_at > now:
         said = f"starts {ago(record.available_at, now)}"
     kind = printable(shorten(record.task_type, 40))
-    return short, record.status.value, kind, ago(record.updated_at, now), said
+    return short, status_view(record, now).text, kind, ago(record.updated_at, now), said
 
 
 def workers(options: QueueOptions, as_json: JsonOption = False) -> int:
@@ -160,7 +225,7 @@ def workers(options: QueueOptions, as_json: JsonOption = False) -> int:
     """
     from oq_nb.queue.watcher import is_alive
 
-    queue = options.connect()
+    queue = options.connect(starts_store=False)
     found = queue.workers()
     now = queue.now()
     if as_json:
@@ -199,5 +264,5 @@ def tail(
     """
     if task_type is not None and not task_type.strip():
         raise ConfigurationError("--type: it is empty")
-    watching.tail(options.connect(), interval, task_type=task_type, as_json=as_json)
+    watching.tail(options.connect(starts_store=False), interval, task_type=task_type, as_json=as_json)
     return 0

@@ -18,15 +18,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from oq_nb.cli.output import name_of
-from oq_nb.errors import ConfigurationError, TaskNotFoundError
+from oq_nb.errors import ConfigurationError, StorageUnavailableError, TaskNotFoundError
 
 if TYPE_CHECKING:
     from oq_nb.queue import Queue
     from oq_nb.queue.task import Task
 
-__all__ = ["OPTIONS", "IdArgument", "QueueOptions", "find", "with_queue_options"]
+__all__ = ["OPTIONS", "IdArgument", "IdsArgument", "QueueOptions", "find", "with_queue_options"]
 
 IdArgument = Annotated[str, typer.Argument(metavar="ID", help="Task id, or a unique prefix of it.")]
+
+IdsArgument = Annotated[list[str], typer.Argument(metavar="ID", help="Task ids, or unique prefixes of them.")]
 
 #: The options, by the names of `QueueOptions`.
 OPTIONS: dict[str, Any] = {
@@ -58,10 +60,25 @@ class QueueOptions:
     region: str | None = None
     prefix: str | None = None
 
-    def connect(self) -> Queue:
-        """Open the queue; see `oq_nb.connect`."""
+    def connect(self, *, starts_store: bool = True) -> Queue:
+        """Open the queue; see `oq_nb.connect`.
+
+        Args:
+            starts_store: start the embedded store when nothing names a bucket; else it has to run already.
+
+        Raises:
+            StorageUnavailableError: nothing names a bucket, and the embedded store does not run.
+        """
         from oq_nb.queue.connection import connect
 
+        if self.is_embedded and not starts_store:
+            from oq_nb import local
+
+            if local.find() is None:
+                raise StorageUnavailableError(
+                    "no bucket is named (--bucket, S3_BUCKET) and the embedded store is not running: oq local start "
+                    f"starts it, with what is in {local.default_data_dir()}"
+                )
         return connect(self.bucket, endpoint=self.endpoint, region=self.region, prefix=self.prefix or "")
 
     @property

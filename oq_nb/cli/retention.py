@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import re
-import sys
-from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from oq_nb.cli.output import JsonOption, name_of, say, say_json, table
+from oq_nb.cli.output import JsonOption, confirm, name_of, parse_age, say, say_json, table
 from oq_nb.cli.queries import STATUSES
 from oq_nb.cli.queue_options import QueueOptions, with_queue_options
 from oq_nb.errors import ConfigurationError
 from oq_nb.text import duration, printable
+from oq_nb.text import size as size_text
 
 if TYPE_CHECKING:
     from oq_nb.admin.retention import Pruned, Survey
     from oq_nb.model import TaskStatus
 
 __all__ = ["add_to"]
-
-_AGE = re.compile(r"(\d+)\s*([smhdw])")
-_UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
 def add_to(app: typer.Typer) -> None:
@@ -55,7 +50,7 @@ def show(
         return 0
     from oq_nb.admin import retention
 
-    queue = options.connect()
+    queue = options.connect(starts_store=False)
     price = retention.PRICE_PER_GB_MONTH if price is None else price
     found = retention.survey(queue.store, read_limit=read)
     trouble, rule, finished_rule = "", None, None
@@ -84,7 +79,7 @@ def show(
 def _print_survey(found: Survey, price: float) -> None:
     def row(name: str, which: str, folder: str | None = None) -> tuple[str, str, str, str]:
         amount = found.total(which) if folder is None else getattr(found, which)[folder]
-        return name, f"{amount.count:,}", _size(amount.size_bytes), f"${amount.price(price):,.4f}"
+        return name, f"{amount.count:,}", size_text(amount.size_bytes), f"${amount.price(price):,.4f}"
 
     rows = [row(f"{folder}/", "current", folder) for folder in sorted(found.current)]
     rows += [row(f"old versions of {folder}/", "old", folder) for folder in sorted(found.old)]
@@ -96,15 +91,6 @@ def _print_survey(found: Survey, price: float) -> None:
         rows = [row(name, "tasks", name) for name in sorted(found.tasks)]
         say()
         say(table(("TASKS", "COUNT", "SIZE, ALL VERSIONS", "A MONTH"), rows, cuts=((0, 12),)))
-
-
-def _size(size_bytes: int) -> str:
-    size = float(size_bytes)
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"
 
 
 def set_rule(
@@ -131,7 +117,7 @@ def set_rule(
     """
     from oq_nb.admin import retention
 
-    objects: Any = options.connect().store.objects
+    objects: Any = options.connect(starts_store=False).store.objects
     rule = retention.set_rule(objects, days=days, keep=keep)
     said = f"old versions are removed {days} days after they were replaced"
     _say_rule(rule, said, as_json=as_json)
@@ -156,7 +142,7 @@ def unset_rule(options: QueueOptions, as_json: JsonOption = False) -> int:
     """
     from oq_nb.admin import retention
 
-    removed = retention.remove_rule(options.connect().store.objects)  # type: ignore[arg-type]
+    removed = retention.remove_rule(options.connect(starts_store=False).store.objects)  # type: ignore[arg-type]
     if as_json:
         say_json({"removed": removed})
     else:
@@ -192,20 +178,14 @@ def prune(
     """
     from oq_nb.admin import retention
 
-    match = _AGE.fullmatch(older_than.strip())
-    if match is None:
+    age = parse_age(older_than)
+    if age is None:
         raise ConfigurationError(f"--older-than: {older_than!r}: a number and s, m, h, d or w are needed, such as 30d")
-    age = timedelta(seconds=int(match[1]) * _UNIT_SECONDS[match[2]])
     statuses = tuple(_status(name) for name in status) if status else None
-    queue = options.connect()
-    if not dry_run and not yes:
-        if not sys.stdin.isatty():
-            raise ConfigurationError("--yes: it is needed where nobody can be asked")
+    queue = options.connect(starts_store=False)
+    if not dry_run:
         long_ago = duration(age.total_seconds())
-        if not typer.confirm(
-            f"Remove tasks that ended more than {long_ago} ago from {name_of(queue)} for good?", err=True
-        ):
-            return 1
+        confirm(f"Remove tasks that ended more than {long_ago} ago from {name_of(queue)} for good?", yes=yes)
 
     def tell(pruned: Pruned) -> None:
         if as_json:
@@ -215,11 +195,11 @@ def prune(
             what = f"{printable(pruned.task_type)} {pruned.status}, {pruned.versions} versions"
             if not pruned.task_type:
                 what = f"payloads of a task that is gone, {pruned.versions} objects"
-            say(f"{word} {pruned.task_id}  {what}, {_size(pruned.size_bytes)}")
+            say(f"{word} {pruned.task_id}  {what}, {size_text(pruned.size_bytes)}")
 
     removed = retention.prune(queue.store, older_than=age, statuses=statuses, dry_run=dry_run, told=tell)
     if not as_json:
-        size = _size(sum(pruned.size_bytes for pruned in removed))
+        size = size_text(sum(pruned.size_bytes for pruned in removed))
         say(f"{len(removed)} tasks, {size}{' (nothing was removed: --dry-run)' if dry_run else ''}")
     return 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 import time
 from datetime import datetime
@@ -14,7 +15,7 @@ from oq_nb.display import view
 from oq_nb.display.states import has_run_out
 from oq_nb.errors import StorageDeniedError, StorageError
 from oq_nb.queue.changes import ChangeFeed
-from oq_nb.text import counted, printable, shorten
+from oq_nb.text import ago, counted, duration, local_time, printable, shorten
 
 if TYPE_CHECKING:
     from oq_nb.model import TaskRecord
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 __all__ = ["StatusLines", "change_line", "tail", "watch"]
 
 _MESSAGE_CHARS = 200
+_OUTPUT_CHARS = 500
+_LONG = ("Attempt: ", "Note: ", "Reason: ", "Error: ")
 _SECONDS_PER_TASK = 0.0005  # that `oq tail` waits: a listing has 1,000
 
 
@@ -55,8 +58,39 @@ class StatusLines:
             with contextlib.suppress(StorageError):  # the register may be closed to whoever looks
                 self._poller.refresh(workers=True)
         has_worker = self._poller.has_worker_for(record)
-        lines = view.status_lines(record, self._task.queue.now(), has_worker=has_worker)
-        return [*lines, warning] if warning else lines
+        now = self._task.queue.now()
+        lines = view.status_lines(record, now, has_worker=has_worker)
+        # Before what may have many lines.
+        place = next((i for i, line in enumerate(lines) if line.startswith(_LONG)), len(lines))
+        lines[place:place] = _times(record, now)
+        return [*lines, *_output(record), *([warning] if warning else [])]
+
+
+def _times(record: TaskRecord, now: datetime) -> list[str]:
+    """Return when the task started and ended, and how long it ran, as far as it says so."""
+    started_at, ended_at = record.started_at, record.ended_at
+    lines: list[str] = []
+    if started_at is not None and ended_at is None and record.status.value == "running":
+        lines.append(
+            f"Started: {local_time(started_at, now)}, running for {duration((now - started_at).total_seconds())}"
+        )
+    if ended_at is not None:
+        lines.append(f"Ended: {local_time(ended_at, now)}, {ago(ended_at, now)}")
+        if started_at is not None:
+            lines.append(f"Duration: {duration((ended_at - started_at).total_seconds())}")
+    return lines
+
+
+def _output(record: TaskRecord) -> list[str]:
+    """Return the output of a completed task, cut when it is long."""
+    if record.output_ref is not None:
+        return [f"Output: large, oq result {record.id[:8]} prints it"]
+    if record.output is None:
+        return []
+    made = json.dumps(record.output, ensure_ascii=False)
+    if len(made) <= _OUTPUT_CHARS:
+        return [f"Output: {printable(made)}"]
+    return [f"Output: {printable(shorten(made, _OUTPUT_CHARS))} (oq result {record.id[:8]} prints all of it)"]
 
 
 def watch(task: Task, interval: float, *, as_json: bool) -> None:
@@ -106,9 +140,12 @@ def _redraw(task: Task, interval: float) -> None:
 
     status = StatusLines(task)
 
+    lines: list[str] = []
+
     def drawn(warning: str = "") -> Text:
+        lines[:] = status.now(warning)
         room = max(2, shutil.get_terminal_size().lines - 1)
-        return Text("\n".join(status.now(warning)[:room]), no_wrap=True, overflow="ellipsis")
+        return Text("\n".join(lines[:room]), no_wrap=True, overflow="ellipsis")
 
     # Not as a context manager: a Ctrl-C in the middle of its beginning would leave the cursor hidden.
     live = Live(drawn(), auto_refresh=False, console=Console(highlight=False), transient=True)
@@ -124,9 +161,9 @@ def _redraw(task: Task, interval: float) -> None:
             except StorageError as exc:
                 warning = f"Store: does not answer, trying on ({shorten(printable(str(exc)), _MESSAGE_CHARS)})"
             live.update(drawn(warning), refresh=True)
-    finally:
+    finally:  # what was seen last stays on the screen, after Ctrl-C too
         live.stop()
-    say("\n".join(status.now()))
+        say("\n".join(lines))
 
 
 def tail(queue: Queue, interval: float, *, task_type: str | None, as_json: bool) -> None:

@@ -297,6 +297,7 @@ class Queue:
         status: TaskStatus | str | None = None,
         task_type: str | None = None,
         *,
+        since: datetime | None = None,
         limit: int | None = 100,
         shards: Sequence[str] | None = None,
     ) -> builtins.list[Task]:
@@ -305,6 +306,7 @@ class Queue:
         Args:
             status: only these.
             task_type: only these.
+            since: only those that changed at this time or later; an aware `datetime`.
             limit: so many at most; None for all.
             shards: only in these; None for all.
 
@@ -314,15 +316,17 @@ class Queue:
         wanted = None if status is None else _status(status)
         if limit is not None:
             check_whole("limit", limit, 0)
+        after = None if since is None else check_instant("since", since)
         if wanted in (TaskStatus.PENDING, TaskStatus.RUNNING):
             ids = self._indexed_ids(shards)
         else:
-            ids = self.store.task_ids_newest_first(shards)
+            ids = self.store.task_ids_newest_first(shards, since=after)
         found: builtins.list[Task] = []
         for held in self.store.read_many(ids):
             if limit is not None and len(found) >= limit:
                 break
-            if wanted in (None, held.record.status) and task_type in (None, held.record.task_type):
+            is_late = after is None or held.record.updated_at >= after
+            if is_late and wanted in (None, held.record.status) and task_type in (None, held.record.task_type):
                 found.append(Task(self, held))
         return found
 

@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from itertools import islice
 from typing import TypeVar
@@ -36,7 +37,7 @@ from oq_nb.errors import (
     TaskNotFoundError,
 )
 from oq_nb.model import TaskRecord, TaskStatus, Timestamp
-from oq_nb.s3 import NotModified, ObjectStore, PutResult, StoredObject
+from oq_nb.s3 import SETTLED, NotModified, ObjectStore, PutResult, StoredObject
 from oq_nb.s3.clock import Clock
 from oq_nb.store.ended import EndedEntries
 from oq_nb.store.idempotency import IdempotencyKeys
@@ -192,10 +193,17 @@ class TaskStore:
             for start in range(0, len(arguments), _READERS * 4):
                 yield from pool.map(function, arguments[start : start + _READERS * 4])
 
-    def task_ids_newest_first(self, shards: Sequence[str] | None = None) -> list[str]:
-        """Return the ids of all tasks, the one that changed last first. Requests: 1 LIST per 1,000 tasks."""
+    def task_ids_newest_first(self, shards: Sequence[str] | None = None, *, since: datetime | None = None) -> list[str]:
+        """Return the ids of tasks, the one that changed last first. Requests: 1 LIST per 1,000 tasks.
+
+        Args:
+            shards: only in these; None for all.
+            since: leave out those that last changed well before; None for none.
+        """
         prefixes = [model.TASKS] if shards is None else [f"{model.TASKS}{shard}/" for shard in shards]
         found = [entry for prefix in prefixes for entry in self.objects.entries(prefix)]
+        if since is not None:  # the store's time of a write and the task's own may differ a little
+            found = [entry for entry in found if entry.last_modified >= since - SETTLED]
         found.sort(key=lambda entry: entry.last_modified, reverse=True)
         names = (entry.key.rsplit("/", 1)[1] for entry in found if entry.key.endswith(".json"))
         return [name.removesuffix(".json") for name in names]

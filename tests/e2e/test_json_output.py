@@ -150,13 +150,31 @@ def test_tasks(oq, ready):
     shown += oq("status", ids["done"], "--watch", "--interval", "0.1")
     (made,) = oq("submit", "t", '{"x": 1}')
     shown += [made, *oq("cancel", made["id"]), *oq("archive", made["id"])]
-    shown += [*oq("replay", made["id"]), *oq("cancel", made["id"])]
+    shown += [*oq("replay", made["id"]), *oq("cancel", made["id"]), *oq("wait", made["id"], code=1)]
     for task in shown:
         check("Task", task)
     assert [version["status"] for version in oq("history", ids["done"])] == [
         "pending", "running", "running", "completed",
     ]  # fmt: skip
     nothing_is_documented_that_was_not_seen("Task", "Progress")
+    assert oq("result", ids["done"]) == ["y" * 100_000]
+
+
+def test_failures(oq, ready):
+    queue, _ = ready
+    task, lease_id = queue.submit("t"), model.new_id()
+    for change in (
+        lambda r, now: transitions.claim(r, now, lease_id=lease_id, worker_id="w", lease_seconds=60),
+        lambda r, now: transitions.fail(r, now, lease_id=lease_id, error="ValueError: no"),
+    ):
+        queue.store.update(task.id, change)
+    (group,) = oq("failures")
+    check("Failures", group)
+    assert (group["error"], group["task_ids"]) == ("ValueError: no", [task.id])
+    nothing_is_documented_that_was_not_seen("Failures")
+    (again,) = oq("failures", "--retry", task.id)
+    check("Task", again)
+    queue.cancel(task.id)
 
 
 def test_workers_survey_rules_and_pruning(oq):

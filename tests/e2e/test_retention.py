@@ -167,7 +167,9 @@ class NoTags(FakeStore):
         return super().put(key, body, **condition)
 
 
-@pytest.mark.parametrize("refusal", [StorageDeniedError("AccessDenied"), StorageError("501 NotImplemented")], ids=str)
+@pytest.mark.parametrize(
+    "refusal", [StorageDeniedError("AccessDenied", code="AccessDenied"), StorageError("501 NotImplemented")], ids=str
+)
 def test_where_tags_are_refused_tasks_end_without(refusal, caplog):
     store = NoTags()
     store.refusal = refusal
@@ -371,6 +373,8 @@ def test_a_status_that_is_not_final_cannot_be_pruned(fake_queue):
 @pytest.fixture
 def oq(own_queue, monkeypatch, capsys):
     monkeypatch.setattr("oq_nb.queue.connection.connect", lambda *_, **__: own_queue)
+
+    monkeypatch.setenv("S3_BUCKET", own_queue.store.objects.bucket)
 
     def run(*arguments):
         with pytest.raises(SystemExit) as left:

@@ -113,7 +113,8 @@ def test_the_lines_of_the_feature_document_typed_into_a_terminal(job):
     shown = typed(f"oq status {short}")
     assert re.fullmatch(
         rf"Task: {task.id}\nType: batch_process\nStatus: running\nProgress: 45% \(450/1000\)\n"
-        r"Message: Processing file 450 of 1000\nUpdated: \d+ seconds? ago\n",
+        r"Message: Processing file 450 of 1000\nUpdated: \d+ seconds? ago\n"
+        r"Started: \d\d:\d\d:\d\d \w+, running for \d+ seconds?\n",
         shown,
     )
     progress = typed(f"oq status {short} --json | jq '.progress'")
@@ -129,7 +130,9 @@ def test_the_lines_of_the_feature_document_typed_into_a_terminal(job):
     shell.expect_exact("Status: completed")
     shell.expect_exact("code 0")
     shell.expect_exact("$ ")
-    history = typed(f"oq history {short}").splitlines()
+    shown = typed(f"oq history {short}").splitlines()
+    time_of_it = r"(\d{4}-\d\d-\d\d )?\d\d:\d\d:\d\d( \w+)?"
+    history = [re.fullmatch(rf"(.+?)  +{time_of_it}", line)[1] for line in shown]
     assert history[0] == "Version 1: pending (created)"
     assert history[1] == "Version 2: running (claimed)"
     assert history[2] == 'Version 3: running (progress: 45%, "Processing file 450 of 1000")'
@@ -153,6 +156,8 @@ def test_ctrl_c_in_a_watch_leaves_with_130_and_no_traceback(job, arguments):
     watch.close()
     assert watch.exitstatus == 130
     assert "Traceback" not in watch.before and "\x1b[?25h" in watch.before  # the cursor is back
+    left = watch.before.partition("\x1b[?25h")[2]  # what stays on the screen: the last state, whole
+    assert "Status: running" in left and "Processing file 100 of 1000" in left
 
 
 def test_a_narrow_terminal_and_no_color_are_respected(job):

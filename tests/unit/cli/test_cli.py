@@ -14,7 +14,10 @@ from oq_nb import model
 from oq_nb.cli import main
 from oq_nb.errors import StorageUnavailableError
 from oq_nb.model import Progress, Timestamp, transitions
+from oq_nb.text import local_time
 
+#: A time of today, and one with its date.
+TIME, WHEN = r"\d\d:\d\d:\d\d \w+", r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \w+"
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
@@ -22,6 +25,7 @@ CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 def oq(fake_queue, monkeypatch, capsys):
     """Run a command line; return exit code, stdout and stderr."""
     monkeypatch.setattr("oq_nb.queue.connection.connect", lambda *_, **__: fake_queue)
+    monkeypatch.setenv("S3_BUCKET", "tests")
 
     def run(*arguments: str) -> tuple[int, str, str]:
         with pytest.raises(SystemExit) as left:
@@ -63,7 +67,9 @@ def test_status_is_the_text_of_the_feature_document(oq, fake_queue):
     task = running(fake_queue)
     code, out, err = oq("status", task.id)
     assert (code, err) == (0, "")
-    assert out.splitlines() == [
+    *told, started = out.splitlines()
+    assert re.fullmatch(rf"Started: {TIME}, running for \d seconds?", started)
+    assert told == [
         f"Task: {task.id}",
         "Type: batch_process",
         "Status: running",
@@ -98,28 +104,32 @@ def test_a_message_alone_is_shown_alone(oq, fake_queue):
     record = transitions.report(held.record, store.clock.stamp(), lease_id=held.record.lease_id, progress=said)
     store.move(held, record)
     lines = oq("status", task.id)[1].splitlines()
-    assert lines[3:] == ["Message: Downloading file...", "Updated: 0 seconds ago"]
-    assert oq("history", task.id)[1].endswith('running (progress: "Downloading file...")\n')
+    assert lines[3:-1] == ["Message: Downloading file...", "Updated: 0 seconds ago"]
+    last = oq("history", task.id)[1].splitlines()[-1]
+    assert re.fullmatch(rf'Version 4: running \(progress: "Downloading file..."\) +{WHEN}', last)
     assert oq("list")[1].splitlines()[1].endswith("ago  Downloading file...")
 
 
 def test_history_is_the_text_of_the_feature_document(oq, fake_queue):
     task = finished(fake_queue)
-    assert oq("history", task.id) == (
-        0,
-        "Version 1: pending (created)\n"
-        "Version 2: running (claimed)\n"
-        'Version 3: running (progress: 45%, "Processing file 450 of 1000")\n'
-        "Version 4: completed\n",
-        "",
-    )
+    code, out, err = oq("history", task.id)
+    assert (code, err) == (0, "")
+    told = [re.fullmatch(rf"(.+?) +({WHEN})", line).groups() for line in out.splitlines()]
+    assert [line for line, _ in told] == [
+        "Version 1: pending (created)",
+        "Version 2: running (claimed)",
+        'Version 3: running (progress: 45%, "Processing file 450 of 1000")',
+        "Version 4: completed",
+    ]
+    assert [when for _, when in told] == [local_time(version.updated_at) for version in task.history()]
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 4, 9])
 def test_a_limited_history_is_the_end_of_the_whole_one(oq, fake_queue, limit):
     task = finished(fake_queue)
-    whole = oq("history", task.id)[1].splitlines()
-    assert oq("history", task.id, "--limit", str(limit))[1].splitlines() == whole[-limit:]
+    whole = [line.split() for line in oq("history", task.id)[1].splitlines()]
+    shown = oq("history", task.id, "--limit", str(limit))[1].splitlines()
+    assert [line.split() for line in shown] == whole[-limit:]
 
 
 def test_json_is_the_task_object_and_nothing_else(oq, fake_queue):

@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 import os
 import re
+import time
+from datetime import datetime, timezone
 
 import pytest
 
-from oq_nb.cli import output
+from oq_nb.cli import output, queries
 
 HEADERS = ("ID", "STATUS", "TYPE", "CHANGED", "PROGRESS")
 ROWS = [
@@ -94,3 +96,25 @@ def test_wide_characters_take_two_cells(screen):
         "A           B",
         "番号番号…   12",
     ]
+
+
+def test_a_history_that_is_too_wide_says_the_date_where_it_changes(monkeypatch):
+    monkeypatch.setenv("TZ", "UTC0")
+    time.tzset()
+    rows = [
+        ("Version 1: pending (created)", datetime(2026, 1, 27, 23, 59, 58, tzinfo=timezone.utc)),
+        ('Version 2: running (progress: 45%, "Processing")', datetime(2026, 1, 27, 23, 59, 59, tzinfo=timezone.utc)),
+        ("Version 3: completed", datetime(2026, 1, 28, 0, 0, 1, tzinfo=timezone.utc)),
+    ]
+    assert queries._version_lines(rows, None) == [
+        "Version 1: pending (created)                      2026-01-27 23:59:58 UTC",
+        'Version 2: running (progress: 45%, "Processing")  2026-01-27 23:59:59 UTC',
+        "Version 3: completed                              2026-01-28 00:00:01 UTC",
+    ]
+    assert queries._version_lines(rows, 60) == [
+        "Version 1: pending (created)         2026-01-27 23:59:58 UTC",
+        'Version 2: running (progress: 45%, "Processing")  23:59:59',
+        "Version 3: completed                 2026-01-28 00:00:01 UTC",
+    ]
+    monkeypatch.delenv("TZ")
+    time.tzset()
