@@ -9,7 +9,7 @@ import pytest
 
 from oq_nb.attempt.lease import Lease
 from oq_nb.attempt.scheduler import Scheduler
-from oq_nb.model import Progress, Timestamp
+from oq_nb.model import Progress, Timestamp, new_id, transitions
 from oq_nb.queue import Queue
 from oq_nb.queue.poller import TaskPoller
 from oq_nb.store import TaskStore
@@ -176,3 +176,37 @@ def test_nobody_watches_nothing_is_asked(fake_queue, objects):
     objects.requests.clear()
     time.sleep(0.3)
     assert taken(objects) == Counter()
+
+
+def test_a_failure_takes_one_put_more_than_a_completion(fake_queue, objects, session, scheduler):
+    lease = lease_of(session, fake_queue.submit("t", 1), scheduler)
+    lease.finish(lambda record, now: transitions.fail(record, now, lease_id=lease.lease_id, error="no"))
+    assert taken(objects) == Counter(PUT=2, DELETE=1)
+    assert [entry.key.split("/")[:2] for entry in objects.entries("ended/")] == [["ended", "failed"]]
+
+
+def test_a_look_at_a_thousand_tasks_with_34_failures_lists_and_reads_what_it_shows(fake_queue, objects):
+    def end(number, task):
+        lease_id = new_id()
+        fake_queue.store.update(
+            task.id,
+            lambda record, now: transitions.claim(record, now, lease_id=lease_id, worker_id="w", lease_seconds=60),
+        )
+        if number % 30 == 0:
+            return lambda record, now: transitions.fail(record, now, lease_id=lease_id, error="no")
+        return lambda record, now: transitions.complete(record, now, lease_id=lease_id, output=1)
+
+    for number, task in enumerate(fake_queue.submit_many("t", range(1000))):
+        fake_queue.store.update(task.id, end(number, task))
+    poller = TaskPoller(fake_queue.store)
+    objects.requests.clear()
+    poller.refresh(overview=True)
+    spent = taken(objects)
+    assert (poller.overview.counts["failed"], len(poller.overview.failures)) == (34, 34)
+    assert spent["LIST"] <= 6  # workers, two indexes, tasks (a page and perhaps its end), ended
+    assert spent["GET"] <= 134  # the newest 100, and the failures
+    poller.refresh(overview=True)
+    assert taken(objects)["GET"] <= 100  # some more, for the counts
+    objects.requests.clear()
+    assert len(fake_queue.failures(limit=None)) == 34
+    assert taken(objects) == Counter(LIST=1, GET=34)
