@@ -32,6 +32,7 @@ from oq_nb.errors import (
     StorageUnavailableError,
     TransitionError,
 )
+from oq_nb.forks import after_fork
 from oq_nb.model import Progress, TaskRecord, TaskStatus, Timestamp, transitions
 from oq_nb.store import TaskStore, Transition, VersionedTask
 from oq_nb.store.index import IndexEntry
@@ -102,11 +103,19 @@ class Lease:
         self._retry_at = float("-inf")  # while the store does not answer
         self._over: OqError | None = None
         self._is_ending = False  # the end is all that is written from now on
+        self._is_inherited = False  # by a process that was forked while the handler ran
+        self._has_warned = False
+        after_fork(self._renew_in_child)
         if renews:
             scheduler.call(self, self._renew_at)
 
     def __repr__(self) -> str:
         return f"<Lease of task {self.task_id}, attempt {self.record.attempt}>"
+
+    def _renew_in_child(self) -> None:
+        """Write nothing, in a process that was forked: the lease is the parent's."""
+        self._io, self._changed = threading.Lock(), threading.Condition()
+        self._is_inherited = True
 
     # --- what the handler's side asks
 
@@ -152,6 +161,15 @@ class Lease:
         Requests: 1 PUT, If-Match, by a background thread.
         """
         self.check()
+        if self._is_inherited:
+            if not self._has_warned:
+                self._has_warned = True
+                logger.warning(
+                    "task %s: progress that a forked process reports is not written: report it from the process that "
+                    "runs the handler",
+                    self.task_id,
+                )
+            return
         now = self._monotonic()
         with self._changed:
             self._pending = progress
@@ -199,6 +217,10 @@ class Lease:
             StorageError: it could not be written.
         """
         self.check()
+        if self._is_inherited:
+            raise StorageError(
+                f"task {self.task_id}: a forked process cannot extend the lease of its parent", task_id=self.task_id
+            )
         with self._io:
             self.check()
             if self._is_ending:

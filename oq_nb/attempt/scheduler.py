@@ -1,7 +1,7 @@
 """Background threads that call objects when they are due: leases to renew, heartbeats to send.
 
 Threads are daemons named ``oq-scheduler-…``. They start when there is work; `Scheduler.stop` ends and joins them.
-Imports nothing of the package.
+Imports nothing of the package but `forks`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import logging
 import threading
 import time
 from typing import Protocol
+
+from oq_nb.forks import after_fork
 
 __all__ = ["Periodic", "Scheduler"]
 
@@ -39,6 +41,7 @@ class Scheduler:
         self._max_threads = max(1, max_threads)
         self._linger_seconds = linger_seconds
         self._changed = threading.Condition()
+        after_fork(self._renew_in_child)
         self._heap: list[tuple[float, int, Periodic]] = []
         self._due: dict[int, float] = {}  # by id() of an object that the heap or a thread holds
         self._running: set[int] = set()
@@ -48,6 +51,12 @@ class Scheduler:
         self._stopped = False
         self._order = itertools.count()
         self._numbers = itertools.count(1)
+
+    def _renew_in_child(self) -> None:
+        """Be stopped, in a process that was forked: its threads, and what they call, belong to the parent."""
+        self._changed = threading.Condition()
+        self._stopped = True
+        self._threads, self._heap, self._due, self._running = [], [], {}, set()
 
     def call(self, periodic: Periodic, at: float | None = None) -> None:
         """Call ``periodic.run_due()`` at a monotonic time (None: now), or earlier when that was asked already."""

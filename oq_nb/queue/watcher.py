@@ -42,6 +42,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from oq_nb import model
 from oq_nb.errors import ConfigurationError, OqError, RecordError, StorageDeniedError, StorageError
+from oq_nb.forks import after_fork
 from oq_nb.model import TaskRecord
 from oq_nb.queue.poller import Overview, TaskPoller, is_alive
 from oq_nb.store import TaskStore, VersionedTask
@@ -241,6 +242,12 @@ class Watcher:
         self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._poller = TaskPoller(store)  # the thread's
         self._failures = 0
+        after_fork(self._renew_in_child)
+
+    def _renew_in_child(self) -> None:
+        """Watch nothing, in a process that was forked: the thread is the parent's."""
+        self._lock, self._watches, self._thread = threading.Lock(), [], None
+        self._bell, self._poller, self._failures = queue.SimpleQueue(), TaskPoller(self._store), 0
 
     # --- watching
 

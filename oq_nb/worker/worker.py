@@ -26,6 +26,7 @@ from oq_nb import model
 from oq_nb.attempt.handlers import Handler, handler_of
 from oq_nb.attempt.scheduler import Scheduler
 from oq_nb.errors import ConfigurationError, RescheduleError
+from oq_nb.forks import after_fork
 from oq_nb.model import TaskStatus, WorkerRecord
 from oq_nb.queue import Queue
 from oq_nb.queue.functions import place_of
@@ -34,7 +35,7 @@ from oq_nb.worker.parallel import run_until
 from oq_nb.worker.polling import MIN_POLL_SECONDS
 from oq_nb.worker.reruns import changed_handlers, say_replaced
 from oq_nb.worker.runner import EndedAttempt
-from oq_nb.worker.session import CLOSING_SECONDS, Session, WorkerSettings
+from oq_nb.worker.session import Session, WorkerSettings
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -55,8 +56,8 @@ _MAX_SCHEDULER_THREADS = 16
 _RECOVERY_THREADS = 8
 _RECOVERY_LINGER_SECONDS = 10.0
 
-#: Started workers, and the process that started each: a fork of it has copies of them, and none of their threads.
-_started: weakref.WeakKeyDictionary[Worker, int] = weakref.WeakKeyDictionary()
+#: Workers that this process has started and not stopped.
+_started: weakref.WeakSet[Worker] = weakref.WeakSet()
 
 
 class Worker:
@@ -146,6 +147,7 @@ class Worker:
         self._store = queue.store
         self._session: Session | None = None
         self._started_at = self._store.clock.stamp()
+        after_fork(self._renew_in_child)
 
     def __repr__(self) -> str:
         state = "stopped" if not self.is_running else "running" if self.problem is None else "claims nothing more"
@@ -272,7 +274,7 @@ class Worker:
             self.hooks.call("startup")
             self._session = session
             self.queue.local_workers.add(self)
-            _started[self] = os.getpid()
+            _started.add(self)
             _register_exit()
             if self._functions is not None:
                 self._functions.subscribe(self)
@@ -351,6 +353,11 @@ class Worker:
         if self._forget_session():
             self.hooks.call("shutdown")
 
+    def _renew_in_child(self) -> None:
+        """Be a worker that is not started, in a process that was forked: threads and tasks are the parent's."""
+        self._lock = threading.Lock()
+        self._forget_session()
+
     def _forget_session(self) -> bool:
         """Be a worker that is not started; return whether it was, for whoever is first of several."""
         with self._lock:
@@ -358,9 +365,7 @@ class Worker:
         if self._functions is not None:
             self._functions.unsubscribe(self)
         self.queue.local_workers.remove(self)
-        if self._functions is not None:
-            self._functions.unsubscribe(self)
-        _started.pop(self, None)
+        _started.discard(self)
         return was_started
 
     def retire(self) -> None:
@@ -456,10 +461,9 @@ def _own_shards(shards: Iterable[str] | None, every: list[str]) -> list[str]:
 
 
 def _stop_all() -> None:
-    """At the interpreter's end: hand running tasks back, as far as there is time; not at that of a handler's fork."""
-    workers = [worker for worker, pid in list(_started.items()) if pid == os.getpid()]
-    deadline = time.monotonic() + _EXIT_SECONDS + CLOSING_SECONDS
-    run_until(deadline, [partial(worker.stop, _EXIT_SECONDS) for worker in workers], name="exit")
+    """At the interpreter's end: hand running tasks back, as far as there is time; Jupyter gives a kernel 5 s."""
+    deadline = time.monotonic() + 2 * _EXIT_SECONDS
+    run_until(deadline, [partial(worker.stop, _EXIT_SECONDS) for worker in list(_started)], name="exit")
 
 
 @cache

@@ -11,6 +11,9 @@ import time
 import pytest
 from servers import connect_to
 
+import oq_nb
+from oq_nb import local
+
 PROGRAM = """
 import sys, threading, time
 import oq_nb
@@ -120,3 +123,51 @@ def test_a_process_that_a_handler_has_forked_hands_nothing_back_at_its_end(seawe
         check=False,
     )
     assert (done.returncode, done.stdout) == (0, "0 1\n"), done.stderr
+
+
+HANGING = """
+worker.start()
+begun.wait(60)
+print("ready", flush=True)
+sys.stdin.readline()
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="processes cannot be stopped")
+def test_a_program_ends_soon_while_the_store_hangs(tmp_path, monkeypatch):
+    """The store takes connections and does not answer: handing back is given up in time for Jupyter's five seconds."""
+    monkeypatch.setenv("OQ_LOCAL_KIND", "seaweedfs")
+    store = local.start(data_dir=tmp_path / "store")
+    environment = os.environ | {
+        "S3_BUCKET": store.bucket,
+        "S3_ENDPOINT": store.endpoint,
+        "AWS_ACCESS_KEY_ID": store.access_key,
+        "AWS_SECRET_ACCESS_KEY": store.secret_key,
+    }
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM + HANGING)
+    queue = oq_nb.connect(
+        store.bucket, endpoint=store.endpoint, access_key=store.access_key, secret_key=store.secret_key, prefix="p/"
+    )
+    queue.submit("long", timeout_seconds=60)
+    process = subprocess.Popen(
+        [sys.executable, str(program), "p/"],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout.readline() == "ready\n"
+        os.kill(store.pid, signal.SIGSTOP)
+        began = time.monotonic()
+        _, err = process.communicate("\n", timeout=25)  # time-outs and tries of one request alone take thirty
+        took = time.monotonic() - began
+    finally:
+        process.kill()
+        os.kill(store.pid, signal.SIGCONT)
+        local.stop(data_dir=tmp_path / "store")
+    assert process.returncode == 0, err
+    assert "Traceback" not in err
+    print(f"{took:.1f} s")
