@@ -356,7 +356,9 @@ class Worker:
     def _renew_in_child(self) -> None:
         """Be a worker that is not started, in a process that was forked: threads and tasks are the parent's."""
         self._lock = threading.Lock()
-        self._forget_session()
+        self._session = None
+        self.queue.local_workers.remove(self)
+        _started.discard(self)
 
     def _forget_session(self) -> bool:
         """Be a worker that is not started; return whether it was, for whoever is first of several."""
