@@ -41,6 +41,7 @@ logger = logging.getLogger("oq_nb.worker")
 
 #: What handing tasks back and ending threads takes at most.
 CLOSING_SECONDS = 5.0
+_END_SECONDS = 1.5  # of these for ending processes
 
 
 @dataclass(frozen=True)
@@ -159,11 +160,13 @@ class Session:
         deadline = time.monotonic() + CLOSING_SECONDS
         left = self.runner.leases
         self._scheduler.forget(self.heartbeat)
+        name = f"stop-{self._settings.worker_id}"
         calls: list[Callable[[], object]] = [self.heartbeat.remove]
-        if self._backend is not None:
-            calls.append(self._backend.stop)
         calls += [partial(self.runner.hand_back, lease) for lease in left]
-        hanging = run_until(deadline, calls, name=f"stop-{self._settings.worker_id}")
+        # Processes end after their tasks were handed back: what a killed process ran would count as a retry.
+        hanging = run_until(deadline if self._backend is None else deadline - _END_SECONDS, calls, name=name)
+        if self._backend is not None:
+            run_until(deadline, [self._backend.stop], name=name)
         alive = _join(self._threads, min(deadline, time.monotonic() + 1.0) if left else deadline)
         if alive and not hanging:
             logger.warning("handlers that do not stop are left to themselves, their tasks are handed back: %s", alive)

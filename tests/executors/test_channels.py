@@ -233,3 +233,32 @@ def test_no_processor_time_is_spent_while_file_descriptors_have_run_out():
     assert float(seconds) < 0.2, "of one second"
     assert begun == "begin", "callers are let in again"
     assert done.stderr.count("cannot connect for now") <= 1
+
+
+@pytest.mark.parametrize("is_stopping", [False, True])
+def test_processes_that_the_worker_ends_itself_count_as_no_retry(fake_queue, is_stopping):
+    """`stop` ends the processes of what still runs: that is no crash of the task's."""
+    from concurrent.futures import BrokenExecutor, Future
+
+    from oq_nb.attempt.lease import Lease
+    from oq_nb.attempt.scheduler import Scheduler
+    from oq_nb.worker.claims import Claims
+    from oq_nb.worker.executors.channels import Mailbox
+    from oq_nb.worker.executors.supervisor import ENDED, CallSupervisor, Job
+
+    fake_queue.submit("a")
+    (entry,) = fake_queue.store.index.scan("ready/")
+    claim = Claims(fake_queue.store, "w", lambda _: True).handle_entry(entry, may_claim=True)
+    scheduler = Scheduler("test")
+    lease = Lease(fake_queue.store, claim.held, scheduler, lease_seconds=300)
+    mailbox, future = Mailbox("call"), Future()
+    mailbox.put({"kind": "begin", "pid": 1, "host": "here"})
+    mailbox.put(ENDED)
+    future.set_exception(BrokenExecutor("killed"))
+    job = Job(handler_of("a", lambda value: value), None, lease, TaskContext(lease))
+    ended = CallSupervisor(job, future, mailbox, lambda: is_stopping).supervise()
+    scheduler.stop()
+    if is_stopping:
+        assert ended == "BrokenExecutor: killed"
+    else:
+        assert ended.verdict is Verdict.RETRY
