@@ -88,12 +88,12 @@ class Claims:
 
     # --- when to look at which entry
 
-    def due(self, entries: Iterable[IndexEntry], *, prefix: str = "") -> list[IndexEntry]:
-        """Return those entries whose time has come; forget what is known of entries that are gone.
+    def due(self, prefix: str, entries: Iterable[IndexEntry]) -> list[IndexEntry]:
+        """Return those entries of an index whose time has come; forget what is known of entries that are gone.
 
         Args:
+            prefix: of the index.
             entries: what was listed.
-            prefix: of the index that was listed.
         """
         now = self._store.clock.monotonic()
         listed = list(entries)

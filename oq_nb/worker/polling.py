@@ -142,7 +142,7 @@ class IndexPoller:
             return entry.shard in self._own_shards and self._claims.is_due(entry)
 
         self._ready.hurry(self._claims.take_due_shards(model.READY))
-        fresh = self._claims.due(self._ready.read(minute, wants), prefix=model.READY)
+        fresh = self._claims.due(model.READY, self._ready.read(minute, wants))
         random.shuffle(fresh)  # so that several workers do not fight over the same head
         fresh.sort(key=lambda entry: entry.minute)
         fresh = fresh[: self._next_batch()]
@@ -174,7 +174,7 @@ class IndexPoller:
         entries = self._leases.read(minute)
         due = [
             entry
-            for entry in self._claims.due(entries, prefix=model.LEASES)
+            for entry in self._claims.due(model.LEASES, entries)
             if entry.shard in self._own_shards and entry.task_id not in self._own_tasks
         ]
         random.shuffle(due)
