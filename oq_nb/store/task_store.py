@@ -391,7 +391,12 @@ class TaskStore:
             return None, False
         if current.record.to_bytes() in bodies:
             return current, True
-        if self.objects.is_versioned and not _excludes(current.record, mine):
+        if current.record.status is mine.status is TaskStatus.RUNNING and current.record.attempt == mine.attempt:
+            # Within an attempt the lease stays the same. With ours on it, a claim was applied; any other change of its
+            # owner is made again on the present state. With another one, somebody else has claimed the task.
+            is_claim = over is None or over.record.lease_id != mine.lease_id
+            return current, is_claim and current.record.lease_id == mine.lease_id
+        if self.objects.is_versioned:
             sizes = {len(body) for body in bodies}
             for entry in islice(self.objects.versions(mine.key), _HISTORY_LOOKBACK):
                 if over is not None and entry.version_id == over.version_id:
@@ -401,12 +406,3 @@ class TaskStore:
                     if older is not None and older.body in bodies:
                         return current, True
         return current, False
-
-
-def _excludes(current: TaskRecord, mine: TaskRecord) -> bool:
-    """Return whether a task's present state shows that a refused write was not applied, or makes no difference.
-
-    Within an attempt the lease stays the same: with another one, somebody else has claimed the task. With ours, its
-    owner writes again on the present state.
-    """
-    return current.status is mine.status is TaskStatus.RUNNING and current.attempt == mine.attempt

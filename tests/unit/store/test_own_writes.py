@@ -77,6 +77,16 @@ def test_a_claim(queue):
     assert claim.held.record.status is TaskStatus.RUNNING
 
 
+def test_a_claim_of_a_task_that_somebody_asks_to_stop_meanwhile(queue):
+    """Between the two deliveries a client changes the task: the claim stands all the same."""
+    task = queue.submit("t")
+    (entry,) = queue.store.index.scan(model.READY)
+    twice(queue.store.objects, between=lambda: Queue(TaskStore(queue.store.objects)).cancel(task.id))
+    claim = Claims(queue.store, "w", lambda task_type: True).handle_entry(entry, may_claim=True)
+    assert claim is not None and claim.held.record == queue.get(task.id).record
+    assert claim.held.record.cancel_requested
+
+
 @pytest.mark.parametrize("ends", ["complete", "fail", "retry", "reschedule", "release", "finish_cancelled"])
 def test_an_end(queue, ends):
     held = running(queue)
