@@ -8,7 +8,7 @@ Invariants:
 * The bucket itself is never changed: versioning is read, not turned on.
 * A check that cannot be made is not a check that was passed.
 
-Imports nothing of the package but `errors`, `s3`, `s3_errors` and `policies`.
+Imports of the package: `errors`, `s3`, `store.fitness`, `policies`.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from oq_nb.admin.policies import statement
 from oq_nb.errors import ConflictError, OqError, StorageDeniedError, StorageError, StorageUnavailableError
 from oq_nb.s3 import ObjectStore
 from oq_nb.s3.errors import code_of, region_of
+from oq_nb.store.fitness import USE_ANOTHER, find_conditional_write_fault
 
 __all__ = ["Bucket", "Check", "Examination", "examine"]
 
@@ -154,40 +155,28 @@ def _reach(objects: Bucket) -> Iterator[Check]:
 
 
 def _refusal(objects: Bucket, error: OqError) -> Check:
-    """Return why the bucket may not even be looked at. The answer to a HEAD has no reason: one to a GET has."""
-    try:
-        objects.read_versioning()
-    except OqError as exc:
-        error = exc
-    else:
-        return Check("credentials", "failed", str(error), statement(objects.bucket, objects.prefix, ["s3:ListBucket"]))
+    """Return why the bucket may not even be looked at."""
     said, code = str(error), code_of(error)
     if said.startswith("region:"):
         region = region_of(error) or "REGION"
         return Check("region", "failed", said, f"export S3_REGION={region}, or --region {region}")
     if code == "RequestTimeTooSkewed":
-        return Check("clock", "failed", said, "set this machine's clock: timedatectl set-ntp true")
+        return Check("clock", "failed", said, "timedatectl set-ntp true")
     if isinstance(error, StorageDeniedError):
-        what, remedy = _CREDENTIALS.get(code, (said, ""))
+        remedy = _REMEDIES.get(code, _SET_KEYS)
         if code == "AccessDenied":
-            remedy = f"give the credentials what `{_policy_command(objects)}` prints"
-        elif not code:
-            remedy = _SET_KEYS
-        return Check("credentials", "failed", what, remedy or _SET_KEYS)
+            remedy = statement(objects.bucket, objects.prefix, ["s3:ListBucket"])
+        return Check("credentials", "failed", said, remedy)
     # What else is wrong says itself what mends it: a certificate, an address, a name.
     return Check("bucket" if said.startswith("bucket") else "connection", "failed", said)
 
 
 _SET_KEYS = "export AWS_ACCESS_KEY_ID=… AWS_SECRET_ACCESS_KEY=… (or AWS_PROFILE=…)"
-#: Codes of refused credentials: what they mean, and what mends it.
-_CREDENTIALS = {
-    "InvalidAccessKeyId": ("the store does not know this access key (InvalidAccessKeyId)", _SET_KEYS),
-    "SignatureDoesNotMatch": (
-        "the secret key does not belong to the access key (SignatureDoesNotMatch)",
-        "export AWS_SECRET_ACCESS_KEY=… as it was given with the access key",
-    ),
-    "ExpiredToken": ("the session has ended (ExpiredToken)", "log in again: aws sso login"),
-    "InvalidToken": ("the session token is not valid (InvalidToken)", "log in again, or unset AWS_SESSION_TOKEN"),
+#: Codes of refused credentials: what to type.
+_REMEDIES = {
+    "SignatureDoesNotMatch": "export AWS_SECRET_ACCESS_KEY=… as it was given with the access key",
+    "ExpiredToken": "aws sso login",
+    "InvalidToken": "aws sso login, or unset AWS_SESSION_TOKEN",
 }
 
 
@@ -197,20 +186,26 @@ def _policy_command(objects: Bucket) -> str:
 
 
 def _versioning(objects: Bucket) -> Check:
+    """Read the setting; the checks that follow do without versions where there are none."""
+    command = (
+        f"aws s3api put-bucket-versioning --bucket {objects.bucket} --versioning-configuration Status=Enabled"
+        f"{_endpoint(objects)} (or do without history: connect(..., allow_unversioned=True))"
+    )
     try:
-        keeps = objects.read_versioning()
+        objects.is_versioned = objects.read_versioning()
     except StorageDeniedError as exc:
         mends = statement(objects.bucket, objects.prefix, ["s3:GetBucketVersioning"])
         return Check("versioning", "failed", str(exc), mends)
-    if keeps:
+    except StorageUnavailableError:
+        raise
+    except StorageError as exc:
+        objects.is_versioned = False
+        said = f"the store keeps no versions ({exc}): connect() needs allow_unversioned=True, and there is no history"
+        return Check("versioning", "warning", said, "connect(..., allow_unversioned=True)")
+    if objects.is_versioned:
         return Check("versioning", "ok", "the bucket keeps versions: tasks have a history")
-    return Check(
-        "versioning",
-        "warning",
-        "the bucket keeps no versions: connect() turns them on where it may, and fails where it may not",
-        f"aws s3api put-bucket-versioning --bucket {objects.bucket} --versioning-configuration Status=Enabled"
-        f"{_endpoint(objects)} (or do without history: connect(..., allow_unversioned=True))",
-    )
+    said = "the bucket keeps no versions: connect() turns them on with create=True only, and else fails"
+    return Check("versioning", "warning", said, command)
 
 
 def _endpoint(objects: Bucket) -> str:
@@ -219,18 +214,21 @@ def _endpoint(objects: Bucket) -> str:
 
 
 def _objects(objects: Bucket, scratch: str) -> Check:
-    """Write, read, list, list versions, read and remove a version."""
+    """Write, read, list and remove; with versions these too."""
     key = f"{scratch}object"
-    steps: Iterator[tuple[str, str, Callable[[], str | None]]] = iter(
-        (
-            ("write", "s3:PutObject", lambda: None if objects.put(key, b"1").etag else "no ETag came back"),
-            ("read", "s3:GetObject", lambda: _same(objects.get(key), b"1")),
-            ("list", "s3:ListBucket", lambda: _listed(objects.entries(scratch), key)),
+    steps: list[tuple[str, str, Callable[[], str | None]]] = [
+        ("write", "s3:PutObject", lambda: None if objects.put(key, b"1").etag else "no ETag came back"),
+        ("read", "s3:GetObject", lambda: _same(objects.get(key), b"1")),
+        ("list", "s3:ListBucket", lambda: _listed(objects.entries(scratch), key)),
+    ]
+    if objects.is_versioned:
+        steps += [
             ("list versions", "s3:ListBucketVersions", lambda: _listed(objects.versions(scratch), key)),
             ("read a version", "s3:GetObjectVersion", lambda: _version_read(objects, key)),
             ("remove a version", "s3:DeleteObjectVersion", lambda: _version_removed(objects, key)),
-        )
-    )
+        ]
+    else:
+        steps.append(("remove", "s3:DeleteObject", lambda: _removed(objects, key)))
     for what, action, step in steps:
         try:
             wrong = step()
@@ -238,7 +236,8 @@ def _objects(objects: Bucket, scratch: str) -> Check:
             return Check("objects", "failed", f"{what}: {exc}", statement(objects.bucket, objects.prefix, [action]))
         if wrong:
             return Check("objects", "failed", f"{what}: {wrong}", "use a store that is consistent after a write")
-    return Check("objects", "ok", "written, read, listed and removed, versions too, each seen at once")
+    versions = ", versions too" if objects.is_versioned else ""
+    return Check("objects", "ok", f"written, read, listed and removed{versions}, each seen at once")
 
 
 def _same(found: Any, body: bytes) -> str | None:
@@ -262,6 +261,11 @@ def _version_removed(objects: Bucket, key: str) -> str | None:
     return None if objects.get(key) is None else "it is still there"
 
 
+def _removed(objects: Bucket, key: str) -> str | None:
+    objects.delete(key)
+    return None if objects.get(key) is None else "it is still there"
+
+
 def _clock(objects: Bucket) -> Check:
     skew = abs((objects.clock.now().timestamp()) - time.time())
     if skew < _SKEW_SECONDS:
@@ -279,30 +283,22 @@ def _clock(objects: Bucket) -> Check:
 
 def _conditions(objects: Bucket, scratch: str) -> Check:
     """One writer at a time: each condition that does not hold is refused, each that holds is not."""
-    key = f"{scratch}conditions"
-    first = objects.put(key, b"1", create=True)
-    tries: tuple[tuple[str, str, dict[str, Any]], ...] = (
-        ("If-None-Match: * over an object", key, {"create": True}),
-        ("If-Match with a stale ETag", key, {"if_match": _STALE}),
-        ("If-Match where nothing is", f"{scratch}nothing", {"if_match": _STALE}),
-    )
-    for what, where, condition in tries:
-        try:
-            objects.put(where, b"2", **condition)
-        except ConflictError:
-            continue
-        except StorageError as exc:
-            return Check("conditional writes", "failed", f"{what}: {exc}", _USE_ANOTHER)
+    name, key = "conditional writes", f"{scratch}conditions"
+    fault = find_conditional_write_fault(objects, key, b"1")
+    if fault:
+        return Check(name, "failed", fault, USE_ANOTHER)
+    try:
+        objects.put(f"{scratch}nothing", b"1", if_match=_STALE)
+    except ConflictError:
+        pass
+    else:
         return Check(
-            "conditional writes", "failed", f"{what} was not refused: two workers would run one task", _USE_ANOTHER
+            name, "failed", "it ignores If-Match where nothing is: a removed task would come back", USE_ANOTHER
         )
-    second = objects.put(key, b"2", if_match=first.etag)
-    if second.etag == first.etag:
-        return Check("conditional writes", "failed", "another content has the same ETag", _USE_ANOTHER)
-    return Check("conditional writes", "ok", "If-Match and If-None-Match are refused when they do not hold")
-
-
-_USE_ANOTHER = "use a store with conditional writes (AWS S3, MinIO, R2, SeaweedFS); docs/stores.md lists what is known"
+    first = objects.put(key, b"1").etag
+    if objects.put(key, b"2", if_match=first).etag == first:
+        return Check(name, "failed", "another content has the same ETag", USE_ANOTHER)
+    return Check(name, "ok", "writes whose condition holds are carried out, all others are refused")
 
 
 def _creations(objects: Bucket, scratch: str) -> Check:
@@ -329,7 +325,7 @@ def _creations(objects: Bucket, scratch: str) -> Check:
                     "racing creations",
                     "failed",
                     f"{len(winners)} of {_RACERS} writers were told that they created the same object",
-                    _USE_ANOTHER,
+                    USE_ANOTHER,
                 )
     return Check("racing creations", "ok", f"{_CREATION_ROUNDS} rounds of {_RACERS} writers, one winner each")
 
@@ -365,7 +361,7 @@ def _changes(objects: Bucket, scratch: str) -> Check:
             "racing changes",
             "failed",
             f"{done} changes were confirmed and {counted} are there: the store loses conditional writes",
-            _USE_ANOTHER,
+            USE_ANOTHER,
         )
     if done < _RACERS * _INCREMENTS:
         return Check(
@@ -377,11 +373,12 @@ def _changes(objects: Bucket, scratch: str) -> Check:
 
 
 def _clean_up(objects: Bucket, scratch: str) -> Check:
-    for line in sorted(objects.versions(scratch), key=lambda line: line.is_delete_marker):
-        objects.delete(line.key, version_id=line.version_id)
+    if objects.is_versioned:
+        for line in sorted(objects.versions(scratch), key=lambda line: line.is_delete_marker):
+            objects.delete(line.key, version_id=line.version_id)
     for line in list(objects.entries(scratch)):
         objects.delete(line.key)
-    left = len(list(objects.versions(scratch)))
+    left = len(list(objects.versions(scratch) if objects.is_versioned else objects.entries(scratch)))
     if left:
         return Check(
             "clean-up",

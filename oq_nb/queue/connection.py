@@ -9,7 +9,7 @@ import os
 from typing import Any
 
 from oq_nb import model
-from oq_nb.errors import ConfigurationError, StorageDeniedError, StorageError
+from oq_nb.errors import ConfigurationError, StorageError, StorageUnavailableError
 from oq_nb.queue.queue import Queue
 from oq_nb.s3 import S3Store
 from oq_nb.store import TaskStore
@@ -58,8 +58,8 @@ def connect(
         shard_prefix_len: hexadecimal digits of a shard, 1 to 4; the same for all who use the bucket.
         access_key: with ``secret_key``: credentials; None: boto3's rules (environment, profile, role).
         secret_key: see ``access_key``.
-        create: create the bucket when it is missing.
-        allow_unversioned: accept a bucket that cannot keep versions; there is no history then.
+        create: create the bucket when it is missing, and make it keep versions.
+        allow_unversioned: accept a bucket that does not keep versions; there is no history then.
         tag_finished: tag tasks that this process ends, so that a lifecycle rule can remove them; None:
             ``OQ_TAG_FINISHED``, else not. Needs ``s3:PutObjectTagging``. See docs/retention.md.
         connect_timeout_seconds: bound on setting up a connection.
@@ -71,7 +71,7 @@ def connect(
         StorageDeniedError: wrong credentials, or their policy is too narrow.
         StorageUnavailableError: the store does not answer.
 
-    Requests: 1 HEAD, 1 GET; 1 PUT when versioning has to be turned on, 1 PUT to create the bucket.
+    Requests: 1 LIST, 1 GET; with ``create`` 1 PUT when there is no bucket, 1 PUT and 1 GET when it keeps no versions.
     """
     global _default_queue
     secret_key = Secret(secret_key) if isinstance(secret_key, str) else secret_key
@@ -145,8 +145,7 @@ def _open(
             "endpoint: no user or password in the address, it is shown in many places: give the "
             "credentials as access_key and secret_key, or in the environment"
         )
-    if prefix and (prefix.startswith("/") or "//" in prefix or not prefix.isprintable()):
-        raise ConfigurationError(f"prefix: must not begin with /, nor hold // or control characters: {prefix!r}")
+    _check_prefix(prefix)
     label = ""
     if bucket is None:
         if endpoint is not None:
@@ -173,7 +172,16 @@ def _open(
     return objects, label
 
 
+def _check_prefix(prefix: str) -> None:
+    """Refuse what stores and proxies change on the way, or do not take."""
+    if prefix.startswith("/") or "//" in prefix or not prefix.isprintable():
+        raise ConfigurationError(f"prefix: must not begin with /, nor hold // or control characters: {prefix!r}")
+    if {".", ".."} & set(prefix.split("/")):
+        raise ConfigurationError(f"prefix: no part of it may be . or .., which stores refuse: {prefix!r}")
+
+
 def _prepare_bucket(objects: S3Store, *, create: bool, allow_unversioned: bool) -> None:
+    """Look for the bucket and its versions; change it only where ``create`` allows it."""
     if not objects.bucket_exists():
         if not create:
             raise ConfigurationError(
@@ -182,18 +190,20 @@ def _prepare_bucket(objects: S3Store, *, create: bool, allow_unversioned: bool) 
             )
         objects.create_bucket()
     try:
-        if objects.read_versioning():
-            return
-        objects.enable_versioning()
-        if objects.read_versioning():
-            return
-        reason = "the store did not keep the setting"
-    except (StorageDeniedError, StorageError) as exc:
-        reason = str(exc)
-    if not allow_unversioned:
-        raise ConfigurationError(
-            f"bucket {objects.bucket!r} does not keep versions and they cannot be turned on ({reason}). Turn them on: "
-            f"aws s3api put-bucket-versioning --bucket {objects.bucket} --versioning-configuration Status=Enabled; or "
-            "do without history: connect(..., allow_unversioned=True)"
-        )
-    objects.is_versioned = False
+        objects.is_versioned = objects.read_versioning()
+        if create and not objects.is_versioned:
+            objects.enable_versioning()
+            objects.is_versioned = objects.read_versioning()
+        reason = ""
+    except StorageUnavailableError:
+        raise
+    except StorageError as exc:
+        objects.is_versioned, reason = False, f" ({exc})"
+    if objects.is_versioned or allow_unversioned:
+        return
+    endpoint = f" --endpoint-url {objects.endpoint}" if objects.endpoint else ""
+    raise ConfigurationError(
+        f"bucket {objects.bucket!r} does not keep versions{reason}. Turn them on: connect(..., create=True), or "
+        f"aws s3api put-bucket-versioning --bucket {objects.bucket} --versioning-configuration Status=Enabled"
+        f"{endpoint}; or do without history: connect(..., allow_unversioned=True)"
+    )

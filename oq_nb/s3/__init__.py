@@ -3,7 +3,10 @@
 ======================  =======================================================
 `object_store`          `ObjectStore`, the interface; what it takes and gives
 `s3_store`              `S3Store`, over boto3
+`bucket`                its bucket's own settings
+`session`               its boto3 client
 `errors`                every failure of a request as one of our errors
+`refusals`              why a store refused, in words that say what to do
 `clock`                 the store's time, from its answers
 `direct/`               the frequent requests without boto3's overhead, signed
 ======================  =======================================================

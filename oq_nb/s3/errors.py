@@ -24,6 +24,7 @@ from oq_nb.errors import (
     StorageError,
     StorageUnavailableError,
 )
+from oq_nb.s3.refusals import explain_no_answer, explain_refusal, explain_tls, explain_unlike_s3
 
 __all__ = [
     "Request",
@@ -48,6 +49,8 @@ class Request:
     key: str
     bucket: str
     endpoint: str | None
+    #: What the credentials have to allow.
+    action: str = ""
 
     @property
     def where(self) -> str:
@@ -76,7 +79,10 @@ _UNAVAILABLE_CODES = {
 _AMBIGUOUS_STATUS = (408, 429)
 _AMBIGUOUS_CODES = {"RequestTimeout", "RequestTimeoutException"}
 _CONFLICT_CODES = {"PreconditionFailed", "ConditionalRequestConflict", "OperationAborted"}
-_DENIED_CODES = {"ExpiredToken", "InvalidToken", "TokenRefreshRequired", "InvalidAccessKeyId", "SignatureDoesNotMatch"}
+_DENIED_CODES = {
+    *("ExpiredToken", "ExpiredTokenException", "RequestExpired", "InvalidToken", "TokenRefreshRequired"),
+    *("InvalidAccessKeyId", "SignatureDoesNotMatch", "RequestTimeTooSkewed"),
+}
 _REGION_CODES = {"PermanentRedirect", "TemporaryRedirect", "AuthorizationHeaderMalformed", "301", "307"}
 # The TLS handshake broke off; everything else about TLS is a matter of certificates and settings.
 _PASSING_TLS = ("EOF occurred", "timed out", "Connection reset", "UNEXPECTED_EOF")
@@ -237,14 +243,11 @@ def translate(exc: Exception, request: Request, *, tries: int = 1, doubt: bool =
     if _is_answer(exc):
         return _translate_answer(exc, request, tries, doubt)
     if isinstance(exc, kinds.tls) and not is_retryable(exc, request.kind):
-        return StorageConfigurationError(
-            f"endpoint: no trusted connection to {request.where} ({exc}): for a certificate authority of your own give "
-            "connect(..., client_options={'verify': '/path/to/ca.pem'}), or set AWS_CA_BUNDLE"
-        )
+        return StorageConfigurationError(explain_tls(request.where, str(exc)))
     if isinstance(exc, kinds.silence):
         return StorageUnavailableError(
-            f"no answer from {request.where} to {request} ({type(exc).__name__}, {tries} tries): is the store running "
-            "and reachable from here? It can be tried again",
+            f"no answer from {request.where} to {request} ({type(exc).__name__}, {tries} tries): "
+            f"{_what_to_do_about_silence(exc, request)} It can be tried again",
             key=key,
         )
     if _lacks_credentials_now(exc):
@@ -274,6 +277,12 @@ def translate(exc: Exception, request: Request, *, tries: int = 1, doubt: bool =
     )
 
 
+def _what_to_do_about_silence(exc: Any, request: Request) -> str:
+    url = str(getattr(exc, "kwargs", {}).get("endpoint_url", ""))
+    advice = explain_no_answer(type(exc).__name__, request.where, request.bucket, url)
+    return advice if advice.endswith("?") else f"{advice}."
+
+
 def _translate_answer(exc: Exception, request: Request, tries: int, doubt: bool) -> OqError:
     status, code, key = _status(exc), _code(exc), request.key or None
     if status == 404 and (code == "NoSuchBucket" or (request.kind == "LIST" and code != "404")):
@@ -284,15 +293,9 @@ def _translate_answer(exc: Exception, request: Request, tries: int, doubt: bool)
     is_absent = status == 404 and request.kind == "PUT" and code.startswith("NoSuch")
     if status == 412 or code in _CONFLICT_CODES or is_absent:
         return ConflictError(f"{request}: the object is not what was last seen", key=key, ambiguous=doubt)
-    if code == "RequestTimeTooSkewed":
-        return StorageDeniedError(f"{request} was refused: this machine's clock is wrong, set it", key=key, code=code)
     if status in (401, 403) or code in _DENIED_CODES:
-        return StorageDeniedError(
-            f"{request} was refused ({code}): check the credentials and that their policy allows it; "
-            "`oq doctor` tells what is wrong, and prints the policy that is needed",
-            key=key,
-            code=code or str(status),
-        )
+        code = code or str(status)
+        return StorageDeniedError(f"{request} was refused: {explain_refusal(code, request.action)}", key=key, code=code)
     if code in _REGION_CODES:
         where = _region(exc)
         return StorageConfigurationError(
@@ -307,10 +310,10 @@ def _translate_answer(exc: Exception, request: Request, tries: int, doubt: bool)
         return StorageConfigurationError(f"bucket: {request.bucket!r} is not a valid name")
     if status == 501 or code == "NotImplemented":
         return StorageError(f"{request}: {request.where} cannot do this ({code}): see the list of stores", key=key)
-    if 300 <= status < 400 or status == 404:
+    if 300 <= status < 400 or status in (404, 407) or code in ("", str(status)):
         return StorageError(
-            f"{request}: {request.where} does not answer as S3 does ({status} {code}): check the endpoint, and whether "
-            "a proxy or a log-in page stands in between",
+            f"{request}: {request.where} does not answer as S3 does ({status}): "
+            f"{explain_unlike_s3(status, request.where)}",
             key=key,
         )
     return StorageError(f"{request} failed ({status} {code}): the store's documentation explains the code", key=key)

@@ -28,6 +28,7 @@ from urllib.parse import urlencode
 from oq_nb.backoff import Backoff
 from oq_nb.errors import ConflictError, OqError, StorageError, StorageUnavailableError
 from oq_nb.s3 import errors as s3_errors
+from oq_nb.s3.bucket import Bucket
 from oq_nb.s3.clock import Clock
 from oq_nb.s3.object_store import NOT_MODIFIED, Entry, NotModified, PutResult, StoredObject
 from oq_nb.s3.session import open_client
@@ -42,7 +43,7 @@ _RETRIES = Backoff(0.2, 2.0, jitter=0.5)
 _SKEW_SECONDS = 60  # less is not what a store refuses
 
 
-class S3Store:
+class S3Store(Bucket):
     """An `ObjectStore` on any S3 endpoint, through boto3.
 
     Args:
@@ -125,13 +126,14 @@ class S3Store:
     def get(self, key: str, *, version_id: str | None = None) -> StoredObject | None:
         """Return the object (or one version of it), or None. Requests: 1 GET."""
         extra = {"VersionId": version_id} if version_id else {}
-        found: StoredObject | None = self._run("GET", key, lambda: self._read(key, extra), missing=_none)
+        action = "s3:GetObjectVersion" if version_id else "s3:GetObject"
+        found: StoredObject | None = self._run("GET", key, action, lambda: self._read(key, extra), missing=_none)
         return found
 
     def get_if_changed(self, key: str, etag: str) -> StoredObject | NotModified | None:
         """Return the object unless its ETag is ``etag``. Requests: 1 GET, If-None-Match."""
         found: StoredObject | NotModified | None = self._run(
-            "GET", key, lambda: self._read(key, {"IfNoneMatch": etag}), missing=_none
+            "GET", key, "s3:GetObject", lambda: self._read(key, {"IfNoneMatch": etag}), missing=_none
         )
         return found
 
@@ -187,7 +189,7 @@ class S3Store:
             return self._call("put_object", Key=self.prefix + key, Body=body, ContentMD5=digest, **extra, **tagging)
 
         try:
-            answer = self._run("PUT", key, send)
+            answer = self._run("PUT", key, "s3:PutObject, s3:PutObjectTagging" if tags else "s3:PutObject", send)
         except ConflictError as exc:
             if extra or exc.key != key:
                 raise
@@ -198,7 +200,10 @@ class S3Store:
     def delete(self, key: str, *, version_id: str | None = None) -> None:
         """Remove an object, or one version of it. Requests: 1 DELETE."""
         extra = {"VersionId": version_id} if version_id else {}
-        self._run("DELETE", key, lambda: self._call("delete_object", Key=self.prefix + key, **extra), missing=dict)
+        action = "s3:DeleteObjectVersion" if version_id else "s3:DeleteObject"
+        self._run(
+            "DELETE", key, action, lambda: self._call("delete_object", Key=self.prefix + key, **extra), missing=dict
+        )
 
     # --- listings
 
@@ -233,7 +238,7 @@ class S3Store:
             following = {ours: page[theirs] for theirs, ours in _NEXT.items() if page.get(theirs)}
             return found, following if page.get("IsTruncated") and following else None
 
-        page: tuple[list[Entry], dict[str, str] | None] = self._run("LIST", prefix, ask)
+        page: tuple[list[Entry], dict[str, str] | None] = self._run("LIST", prefix, _LIST_ACTIONS[operation], ask)
         return page
 
     def _entry(self, item: dict[str, Any], *, is_delete_marker: bool = False) -> Entry:
@@ -246,73 +251,6 @@ class S3Store:
             bool(item.get("IsLatest", True)),
             is_delete_marker,
         )
-
-    # --- the bucket itself
-
-    def bucket_exists(self) -> bool:
-        """Return whether the bucket is there. Requests: 1 LIST; the answer to a HEAD would not say what is wrong."""
-
-        def look() -> bool:
-            try:
-                self._call("list_objects_v2", Prefix=self.prefix, MaxKeys=1)
-            except self._failures.ClientError as exc:
-                if s3_errors.is_bucket_missing(exc):
-                    return False
-                raise
-            return True
-
-        return bool(self._run("LIST", "", look))
-
-    def create_bucket(self) -> None:
-        """Create the bucket; one that we own already is fine. Requests: 1 PUT."""
-        region = self._client.meta.region_name
-        extra: dict[str, Any] = {}
-        if self.endpoint is None and region not in (None, "us-east-1", "aws-global"):
-            extra["CreateBucketConfiguration"] = {"LocationConstraint": region}
-
-        def create() -> Any:
-            try:
-                return self._call("create_bucket", **extra)
-            except self._failures.ClientError as exc:
-                code = exc.response.get("Error", {}).get("Code")
-                if code in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists") and self.bucket_exists():
-                    return None
-                raise
-
-        self._run("PUT", "", create)
-
-    def read_versioning(self) -> bool:
-        """Return whether the bucket keeps versions. Requests: 1 GET."""
-        answer: dict[str, Any] = self._run("GET", "", lambda: self._call("get_bucket_versioning"))
-        return answer.get("Status") == "Enabled"
-
-    def enable_versioning(self) -> None:
-        """Make the bucket keep versions. Requests: 1 PUT."""
-        setting = {"Status": "Enabled"}
-        self._run("PUT", "", lambda: self._call("put_bucket_versioning", VersioningConfiguration=setting))
-
-    def read_tags(self, key: str) -> dict[str, str]:
-        """Return the tags of an object. Requests: 1 GET."""
-        answer: dict[str, Any] = self._run(
-            "GET", key, lambda: self._call("get_object_tagging", Key=self.prefix + key), missing=dict
-        )
-        return {tag["Key"]: tag["Value"] for tag in answer.get("TagSet", ())}
-
-    def read_lifecycle(self) -> list[dict[str, Any]]:
-        """Return the bucket's lifecycle rules, as boto3 has them. Requests: 1 GET."""
-        answer = self._run("GET", "", lambda: self._call("get_bucket_lifecycle_configuration"), missing=dict)
-        rules: list[dict[str, Any]] = answer.get("Rules", [])
-        return rules
-
-    def write_lifecycle(self, rules: list[dict[str, Any]]) -> None:
-        """Replace the bucket's lifecycle rules. Requests: 1 PUT; 1 DELETE when there are none left."""
-        if rules:
-            setting = {"Rules": rules}
-            self._run(
-                "PUT", "", lambda: self._call("put_bucket_lifecycle_configuration", LifecycleConfiguration=setting)
-            )
-        else:
-            self._run("DELETE", "", lambda: self._call("delete_bucket_lifecycle"), missing=dict)
 
     # --- one request
 
@@ -366,7 +304,15 @@ class S3Store:
             raise StorageError(f"the store at {self!r} sent no ETag for {key}: compare-and-swap needs one", key=key)
         return etag
 
-    def _run(self, kind: str, key: str, call: Callable[[], T], *, missing: Callable[[], Any] | None = None) -> Any:
+    def _run(
+        self,
+        kind: str,
+        key: str,
+        action: str,
+        call: Callable[[], T],
+        *,
+        missing: Callable[[], Any] | None = None,
+    ) -> Any:
         """Run one request, again after a failure that may pass; map what remains to our errors."""
         doubt = False
         for attempt in _RETRIES.tries(self._sleep, most=self._attempts):
@@ -378,7 +324,7 @@ class S3Store:
                 if missing is not None and s3_errors.is_missing(exc, kind):
                     return missing()
                 if attempt == self._attempts or not s3_errors.is_retryable(exc, kind):
-                    request = s3_errors.Request(kind, key, self.bucket, self.endpoint)
+                    request = s3_errors.Request(kind, key, self.bucket, self.endpoint, action)
                     error = s3_errors.translate(exc, request, tries=attempt, doubt=doubt)
                     raise error from s3_errors.without_frames(exc)
                 doubt = doubt or s3_errors.is_ambiguous(exc)
@@ -394,6 +340,7 @@ _NEXT = {
     "NextKeyMarker": "KeyMarker",
     "NextVersionIdMarker": "VersionIdMarker",
 }
+_LIST_ACTIONS = {"list_objects_v2": "s3:ListBucket", "list_object_versions": "s3:ListBucketVersions"}
 _KINDS = {
     "get_object": "GET",
     "get_bucket_versioning": "GET",

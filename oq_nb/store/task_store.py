@@ -223,9 +223,12 @@ class TaskStore:
             task_id: the task.
             limit: the newest so many; None for all.
 
-        Requests: 1 LIST per 1,000 versions, 1 GET each.
+        Requests: 1 LIST per 1,000 versions, 1 GET each; 1 GET where the bucket keeps no versions: there is only one.
         """
         key = self.key_of(task_id)
+        if not self.objects.is_versioned:
+            only = self.objects.get(key)
+            return [] if only is None else [TaskRecord.from_bytes(only.body, key=key)]
         versions = (e for e in self.objects.versions(key) if e.key == key and not e.is_delete_marker)
         ids = [entry.version_id for entry in islice(versions, limit)]
         bodies = self._in_parallel(lambda version_id: self.objects.get(key, version_id=version_id), ids)

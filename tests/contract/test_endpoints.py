@@ -9,7 +9,7 @@ import pytest
 LEFT_TO_BOTO3 = ("SigV2", "unsigned", "directory bucket, session: True", "credentials: none")
 
 
-@pytest.mark.parametrize("setting", endpoint_matrix.settings(), ids=lambda setting: setting.name)
+@pytest.mark.parametrize("setting", list(endpoint_matrix.settings()), ids=lambda setting: setting.name)
 def test_the_same_request_as_boto3s(setting):
     cells = list(endpoint_matrix.compared(setting))
     assert len(cells) >= 11

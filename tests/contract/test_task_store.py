@@ -265,5 +265,5 @@ def test_an_object_that_is_not_a_task(queue, tasks):
 def test_a_stale_write_is_refused_before_any_work(tasks):
     tasks.objects.requests.clear()
     verify_conditional_writes(tasks.objects, "workers/w.json", b"{}")
-    assert tasks.objects.requests == Counter(PUT=3)
+    assert tasks.objects.requests == Counter(PUT=4)
     assert tasks.objects.get("workers/w.json").body == b"{}"
