@@ -1,4 +1,6 @@
-"""The stores that the contract runs on, each under a prefix of the test's own: fake, moto, SeaweedFS.
+"""The stores that the contract runs on, each under a prefix of the test's own.
+
+The fake, moto, SeaweedFS (also with TLS, also through boto3 alone) and LocalStack (`more_stores`).
 
 Or one of yours, and then no other::
 
@@ -15,6 +17,7 @@ import uuid
 from collections import Counter
 from collections.abc import Iterator
 
+import more_stores
 import pytest
 from botocore.config import Config
 from servers import connect_to
@@ -25,10 +28,17 @@ from oq_nb.s3.clock import Clock
 from oq_nb.store import TaskStore
 from oq_nb.testing import FakeStore
 
-STORES = ["fake", "moto", "seaweedfs", "seaweedfs through boto3"]
+STORES = ["fake", "moto", "seaweedfs", "seaweedfs through boto3", "seaweedfs with TLS", "localstack"]
 #: moto checks the condition, then writes, with a gap between: a race that goes well there proves nothing.
-STORES_THAT_HOLD_RACES = ["fake", "seaweedfs"]
-STORES_WITHOUT_VERSIONS = ["fake", "moto", "seaweedfs"]
+STORES_THAT_HOLD_RACES = ["fake", "seaweedfs", "seaweedfs with TLS", "localstack"]
+STORES_WITHOUT_VERSIONS = ["fake", "moto", "seaweedfs", "localstack"]
+_FIXTURES = {
+    "moto": "moto_server",
+    "seaweedfs": "seaweedfs",
+    "seaweedfs through boto3": "seaweedfs",
+    "seaweedfs with TLS": "seaweedfs_with_tls",
+    "localstack": "localstack",
+}
 YOURS = "yours"
 
 
@@ -83,7 +93,7 @@ def store_on(kind: str, request: pytest.FixtureRequest) -> Iterator[ObjectStore]
     if kind == "fake":
         yield FakeStore()
         return
-    server = request.getfixturevalue("moto_server" if kind == "moto" else "seaweedfs")
+    server = request.getfixturevalue(_FIXTURES[kind])
     store = connect_to(server, prefix=prefix).store.objects
     if kind.endswith("boto3"):
         store = S3Store(
@@ -98,6 +108,19 @@ def store_on(kind: str, request: pytest.FixtureRequest) -> Iterator[ObjectStore]
     store.requests.clear()
     yield store
     store.close()
+
+
+def _session(name: str):
+    @pytest.fixture(scope="session", name=name)
+    def started(tmp_path_factory):
+        with getattr(more_stores, name)(tmp_path_factory.mktemp(name)) as server:
+            yield server
+
+    return started
+
+
+localstack, rclone, ceph = _session("localstack"), _session("rclone"), _session("ceph")
+seaweedfs_with_tls = _session("seaweedfs_with_tls")
 
 
 @pytest.fixture
@@ -121,7 +144,7 @@ def unversioned(request) -> Iterator[ObjectStore]:
     if request.param == "fake":
         yield FakeStore(versioned=False)
         return
-    server = request.getfixturevalue("moto_server" if request.param == "moto" else "seaweedfs")
+    server = request.getfixturevalue(_FIXTURES[request.param])
     store = S3Store(
         f"plain-{uuid.uuid4().hex[:12]}",
         endpoint=server.endpoint,
