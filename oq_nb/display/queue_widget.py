@@ -318,7 +318,7 @@ def _head_html(name: str, overview: Overview, now: datetime, *, is_live: bool) -
         trouble = fill(
             '<div role="status">⚠ The store cannot be reached and is tried again.{} ({})</div>',
             since,
-            quote(overview.trouble, 300),
+            quote(overview.trouble, 500),
         )
     if overview.seen_at is None:
         return fill("<div><b>{}</b></div>{}", quote(name), trouble or fill("<div>Looking …</div>"))

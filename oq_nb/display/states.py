@@ -197,7 +197,7 @@ def _trouble_notes(trouble: str | None, is_lasting: bool, seen_at: datetime | No
         return []
     since = f" This is its last known state, from {ago(seen_at, now)}." if seen_at is not None else ""
     what = "It cannot be read." if is_lasting else "The store cannot be reached and is tried again."
-    return [f"{what}{since} ({printable(shorten(trouble, 300))})"]
+    return [f"{what}{since} ({printable(shorten(trouble, 500))})"]
 
 
 def _notes(

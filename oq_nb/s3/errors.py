@@ -243,7 +243,7 @@ def translate(exc: Exception, request: Request, *, tries: int = 1, doubt: bool =
     if _is_answer(exc):
         return _translate_answer(exc, request, tries, doubt)
     if isinstance(exc, kinds.tls) and not is_retryable(exc, request.kind):
-        return StorageConfigurationError(explain_tls(request.where, str(exc)))
+        return StorageConfigurationError(explain_tls(request.where, str(getattr(exc, "kwargs", {}).get("error", exc))))
     if isinstance(exc, kinds.silence):
         return StorageUnavailableError(
             f"no answer from {request.where} to {request} ({type(exc).__name__}, {tries} tries): "
@@ -285,7 +285,7 @@ def _what_to_do_about_silence(exc: Any, request: Request) -> str:
 
 def _translate_answer(exc: Exception, request: Request, tries: int, doubt: bool) -> OqError:
     status, code, key = _status(exc), _code(exc), request.key or None
-    if status == 404 and (code == "NoSuchBucket" or (request.kind == "LIST" and code != "404")):
+    if status == 404 and (code == "NoSuchBucket" or (request.kind == "LIST" and code.startswith("NoSuch"))):
         return StorageConfigurationError(
             f"bucket {request.bucket!r} does not exist at {request.where}: check its name, or create it with "
             "connect(..., create=True)"

@@ -5,6 +5,8 @@ Pure. Imports nothing of the package.
 
 from __future__ import annotations
 
+from urllib.parse import urlsplit
+
 __all__ = ["explain_no_answer", "explain_refusal", "explain_tls", "explain_unlike_s3"]
 
 _NEEDED = "`oq doctor --policy worker` prints the policy that is needed"
@@ -95,11 +97,11 @@ def explain_no_answer(kind: str, endpoint: str, bucket: str, url: str) -> str:
         return "the proxy is not reachable: correct HTTP_PROXY or HTTPS_PROXY, or name the store's host in NO_PROXY"
     if kind == "EndpointConnectionError" and f"//{bucket}." in url and f"//{bucket}." not in endpoint:
         return (
-            f"the bucket's name is part of the host name ({url}), which needs a name server that knows it: "
+            f"the bucket's name is part of the host name ({urlsplit(url).netloc}), which no name server knows: "
             "use addressing_style 'path' where the store has no such names"
         )
     if kind == "ConnectionClosedError" and endpoint.startswith("http://"):
-        return "is the store running? If this port speaks TLS, begin the address with https://"
+        return "begin the address with https:// if this port speaks TLS; else, is the store running?"
     return "is the store running and reachable from here?"
 
 

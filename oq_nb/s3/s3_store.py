@@ -110,8 +110,8 @@ class S3Store(Bucket):
 
     @property
     def client(self) -> Any:
-        """The boto3 client, or what stands in for it: event handlers can be registered on its ``meta.events``."""
-        return self._client
+        """The boto3 client: for event handlers on its ``meta.events``, and for what is not done here."""
+        return getattr(self._client, "boto3_client", self._client)
 
     def __repr__(self) -> str:
         where = self.endpoint or f"AWS {self._client.meta.region_name}"

@@ -67,6 +67,11 @@ class DirectClient:
         self._registered: Any = None  # see `_has_handlers`
         self._has_foreign_handlers = True
 
+    @property
+    def boto3_client(self) -> Any:
+        """The boto3 client beneath."""
+        return self._client
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self._client, name)
 
