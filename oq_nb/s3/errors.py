@@ -140,7 +140,7 @@ def _status(exc: Any) -> int:
 
 
 def _code(exc: Any) -> str:
-    return str(exc.response.get("Error", {}).get("Code", ""))
+    return str(exc.response.get("Error", {}).get("Code") or "")
 
 
 def _is_answer(exc: Exception) -> bool:
