@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import http.client
 import ipaddress
+import json
 import os
 import shutil
 import signal
@@ -166,29 +167,42 @@ def rclone(directory: Path) -> Iterator[Server]:
 @contextlib.contextmanager
 def seaweedfs_with_tls(directory: Path) -> Iterator[Server]:
     """SeaweedFS with TLS; its certificate is signed by an authority of its own, ``ca.pem``."""
+    write_authority(directory)
+    context = ssl.create_default_context(cafile=str(directory / "ca.pem"))
+    keys = local_files.credentials(directory)
+    options = ["-s3.cert.file=server.pem", "-s3.key.file=server.key"]
+    with _seaweedfs(directory, options, context) as port:
+        yield Server(f"https://127.0.0.1:{port}", *keys, options={"verify": str(directory / "ca.pem")})
+
+
+@contextlib.contextmanager
+def seaweedfs_with_keys(directory: Path, keys: dict[str, str]) -> Iterator[Server]:
+    """SeaweedFS with several keys, all of which may do everything."""
+    pairs = [{"accessKey": key, "secretKey": secret} for key, secret in keys.items()]
+    identity = {"name": "oq", "credentials": pairs, "actions": ["Admin"]}
+    (directory / "s3.json").write_text(json.dumps({"identities": [identity]}))
+    with _seaweedfs(directory, [], None) as port:
+        key, secret = next(iter(keys.items()))
+        yield Server(f"http://127.0.0.1:{port}", key, secret)
+
+
+@contextlib.contextmanager
+def _seaweedfs(directory: Path, options: list[str], context: ssl.SSLContext | None) -> Iterator[int]:
+    """Run a SeaweedFS on a folder that has its ``s3.json``; yields its port."""
     try:
         kind, program = local_server.choose_server(directory)
     except Exception as exc:
         pytest.skip(f"SeaweedFS is not installed: {exc}")
     if kind != "seaweedfs":
         pytest.skip("SeaweedFS is not installed")
-    write_authority(directory)
     local_files.write_certificate(directory)
-    access_key, secret_key = local_files.credentials(directory)
     (directory / "logs").mkdir()
     ports = local_server.choose_ports({})
-    command = [
-        *local_server.command_of(kind, program, ports),
-        *["-s3.cert.file=server.pem", "-s3.key.file=server.key"],
-    ]
-    context = ssl.create_default_context(cafile=str(directory / "ca.pem"))
-    environment = {**os.environ, "HOME": str(directory)}
-    server = running(
-        "SeaweedFS with TLS", command, ports["s3"], directory / "log", context=context, cwd=directory, env=environment
-    )
+    command = [*local_server.command_of(kind, program, ports), *options]
+    log, environment = directory / "log", {**os.environ, "HOME": str(directory)}
+    server = running("SeaweedFS", command, ports["s3"], log, context=context, cwd=directory, env=environment)
     with server:
-        endpoint = f"https://127.0.0.1:{ports['s3']}"
-        yield Server(endpoint, access_key, secret_key, options={"verify": str(directory / "ca.pem")})
+        yield ports["s3"]
     local_server.remove_sockets(ports)
 
 

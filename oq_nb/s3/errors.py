@@ -33,6 +33,7 @@ __all__ = [
     "is_bucket_missing",
     "is_missing",
     "is_not_modified",
+    "is_outdated",
     "is_retryable",
     "is_skewed",
     "region_of",
@@ -79,10 +80,11 @@ _UNAVAILABLE_CODES = {
 _AMBIGUOUS_STATUS = (408, 429)
 _AMBIGUOUS_CODES = {"RequestTimeout", "RequestTimeoutException"}
 _CONFLICT_CODES = {"PreconditionFailed", "ConditionalRequestConflict", "OperationAborted"}
-_DENIED_CODES = {
+_OUTDATED_CODES = {
     *("ExpiredToken", "ExpiredTokenException", "RequestExpired", "InvalidToken", "TokenRefreshRequired"),
-    *("InvalidAccessKeyId", "SignatureDoesNotMatch", "RequestTimeTooSkewed"),
+    "InvalidAccessKeyId",
 }
+_DENIED_CODES = _OUTDATED_CODES | {"SignatureDoesNotMatch", "RequestTimeTooSkewed"}
 _REGION_CODES = {"PermanentRedirect", "TemporaryRedirect", "AuthorizationHeaderMalformed", "301", "307"}
 # The TLS handshake broke off; everything else about TLS is a matter of certificates and settings.
 _PASSING_TLS = ("EOF occurred", "timed out", "Connection reset", "UNEXPECTED_EOF")
@@ -178,6 +180,11 @@ def is_not_modified(exc: Exception) -> bool:
     return _is_answer(exc) and _status(exc) == 304
 
 
+def is_outdated(exc: Exception) -> bool:
+    """Return whether the store no longer takes, or does not know, the credentials of a request."""
+    return _is_answer(exc) and _code(exc) in _OUTDATED_CODES
+
+
 def is_skewed(exc: Exception) -> bool:
     """Return whether the store refuses the time that a request was signed with."""
     return _is_answer(exc) and _code(exc) == "RequestTimeTooSkewed"
@@ -259,7 +266,7 @@ def translate(exc: Exception, request: Request, *, tries: int = 1, doubt: bool =
     if isinstance(exc, kinds.credentials):
         return StorageDeniedError(
             f"no usable credentials for {request} ({exc}): set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or "
-            "AWS_PROFILE, log in again, or attach a role",
+            "AWS_PROFILE, log in again (aws sso login), or attach a role",
             key=key,
         )
     if isinstance(exc, kinds.parameters):

@@ -7,6 +7,7 @@ Invariants:
   because it may be our own first try that is met. Whoever knows the content decides (see `store`).
 * All requests are bounded in time and tries, counted by kind, and their ``Date`` headers set the clock. When the store
   refuses this machine's time, requests are signed with the store's from then on.
+* Credentials that the store no longer takes are looked for anew, as somebody may have logged in again.
 * A process that was forked gets a client of its own: nobody reads answers from its parent's connections.
 
 Imports of the package: `backoff`, `errors`, `text`, this room.
@@ -31,7 +32,7 @@ from oq_nb.s3 import errors as s3_errors
 from oq_nb.s3.bucket import Bucket
 from oq_nb.s3.clock import Clock
 from oq_nb.s3.object_store import NOT_MODIFIED, Entry, NotModified, PutResult, StoredObject
-from oq_nb.s3.session import open_client
+from oq_nb.s3.session import failures_are_ours_to_tell, open_client
 from oq_nb.text import Secret, hide
 
 __all__ = ["S3Store"]
@@ -41,6 +42,7 @@ T = TypeVar("T")
 _MAX_OBJECT_BYTES = 1 << 30
 _RETRIES = Backoff(0.2, 2.0, jitter=0.5)
 _SKEW_SECONDS = 60  # less is not what a store refuses
+_RENEWAL_SECONDS = 5.0  # between two looks for new credentials
 
 
 class S3Store(Bucket):
@@ -92,6 +94,8 @@ class S3Store(Bucket):
         self._attempts = max(1, attempts)
         self._sleep = sleep
         self._lock = threading.Lock()
+        self._renewing = threading.Lock()
+        self._next_renewal = float("-inf")
         self._failures = failures
         self._open = functools.partial(
             open_client,
@@ -260,7 +264,7 @@ class S3Store(Bucket):
         Closing the old one could wait for a lock that a thread of the parent held in the moment of the fork.
         """
         self._process = os.getpid()
-        self._lock = threading.Lock()
+        self._lock, self._renewing = threading.Lock(), threading.Lock()
         _PARENTS.append(self._client)
         self._client = self._open(clock=self.clock)
 
@@ -272,21 +276,47 @@ class S3Store(Bucket):
             self.requests[kind] += 1
         sent = self.clock.monotonic()
         try:
-            answer = getattr(self._client, operation)(Bucket=self.bucket, **arguments)
+            with failures_are_ours_to_tell():
+                answer = getattr(self._client, operation)(Bucket=self.bucket, **arguments)
         except self._failures.ClientError as exc:
             self._observe(exc.response, sent)
             raise
         self._observe(answer, sent)
         return answer
 
-    def _in_time(self, call: Callable[[], T]) -> T:
-        """Make a request; once more, signed with the store's time, when the store refuses this machine's."""
+    def _mended(self, call: Callable[[], T]) -> T:
+        """Make a request; once more when what it was refused for can be mended here: the time, or the credentials."""
+        client = self._client
         try:
             return call()
         except self._failures.ClientError as exc:
-            if not (s3_errors.is_skewed(exc) and self._sign_with_store_time()):
+            is_mended = (s3_errors.is_skewed(exc) and self._sign_with_store_time()) or (
+                s3_errors.is_outdated(exc) and self._find_new_credentials(client)
+            )
+            if not is_mended:
                 raise
         return call()
+
+    def _find_new_credentials(self, refused: Any) -> bool:
+        """Look for credentials that came after those of ``refused``: boto3 reads profiles and environment only once.
+
+        Return whether there are others now.
+        """
+        with self._renewing:
+            if self._client is not refused:  # another thread has found them
+                return True
+            if self.clock.monotonic() < self._next_renewal or not hasattr(refused, "identity"):
+                return False
+            self._next_renewal = self.clock.monotonic() + _RENEWAL_SECONDS
+            fresh = None
+            try:
+                fresh = self._open(clock=self.clock)
+                if fresh.identity() in (None, refused.identity()):
+                    return False
+            except (self._failures.BotoCoreError, OqError):
+                return False
+            self._client = fresh
+            return True
 
     def _sign_with_store_time(self) -> bool:
         """Return whether requests are signed with the store's time from now on, and were not so far."""
@@ -317,7 +347,7 @@ class S3Store(Bucket):
         doubt = False
         for attempt in _RETRIES.tries(self._sleep, most=self._attempts):
             try:
-                return self._in_time(call)
+                return self._mended(call)
             except OqError:
                 raise
             except Exception as exc:

@@ -5,12 +5,16 @@ Part of `s3`; boto3 is imported when the first store is opened. Imports of the p
 
 from __future__ import annotations
 
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from oq_nb.errors import ConfigurationError
 from oq_nb.s3.clock import Clock
 
-__all__ = ["open_client"]
+__all__ = ["failures_are_ours_to_tell", "open_client"]
 
 #: Arguments of ``boto3.client`` that `connect` has names of its own for.
 _OURS = {
@@ -53,6 +57,8 @@ def open_client(
     import boto3
     import botocore.exceptions as failures
 
+    for name in ("botocore.credentials", "botocore.tokens"):
+        logging.getLogger(name).addFilter(_is_not_told_by_us)
     options = dict(options)
     for name, ours in _OURS.items():
         if name in options:
@@ -121,3 +127,20 @@ def _of(session: Any) -> Any:
         return None if found is None else found.get_frozen_credentials()
 
     return credentials
+
+
+_telling = threading.local()
+
+
+@contextmanager
+def failures_are_ours_to_tell() -> Iterator[None]:
+    """Keep botocore from logging a traceback each time that credentials cannot be refreshed: our error says it."""
+    _telling.depth = getattr(_telling, "depth", 0) + 1
+    try:
+        yield
+    finally:
+        _telling.depth -= 1
+
+
+def _is_not_told_by_us(record: logging.LogRecord) -> bool:
+    return not (getattr(_telling, "depth", 0) and str(record.msg).startswith("Refreshing"))

@@ -79,6 +79,11 @@ class DirectClient:
         """Close the connections that are not in use."""
         self._client.close()
 
+    def identity(self) -> tuple[str, str | None] | None:
+        """Return the access key and the session token that requests are signed with now; None: there are none."""
+        found = self._credentials()
+        return None if found is None else (found.access_key, found.token)
+
     def sign_with_store_time(self) -> bool:
         """Sign with the store's time from now on, as this machine's was refused. Return False if that is done already.
 
