@@ -14,6 +14,7 @@ from faults.refusals import ONCE, REMEDIES
 from faults.scenarios import BIG, SCENARIOS
 from faults.simulation import Version, World
 
+from oq_nb import model
 from oq_nb.model import TaskRecord
 
 
@@ -315,6 +316,8 @@ def what_differs_when_calm(name: str, world: World) -> list[str]:
         found.append(f"the requests were {writes_in_words(world)}, not {writes}")
     if len(world.left) != story.left:
         found.append(f"{len(world.left)} index entries are left, not {story.left}: {world.left}")
+    if _ended_entries(world) != _unhappy_ends(world):
+        found.append(f"the entries under ended/ are {_ended_entries(world)}, not {_unhappy_ends(world)}")
     if not story.lapses:
         found += [
             f"a lease had run out when its owner wrote version {number}"
@@ -356,6 +359,17 @@ def what_differs(name: str, world: World, faults: tuple[str, ...]) -> list[str]:
         if record.status.value not in allowed and record.status.is_terminal:
             told.append(f"it ended as {record.status}, not as {' or '.join(sorted(allowed))}")
     return told + _too_many(world)
+
+
+def _ended_entries(world: World) -> set[tuple[str, str]]:
+    """Return status and id of each entry under ``ended/``."""
+    lines = [entry for entry, _ in world.bucket.look(model.ENDED) if entry.is_latest and not entry.is_delete_marker]
+    return {(entry.key.split("/")[1], entry.key.rsplit("/", 1)[1]) for entry in lines}
+
+
+def _unhappy_ends(world: World) -> set[tuple[str, str]]:
+    unhappy = ("failed", "cancelled", "expired")
+    return {(record.status.value, record.id) for record in world.final_records() if record.status.value in unhappy}
 
 
 #: Names of processes whose errors are logged, and shown to nobody.
