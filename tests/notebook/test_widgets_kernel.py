@@ -40,6 +40,7 @@ go_on = threading.Event()
 def hold(n, context):
     context.report_progress(percent=1, message="step 1")
     go_on.wait(300)
+    context.report_progress(percent=2, message="step 2", throttle_seconds=0)  # that tells that it was asked to stop
     context.raise_if_cancelled()
 """
 BUSY = """
