@@ -100,8 +100,9 @@ def surroundings(folder: Path) -> dict[str, str]:
     return kept | {
         "OQ_LOCAL_DIR": str(folder / "store"),
         "IPYTHONDIR": str(folder / "ipython"),
-        # Where a container does not say how many physical cores there are, joblib would warn, with a path in it.
-        "LOKY_MAX_CPU_COUNT": str(os.cpu_count() or 1),
+        # joblib looks for physical cores, unless it may use fewer than all; where a container does not say how many
+        # there are, it warns, with paths in it.
+        "LOKY_MAX_CPU_COUNT": str((os.cpu_count() or 1) - 1),
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
         "PYTHONDONTWRITEBYTECODE": "1",
         "NO_COLOR": "1",
