@@ -80,6 +80,7 @@ class Credentials:
         self._path = directory / "credentials.json"
         self._pairs = list(pairs)
         self._lock = threading.Lock()
+        self._hidden_until = 0.0
         self.config = directory / "aws-config"
         self.config.write_text(f"[default]\ncredential_process = cat {self._path}\n")
         self.write()
@@ -90,16 +91,16 @@ class Credentials:
         return self._pairs[0][0]
 
     def swap(self) -> None:
-        """Let the present pair expire; the next one is there at once for those who ask."""
+        """Let the present pair expire; two seconds later the next one is there for those who ask."""
         with self._lock:
             self._pairs.append(self._pairs.pop(0))
-        self.write()
+            self._hidden_until = time.monotonic() + 2
 
     def write(self) -> None:
-        """Write the pair that is valid now."""
+        """Write the pair that clients are given now."""
         expires = datetime.now(timezone.utc) + timedelta(minutes=15, seconds=4)
         with self._lock:
-            key, secret = self._pairs[0]
+            key, secret = self._pairs[0 if time.monotonic() >= self._hidden_until else -1]
             text = {"Version": 1, "AccessKeyId": key, "SecretAccessKey": secret, "Expiration": expires.isoformat()}
             fresh = self._path.with_suffix(".new")
             fresh.write_text(json.dumps(text))
