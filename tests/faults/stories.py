@@ -276,7 +276,7 @@ STORIES: dict[str, Story] = {
         refused=(completed(2, retry_count=1), completed(3), End("archived", 2, 1, output={"attempt": 2})),
         otherwise=frozenset({"completed"}),
     ),
-    "worker registers": Story(_RAN, completed(), _writes(tasks=3) + ", DELETE workers 3, PUT workers 5"),
+    "worker registers": Story(_RAN, completed(), _writes(tasks=3) + ", DELETE workers 4, PUT workers 6"),
 }
 assert STORIES.keys() == SCENARIOS.keys()
 
