@@ -22,8 +22,8 @@ class WrongClock:
     def __init__(self):
         self.is_wrong = False
 
-    def gmtime(self):
-        return time.gmtime(time.time() + 3600 * self.is_wrong)
+    def gmtime(self, seconds=None):
+        return time.gmtime((time.time() if seconds is None else seconds) + 3600 * self.is_wrong)
 
 
 @pytest.fixture
