@@ -163,7 +163,7 @@ _CREDENTIALS = "credentials|log in"
 REMEDIES = {
     "ExpiredToken": _CREDENTIALS,
     "AccessDenied": "policy",
-    "SignatureDoesNotMatch": _CREDENTIALS,
+    "SignatureDoesNotMatch": "check AWS_SECRET_ACCESS_KEY",
     "RequestTimeTooSkewed": "clock is wrong, set it",
     "TLS failure": "certificate|trusted",
     "NoSuchBucket": "check its name|does not exist",
