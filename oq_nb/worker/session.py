@@ -133,7 +133,7 @@ class Session:
         return self.backlog.is_closed
 
     def register(self) -> None:
-        """Write the worker's object, and show that the store refuses stale writes. Requests: 3 PUT."""
+        """Write the worker's object, and show that the store refuses stale writes. Requests: 4 PUT."""
         verify_conditional_writes(self._objects, self.heartbeat.key, self._describe())
         self.heartbeat.tidy()
         self._scheduler.call(self.heartbeat)

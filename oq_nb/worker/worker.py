@@ -254,7 +254,7 @@ class Worker:
             ConfigurationError: no handler is registered, or the store ignores conditional writes.
             StorageError: the store does not answer.
 
-        Requests: 3 PUT, which register the worker and prove that the store refuses stale writes.
+        Requests: 4 PUT, which register the worker and prove that the store refuses stale writes.
         """
         if self._session is not None:
             return self
