@@ -236,21 +236,13 @@ class FreshEntry:
     def __init__(self, index: Index, key: str, clock: Clock) -> None:
         self._index, self._key, self._clock = index, key, clock
         self._written: tuple[float, float] | None = None
-        self._entries: list[IndexEntry] = []
 
     def keep(self) -> None:
         """Write the entry unless that was just now; a pause while it is being written counts too."""
         while not self._is_fresh():
             asked = (self._clock.monotonic(), self._clock.wall())
-            self._entries.append(self._index.add(self._key))
+            self._index.add(self._key)
             self._written = asked
-
-    def discard(self) -> None:
-        """Remove what was written, because its task was not: the entry leads nowhere. Requests: 1 DELETE each."""
-        for entry in self._entries:
-            if not entry.by_key:  # by key it might be another one's by now
-                self._index.remove(entry)
-        self._entries = []
 
     def _is_fresh(self) -> bool:
         if self._written is None:

@@ -345,8 +345,7 @@ class TaskStore:
             if current is not None and is_ours:
                 return current
             exc.current = current
-            if fresh is not None:
-                fresh.discard()
+            # The entry that was written stays, as another's pending task may rest on it. Rule 1 removes it when old.
             self.emit("conflict", record.task_type)
             raise
         if fresh is not None:
