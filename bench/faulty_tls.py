@@ -6,6 +6,7 @@ only: it takes no part in the protocol.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import ipaddress
 import json
@@ -24,6 +25,7 @@ from urllib.parse import urlsplit
 __all__ = ["Credentials", "FaultyTls"]
 
 _REFUSAL = b"<?xml version='1.0'?><Error><Code>ExpiredToken</Code><Message>it has expired</Message></Error>"
+_UPSTREAM_SECONDS = 30.0
 
 
 def make_certificates(directory: Path) -> tuple[Path, Path, Path]:
@@ -122,14 +124,19 @@ class FaultyTls:
         self.authority, trusted, stranger = make_certificates(directory)
         self._contexts = [self._context(path) for path in (trusted, stranger)]
         self._is_cut_until = 0.0
-        self._open: set[socket.socket] = set()
+        self._open: set[ssl.SSLSocket] = set()
         self._lock = threading.Lock()
         self._corrupt = 0
         self.counts: Counter[str] = Counter()
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self._is_closed = threading.Event()
-        for name, loop in (("accept", self._accept), ("credentials", self._keep_fresh)):
-            threading.Thread(target=loop, name=f"chaos-{name}", daemon=True).start()
+        self._serving: set[threading.Thread] = set()
+        self._threads = [
+            threading.Thread(target=loop, name=f"chaos-{name}", daemon=True)
+            for name, loop in (("accept", self._accept), ("credentials", self._keep_fresh))
+        ]
+        for thread in self._threads:
+            thread.start()
 
     @staticmethod
     def _context(path: Path) -> ssl.SSLContext:
@@ -148,10 +155,8 @@ class FaultyTls:
         with self._lock:
             left = list(self._open)
         for connection in left:
-            try:
-                connection.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
+            with contextlib.suppress(OSError):
+                socket.socket.shutdown(connection, socket.SHUT_RDWR)  # its thread goes on reading TLS, and finds an end
 
     def corrupt(self, answers: int) -> None:
         """Damage the next so many objects that are read."""
@@ -168,10 +173,18 @@ class FaultyTls:
             return True
 
     def close(self) -> None:
-        """End it."""
+        """End it, with its threads and connections."""
         self._is_closed.set()
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # closing it alone does not wake who waits for a connection
+        for thread in self._threads:
+            thread.join()
         self._listener.close()
         self.cut_tls(0)
+        with self._lock:
+            serving = list(self._serving)
+        for thread in serving:
+            thread.join(_UPSTREAM_SECONDS + 5)
 
     def __enter__(self) -> FaultyTls:
         return self
@@ -189,26 +202,37 @@ class FaultyTls:
                 connection, address = self._listener.accept()
             except OSError:
                 return
-            threading.Thread(target=self._serve, args=(connection, address), name="chaos-client", daemon=True).start()
+            thread = threading.Thread(target=self._serve, args=(connection, address), name="chaos-client", daemon=True)
+            with self._lock:
+                self._serving.add(thread)
+            thread.start()
 
     def _serve(self, plain: socket.socket, address: object) -> None:
         is_cut = time.monotonic() < self._is_cut_until
-        with self._lock:
-            self._open.add(plain)
         try:
-            plain.settimeout(60)
-            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            connection = self._contexts[is_cut].wrap_socket(plain, server_side=True)
-            with self._lock:
-                self._open.discard(plain)
-                self._open.add(connection)
-            _Handler(connection, address, self)  # type: ignore[arg-type]
+            with plain:
+                plain.settimeout(60)
+                plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                context = self._contexts[is_cut]
+                connection = context.wrap_socket(plain, server_side=True, do_handshake_on_connect=False)
+            with connection:
+                self._serve_tls(connection, address)
         except (OSError, http.client.HTTPException):
             self.counts["handshakes refused" if is_cut else "connections broken"] += 1
         finally:
             with self._lock:
-                self._open = {one for one in self._open if one.fileno() != -1 and one.fileno() != plain.fileno()}
-            plain.close()
+                self._serving.discard(threading.current_thread())
+
+    def _serve_tls(self, connection: ssl.SSLSocket, address: object) -> None:
+        with self._lock:
+            self._open.add(connection)
+        try:
+            if not self._is_closed.is_set():  # else it came too late to be ended with the others
+                connection.do_handshake()
+                _Handler(connection, address, self)  # type: ignore[arg-type]
+        finally:
+            with self._lock:
+                self._open.discard(connection)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -236,8 +260,9 @@ class _Handler(BaseHTTPRequestHandler):
     do_PUT = do_DELETE = do_HEAD = do_POST = do_GET
 
     def _pass_on(self, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
-        upstream = self._upstream or http.client.HTTPConnection(self.server.upstream, timeout=30)
-        self._upstream = None
+        if self._upstream is None:
+            self._upstream = http.client.HTTPConnection(self.server.upstream, timeout=_UPSTREAM_SECONDS)
+        upstream = self._upstream
         upstream.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
         for name, value in self.headers.items():
             if name.lower() not in ("expect", "connection"):
@@ -245,13 +270,14 @@ class _Handler(BaseHTTPRequestHandler):
         upstream.endheaders(body)
         answer = upstream.getresponse()
         content = answer.read()
-        self._upstream = upstream
         return answer.status, answer.getheaders(), content
 
     def finish(self) -> None:
-        super().finish()
-        if self._upstream is not None:
-            self._upstream.close()
+        try:
+            super().finish()
+        finally:
+            if self._upstream is not None:
+                self._upstream.close()
 
     def _answer(self, status: int, headers: list[tuple[str, str]], content: bytes) -> None:
         lines = [f"HTTP/1.1 {status} X"]

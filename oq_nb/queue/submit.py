@@ -184,9 +184,9 @@ class Submitter:
                 task_id=earlier.task_id,
             )
         task_id = model.check_task_id(earlier.task_id)
-        held = None if task_id == record.id else self._store.read(task_id)
+        held = None if task_id == record.id else self._store.read_surely(task_id)
         if held is None:
-            if task_id != record.id and (self._store.has_existed(task_id) or earlier.task_written_at is not None):
+            if task_id != record.id and (self._store.was_removed(task_id) or earlier.task_written_at is not None):
                 raise TaskNotFoundError(
                     f"idempotency_key: {key!r} belongs to task {task_id}, which was removed from the bucket. It is not "
                     f"run again before {earlier.expires_at}: to run it, submit with another key",
@@ -202,7 +202,7 @@ class Submitter:
         try:
             return self.create(record)
         except ConflictError:
-            held = self._store.read(record.id)
+            held = self._store.read_surely(record.id)
         if held is None:
             raise TaskNotFoundError(f"task {record.id} was deleted just after it was submitted", task_id=record.id)
         return held

@@ -65,6 +65,8 @@ FINISHED_TAG = {"oq-finished": "true"}
 
 _CONFLICT_TRIES = 12
 _CONFLICTS = Backoff(0.01, 1.0, jitter=1.0)
+_LATE_TRIES = 6
+_LATE = Backoff(0.02, 1.0)
 _HISTORY_LOOKBACK = 20
 _UNTAGGED = "finished tasks are not tagged from now on, so no lifecycle rule finds them"
 _READERS = 16
@@ -159,18 +161,35 @@ class TaskStore:
         key = self.key_of(task_id)
         return any(entry.key == key for entry in self.objects.entries(key, page_size=1))
 
-    def has_existed(self, task_id: str) -> bool:
-        """Return whether a task that a read did not find was there before, as far as versions tell.
+    def read_surely(self, task_id: str) -> VersionedTask | None:
+        """Return the task, or None when a listing does not show it either.
+
+        A task that is listed but not read was written in between, or the answer was late: it is read again.
 
         Raises:
-            StorageUnavailableError: it is there all the same.
+            RecordError: the object under its key is not a task.
+            StorageUnavailableError: it stays listed, and no read finds it.
 
-        Requests: 2 LIST.
+        Requests: 1 GET; for a task that is not found 1 LIST, and both again for one that is listed.
+        """
+        for _ in _LATE.tries(time.sleep, most=_LATE_TRIES):
+            held = self.read(task_id)
+            if held is not None or not self.is_listed(task_id):
+                return held
+        raise StorageUnavailableError(
+            f"task {task_id} is listed, but reading it finds nothing: try later", key=self.key_of(task_id)
+        )
+
+    def was_removed(self, task_id: str) -> bool:
+        """Return whether a task that was not found was there before, as far as versions tell. Requests: 1 LIST.
+
+        One that is there by now was not removed.
         """
         key = self.key_of(task_id)
-        if self.is_listed(task_id):
-            raise StorageUnavailableError(f"task {task_id} is listed, but reading it finds nothing: try later", key=key)
-        return self.objects.is_versioned and any(entry.key == key for entry in self.objects.versions(key))
+        if not self.objects.is_versioned:
+            return False
+        found = [entry for entry in self.objects.versions(key) if entry.key == key]
+        return bool(found) and not any(entry.is_latest and not entry.is_delete_marker for entry in found)
 
     def read_many(self, task_ids: Sequence[str]) -> Iterator[VersionedTask]:
         """Yield the tasks that exist, in order; invalid objects are logged and skipped. Requests: 1 GET each."""

@@ -7,6 +7,8 @@ import pytest
 
 #: What boto3 sends by itself: it is signed in another way, or not at all, or boto3 refuses to send it.
 LEFT_TO_BOTO3 = ("SigV2", "unsigned", "directory bucket, session: True", "credentials: none")
+#: Where boto3 adds a checksum of its own, it is a signed header, or follows the body: boto3 sends what has a body.
+LEFT_TO_BOTO3_WITH_CHECKSUMS = ("PUT tasks/0/x.json over", "PUT tasks/0/x.json new")
 
 
 @pytest.mark.parametrize("setting", list(endpoint_matrix.settings()), ids=lambda setting: setting.name)
@@ -15,7 +17,11 @@ def test_the_same_request_as_boto3s(setting):
     assert len(cells) >= 11
     assert {cell.call: cell.differences for cell in cells if cell.differences} == {}
     is_sent = all(cell.url.startswith("http") for cell in cells)
-    assert {cell.is_direct for cell in cells} == {is_sent and not setting.name.startswith(LEFT_TO_BOTO3)}
+    is_any_direct = is_sent and not setting.name.startswith(LEFT_TO_BOTO3)
+    left = LEFT_TO_BOTO3_WITH_CHECKSUMS if setting.name.startswith("checksums") else ()
+    expected = {cell.call: is_any_direct and cell.call not in left for cell in cells}
+    assert expected.keys() >= set(left)
+    assert {cell.call: cell.is_direct for cell in cells} == expected
 
 
 @pytest.mark.parametrize(

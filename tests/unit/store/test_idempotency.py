@@ -119,7 +119,7 @@ def test_a_submission_that_was_cut_short_is_finished_under_the_promised_id(objec
 
 def test_a_late_404_is_not_taken_for_a_removed_task(objects, queue):
     task = queue.submit("t", 1, idempotency_key="k")
-    get, late = objects.get, [task.record.key]
+    get, late = objects.get, [task.record.key] * 2
 
     def get_late(key, **options):
         if key in late:
@@ -128,9 +128,35 @@ def test_a_late_404_is_not_taken_for_a_removed_task(objects, queue):
         return get(key, **options)
 
     objects.get = get_late
+    assert queue.submit("t", 1, idempotency_key="k").id == task.id
+    assert late == []
+    late += [task.record.key] * 100
     with pytest.raises(StorageUnavailableError, match="is listed, but reading it finds nothing: try later"):
         queue.submit("t", 1, idempotency_key="k")
+    late.clear()
     assert queue.submit("t", 1, idempotency_key="k").id == task.id
+
+
+@pytest.mark.parametrize("before", ["is_listed", "was_removed", "create"])
+def test_a_task_that_is_written_while_another_submission_looks_for_it(objects, queue, monkeypatch, before):
+    """Both have the same key: the second one finds the key, but no task yet, and the first one goes on meanwhile."""
+    other = Queue(TaskStore(objects))
+    create, look, made, written = queue.store.create, getattr(other.store, before), [], []
+
+    def create_late(record):
+        def look_late(argument):
+            if not written:
+                written.append(create(record))
+            return look(argument)
+
+        monkeypatch.setattr(other.store, before, look_late)
+        made.append(other.submit("t", 1, idempotency_key="k").id)
+        return written[0]
+
+    monkeypatch.setattr(queue.store, "create", create_late)
+    task = queue.submit("t", 1, idempotency_key="k")
+    assert len(written) == 1
+    assert made == [task.id] == ids(other)
 
 
 def test_one_damaged_read_of_a_key_is_read_again(objects, queue):
