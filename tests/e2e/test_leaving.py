@@ -147,7 +147,12 @@ def test_a_program_ends_soon_while_the_store_hangs(tmp_path, monkeypatch):
     program = tmp_path / "program.py"
     program.write_text(PROGRAM + HANGING)
     queue = oq_nb.connect(
-        store.bucket, endpoint=store.endpoint, access_key=store.access_key, secret_key=store.secret_key, prefix="p/"
+        store.bucket,
+        endpoint=store.endpoint,
+        access_key=store.access_key,
+        secret_key=store.secret_key,
+        prefix="p/",
+        create=True,
     )
     queue.submit("long", timeout_seconds=60)
     process = subprocess.Popen(

@@ -276,7 +276,13 @@ WRONG = [
     (("status", "ffff"), {}, 1, "there is no task whose id begins with ffff"),
     (("list",), {"S3_BUCKET": "not-there"}, 2, "bucket: 'not-there' does not exist at http://"),
     (("list",), {"S3_ENDPOINT": "http://127.0.0.1:9"}, 1, "no answer from http://127.0.0.1:9"),
-    (("list",), {"AWS_SECRET_ACCESS_KEY": "not-it"}, 1, "`oq doctor` tells what is wrong"),
+    (
+        ("list",),
+        {"AWS_SECRET_ACCESS_KEY": "not-it"},
+        1,
+        "was refused: the secret key does not belong to the access key (SignatureDoesNotMatch): check "
+        "AWS_SECRET_ACCESS_KEY or the profile",
+    ),
     (("list",), {"S3_ENDPOINT": "nonsense"}, 2, "no S3 client for endpoint 'nonsense'"),
 ]
 

@@ -123,10 +123,11 @@ def test_we_submit_they_run_and_task_shell_and_display_show_it(ours, theirs, buc
         assert task.result(timeout=30) == {"got": {"text": "grüße"}}
     assert "Status: completed" in view.status_lines(task.record, ours.now())
     assert json.loads(_oq("status", task.id, "--json"))["output"] == {"got": {"text": "grüße"}}
+    times = [f"{record.updated_at.astimezone():%Y-%m-%d %H:%M:%S %Z}" for record in task.history()]
     assert _oq("history", task.id).splitlines() == [
-        "Version 1: pending (created)",
-        "Version 2: running (claimed)",
-        "Version 3: completed",
+        f"Version 1: pending (created)  {times[0]}",
+        f"Version 2: running (claimed)  {times[1]}",
+        f"Version 3: completed          {times[2]}",
     ]
 
 
