@@ -5,6 +5,7 @@ Invariants:
 * The thread ends only when the backlog is closed, whatever the store answers.
 * An outage is logged once, at its beginning.
 * A look makes 1 LIST, however long the index is.
+* Entries that are of no use here delay the others, but do not hide them: what a look left over is read on soon.
 * Recovering tasks does not hold up the look for tasks.
 
 Imports of the package: `model`, `errors`, `store`, `attempt`, and of this room `backlog`, `claims`, `index_reader`.
@@ -145,7 +146,10 @@ class IndexPoller:
         fresh = self._claims.due(model.READY, self._ready.read(minute, wants))
         random.shuffle(fresh)  # so that several workers do not fight over the same head
         fresh.sort(key=lambda entry: entry.minute)
-        fresh = fresh[: self._next_batch()]
+        batch = self._next_batch()
+        if len(fresh) > batch:
+            self._ready.read_on()
+        fresh = fresh[:batch]
         self._found_nothing = not fresh
         self._claims.mark_taken(fresh)
         self._backlog.offer(fresh)
@@ -157,9 +161,9 @@ class IndexPoller:
         Entries that are of no use here must not hide the others.
         """
         claimed, self._claimed_before = self._claimed_before, self._claims.count
-        if self._found_nothing or self._claims.count > claimed:
+        if self._claims.count > claimed or (self._found_nothing and not self._ready.is_unfinished):
             self._batch = self._concurrency * _ENTRIES_PER_THREAD * 8
-        else:
+        elif not self._found_nothing:
             self._batch = min(1000, self._batch * 2)
         return self._batch
 
@@ -171,12 +175,17 @@ class IndexPoller:
         Requests: 1 LIST, and those of each recovery.
         """
         minute = model.minute_of(self._store.clock.now())
-        entries = self._leases.read(minute)
-        due = [
-            entry
-            for entry in self._claims.due(model.LEASES, entries)
-            if entry.shard in self._own_shards and entry.task_id not in self._own_tasks
-        ]
+        known: list[IndexEntry] = []  # whose time is still to come
+
+        def wants(entry: IndexEntry) -> bool:
+            if entry.shard not in self._own_shards or entry.task_id in self._own_tasks:
+                return False
+            is_due = self._claims.is_due(entry)
+            if not is_due:
+                known.append(entry)
+            return is_due
+
+        due = self._claims.due(model.LEASES, self._leases.read(minute, wants))
         random.shuffle(due)
         places = max(0, _MAX_RECOVERIES - (0 if self._recovery is None else self._recovery.count))
         self._claims.mark_taken(due[:places])
@@ -187,8 +196,10 @@ class IndexPoller:
             else:
                 self._recovery.call(recovery)
         if len(due) > places:
+            self._leases.read_on()
+        if len(due) > places or self._leases.is_unfinished:
             return time.monotonic()
-        return min((self._claims.due_at(entry) for entry in entries), default=float("inf"))
+        return min((self._claims.due_at(entry) for entry in (*known, *due)), default=float("inf"))
 
 
 class _Recovery:

@@ -79,6 +79,69 @@ def test_what_can_be_run_is_found_beside_thousands_scheduled_ahead(fake_queue):
     assert seen == {task.id for task in tasks}
 
 
+def of_no_use(queue, index, count):
+    """Write due entries that lead nowhere, all in shard 7."""
+    for _ in range(count):
+        queue.store.objects.put(f"{index}/7/0000000001/7{new_id()[1:]}", b"")
+
+
+def in_shard_7(queue):
+    """Return a task that is in shard 7."""
+    while (task := queue.submit("a")).record.shard != "7":
+        pass
+    return task
+
+
+def test_due_entries_of_no_use_do_not_hide_a_task_behind_them(fake_queue):
+    """A shard is read on at every second look until it has no more; before, it was read once in 17 looks."""
+    of_no_use(fake_queue, "ready", 3000)
+    task = in_shard_7(fake_queue)
+    session = session_of(fake_queue, concurrency=4)
+    seen = set()
+    for _ in range(17 + 2 * 7):  # its turn comes; then 128, 256, 512 and 1,000 entries at a time
+        session.poller.find_tasks()
+        while session.backlog:
+            seen.add(session.backlog.take().task_id)
+            session.backlog.done()
+    assert task.id in seen
+    assert len({task_id for task_id in seen if task_id.startswith("7")}) >= 3001
+
+
+def test_the_next_look_is_soon_while_a_shard_has_more(fake_queue):
+    of_no_use(fake_queue, "ready", 3000)
+    poller = session_of(fake_queue).poller
+    pauses = []
+    for _ in range(17 + 2 * 7):
+        poller.find_tasks()
+        pauses.append(poller.pause_after(3600.0))
+    assert min(pauses) <= 0.1
+    assert pauses[-1] > 2  # nothing is left
+
+
+def test_other_shards_have_their_turn_while_one_has_more_for_ever(fake_queue):
+    of_no_use(fake_queue, "ready", 3000)
+    poller = session_of(fake_queue).poller
+    read = []
+    scan = fake_queue.store.index.scan
+    fake_queue.store.index.scan = lambda prefix, **options: (read.append(prefix), scan(prefix, **options))[1]
+    poller._claims.mark_taken = lambda entries: None  # they stay due
+    for _ in range(1 + 2 * 16 + 1):
+        poller.find_tasks()
+    assert set(read) == {"ready/", *(f"ready/{shard}/" for shard in "0123456789abcdef")}
+    assert read.count("ready/7/") >= 2
+
+
+def test_lapsed_leases_of_no_use_do_not_hide_one_behind_them(fake_queue):
+    of_no_use(fake_queue, "leases", 3000)
+    fake_queue.store.objects.put(f"leases/7/0000000002/{(lost := '7' + new_id()[1:])}", b"")
+    session = session_of(fake_queue)
+    seen = []
+    session.claims.handle_entry = lambda entry: seen.append(entry.task_id)
+    for _ in range(17 + 2 * 25):  # its turn comes; then 128 at a time
+        session.poller.recover_tasks()
+    assert lost in seen
+
+
 def test_a_task_of_this_process_is_found_at_once_beside_thousands_scheduled_ahead(fake_queue):
     entries_ahead(fake_queue, 3000)
     worker = oq_nb.Worker(fake_queue, max_poll_seconds=60)
