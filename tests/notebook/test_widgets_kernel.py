@@ -396,7 +396,9 @@ def test_the_dashboard_is_live_and_ends_with_its_close(kernels):
     kernel.run("tasks = q.submit_many('count', [40, 2, 2]); board = q.widget(interval=0.5); board")
     kernel.wait_for(lambda: any("<b>1</b> running" in html for _, html in kernel.values()))
     kernel.wait_for(lambda: any("step " in html and "<table" in html for _, html in kernel.values()))
-    kernel.run("board._tasks.value = tasks[0].id")
+    offered = "print(tasks[0].id in [value for _, value in board._tasks.model.options])"
+    kernel.wait_for(lambda: kernel.run(offered).strip() == "True")
+    kernel.run("board._tasks.model.value = tasks[0].id")
     kernel.wait_for(lambda: any("<svg" in html and "claimed" in html for _, html in kernel.values()))
     kernel.run("board.close(); del board; w.stop(0)")
     frozen = kernel.wait_for(lambda: kernel.of("update_display_data"))[-1]["content"]["data"]
