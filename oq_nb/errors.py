@@ -112,12 +112,14 @@ class ConflictError(StorageError):
 
     Attributes:
         current: the task as it was read after the refusal (an `oq_nb.store.VersionedTask`), where it was.
+        entries: index entries that were written for the refused state.
     """
 
     def __init__(self, message: str, *, key: str | None = None, ambiguous: bool = False) -> None:
         super().__init__(message, key=key)
         self.ambiguous = ambiguous
         self.current: Any = None
+        self.entries: tuple[Any, ...] = ()
 
 
 class TaskNotFoundError(OqError):

@@ -87,6 +87,7 @@ class Lease:
         self._store = store
         self._scheduler = scheduler
         self._entries = list(entries)
+        self._refused: list[IndexEntry] = []  # index entries of states that others' changes kept from being written
         self._renews = renews
         self._monotonic = store.clock.monotonic
         self._io = threading.Lock()  # held while a write is under way
@@ -364,7 +365,9 @@ class Lease:
                 if tries == 1:
                     logger.warning("task %s: its result cannot be written now, trying again: %s", self.task_id, exc)
         self._store.emit(ended, made.record.task_type)
-        for entry in self._entries:
+        # A task that this attempt has ended for good never became pending by what it wrote before.
+        refused = [e for e in self._refused if not e.by_key] if made.record.status.is_terminal else []
+        for entry in (*self._entries, *refused):
             self._store.index.remove(entry)
         if self._on_ended is not None:
             self._on_ended(made.record)
@@ -394,6 +397,7 @@ class Lease:
             try:
                 made = self._store.move(held, changed, doubted=bodies or ())
             except ConflictError as exc:
+                self._refused += exc.entries
                 found = exc.current or self._store.read(self.task_id)
                 if found is None and self._store.is_listed(self.task_id):
                     message = f"task {self.task_id} is listed, but reading it finds nothing: try later"

@@ -236,12 +236,14 @@ class FreshEntry:
     def __init__(self, index: Index, key: str, clock: Clock) -> None:
         self._index, self._key, self._clock = index, key, clock
         self._written: tuple[float, float] | None = None
+        #: What was written.
+        self.entries: list[IndexEntry] = []
 
     def keep(self) -> None:
         """Write the entry unless that was just now; a pause while it is being written counts too."""
         while not self._is_fresh():
             asked = (self._clock.monotonic(), self._clock.wall())
-            self._index.add(self._key)
+            self.entries.append(self._index.add(self._key))
             self._written = asked
 
     def _is_fresh(self) -> bool:

@@ -364,7 +364,9 @@ class TaskStore:
             if current is not None and is_ours:
                 return current
             exc.current = current
-            # The entry that was written stays, as another's pending task may rest on it. Rule 1 removes it when old.
+            if fresh is not None:
+                # They stay for now: another's pending task may rest on them. Rule 1 removes them when they are old.
+                exc.entries = tuple(fresh.entries)
             self.emit("conflict", record.task_type)
             raise
         if fresh is not None:
