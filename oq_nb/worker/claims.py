@@ -79,7 +79,8 @@ class Claims:
         self._not_before: dict[str, float] = {}  # entry's name → monotonic time of the next look
         self._foreign: set[str] = set()  # names of entries of tasks without a handler here
         self._invalid: dict[str, int] = {}  # entry's name → how often its task could not be read
-        self._doubtful: dict[str, str] = {}  # task id → lease id of a claim whose answer was lost
+        # Task id → lease id of a claim whose answer was lost, and the monotonic time at which it was sent.
+        self._doubtful: dict[str, tuple[str, float]] = {}
 
     @property
     def count(self) -> int:
@@ -180,8 +181,9 @@ class Claims:
             self._handle_stale(entry, is_missing=held is None)
             return None
         if held.record.status is TaskStatus.RUNNING:
-            if held.record.lease_id and self._doubtful.get(held.record.id) == held.record.lease_id:
-                return self._begin(held, entry) if may_claim else None
+            lease_id, claimed_at = self._doubtful.get(held.record.id, (None, 0.0))
+            if lease_id is not None and lease_id == held.record.lease_id:
+                return self._begin(held, claimed_at, entry) if may_claim else None
             self._handle_running(held, entry)
             return None
         return self._handle_pending(held, entry, may_claim)
@@ -275,16 +277,17 @@ class Claims:
         )
         # A task that was pending before may have another entry by now than the one that was listed a while ago.
         others = self._store.index.find(model.ready_key(record)) if record.attempt else []
+        claimed_at = self._store.clock.monotonic()
         try:
             made = self._store.move(held, changed)
         except ConflictError:
             return None
         except StorageError:
-            self._doubtful[record.id] = lease_id  # it may have been applied: the next look tells
+            self._doubtful[record.id] = lease_id, claimed_at  # it may have been applied: the next look tells
             raise
-        return self._begin(made, entry, *others) if made.record.lease_id == lease_id else None
+        return self._begin(made, claimed_at, entry, *others) if made.record.lease_id == lease_id else None
 
-    def _begin(self, held: VersionedTask, *ready: IndexEntry) -> Claim:
+    def _begin(self, held: VersionedTask, claimed_at: float, *ready: IndexEntry) -> Claim:
         """Have the lease entry written and the ready entries removed, beside the handler when there is a scheduler."""
         with self._lock:
             self._doubtful.pop(held.record.id, None)
@@ -294,5 +297,5 @@ class Claims:
         store = self._store
         entries = AttemptIndexEntries(store.index, held.record, old, self._scheduler, on_end=store.ended.add)
         delay = self._lease_entry_delay_seconds
-        entries.begin(self._store.clock.monotonic() + delay if delay else None)
+        entries.begin(claimed_at + delay if delay else None)  # from when it was sent: its answer may have come late
         return Claim(held, entries)

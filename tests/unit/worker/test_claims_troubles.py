@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from oq_nb import model
+from oq_nb.errors import StorageUnavailableError
 from oq_nb.model import TaskStatus, transitions
 from oq_nb.queue import Queue
 from oq_nb.store import TaskStore
@@ -46,6 +47,44 @@ class Place:
 @pytest.fixture
 def place() -> Place:
     return Place()
+
+
+class Later:
+    """A scheduler that keeps when it was asked to call."""
+
+    def __init__(self):
+        self.times = []
+
+    def call(self, periodic, at=None):
+        self.times.append(at)
+
+
+@pytest.mark.parametrize("is_known_at_once", [True, False])
+def test_a_lease_entrys_delay_counts_from_the_claim_however_late_its_answer_comes(place, is_known_at_once):
+    later = Later()
+    place.claims = Claims(
+        place.queue.store, "w", lambda task_type: True, scheduler=later, lease_entry_delay_seconds=5.0
+    )
+    task = place.queue.submit("t", timeout_seconds=300)
+    put, clock = place.objects.put, place.queue.store.clock
+
+    def answers_late(key, *arguments, **options):
+        place.objects.put = put
+        made = put(key, *arguments, **options)
+        place.time.advance(35)
+        if not is_known_at_once:
+            raise StorageUnavailableError("no answer")
+        return made
+
+    place.objects.put = answers_late
+    sent_at = clock.monotonic()
+    if not is_known_at_once:
+        with pytest.raises(StorageUnavailableError):
+            place.look()
+        assert later.times == []
+        place.time.advance(2)
+    assert place.look() == [task.id]
+    assert later.times == [sent_at + 5]
 
 
 def half(found):
