@@ -56,6 +56,8 @@ def drawn(cls, speeds, options, monkeypatch):
     """Return the numbers that were drawn, and ``miniters`` at each item."""
     timer, file = Timer(), Drawing()
     monkeypatch.setattr(tqdm.std, "time", timer)
+    if cls is oq_nb.tqdm:
+        options = {**options, "queue": None}  # a note on how to share it, after two slow seconds, draws the bar once more
     bar = cls(speeds, file=file, bar_format="{n_fmt}", leave=False, **options)
     miniters = []
     for seconds in bar:
