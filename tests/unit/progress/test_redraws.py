@@ -57,7 +57,7 @@ def drawn(cls, speeds, options, monkeypatch):
     timer, file = Timer(), Drawing()
     monkeypatch.setattr(tqdm.std, "time", timer)
     if cls is oq_nb.tqdm:
-        options = {**options, "queue": None}  # a note on how to share it, after two slow seconds, draws the bar once more
+        options = {**options, "queue": None}  # else a note on sharing a slow loop draws it once more
     bar = cls(speeds, file=file, bar_format="{n_fmt}", leave=False, **options)
     miniters = []
     for seconds in bar:
