@@ -196,7 +196,8 @@ w.start();
     wait_until_run(page, len(cells))
     page.wait_for_function(  # the failed ones keep their widgets, the others have become plain HTML
         "n => document.querySelectorAll('.oq-task').length === n"
-        " && [...document.querySelectorAll('.oq-task button')].filter(b => b.innerText === 'Retry').length === n",
+        " && [...document.querySelectorAll('.oq-task button')].filter(b => b.innerText === 'Retry').length === n"
+        " && [...document.querySelectorAll('.oq-task')].every(task => task.innerText.includes('an odd one'))",
         arg=count // 2,
     )
     shown = [output(page, n).all_inner_texts() for n in range(2, len(cells))]
