@@ -31,7 +31,7 @@ from oq_nb.errors import ConfigurationError, PermanentError
 from oq_nb.model import to_json
 from oq_nb.text import shorten
 
-__all__ = ["Signature"]
+__all__ = ["Signature", "is_series"]
 
 #: All arguments of a call, or its result, as JSON: larger things belong into a file or an object of their own.
 MAX_BYTES = 8 * 1024 * 1024
