@@ -1,4 +1,4 @@
-"""Write docs/cli.md from the help texts of the program, so that the two cannot differ.
+"""Write docs/reference/cli.md from the help texts of the program, so that the two cannot differ.
 
     python docs/reference.py            write it
     python docs/reference.py --check    say whether it is up to date
@@ -19,7 +19,7 @@ import typer
 from oq_nb.cli import app
 from oq_nb.cli.queue_options import OPTIONS as QUEUE
 
-PAGE = Path(__file__).with_name("cli.md")
+PAGE = Path(__file__).parent / "reference" / "cli.md"
 
 _HEAD = """# The command line
 
@@ -157,7 +157,11 @@ def main(arguments: list[str]) -> int:
     """Write or check the page."""
     if "--check" in arguments:
         is_same = PAGE.exists() and PAGE.read_text(encoding="utf-8") == page()
-        print("up to date" if is_same else "docs/cli.md is not what the help texts say: run python docs/reference.py")
+        print(
+            "up to date"
+            if is_same
+            else "docs/reference/cli.md is not what the help texts say: run python docs/reference.py"
+        )
         return 0 if is_same else 1
     PAGE.write_text(page(), encoding="utf-8")
     return 0

@@ -96,6 +96,7 @@ def main(arguments: list[str]) -> int:
         (python, "-m", "mypy"),
         (BIN / "lint-imports", "--no-logo"),
         (python, "docs/rooms.py", "--check"),
+        (python, "docs/build.py"),
     )
     return max(run(*check) for check in checks)
 

@@ -5,7 +5,7 @@ control and direction characters are made visible. Templates are literals: ruff'
 else.
 
 Live widgets are drawn with this several times a second. ``htpy``, which draws the web page, takes several times as long
-(docs/ui.md has the figures).
+(docs/how-to/ui.md has the figures).
 
 Imports of the package: `text`.
 """

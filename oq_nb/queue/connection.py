@@ -61,7 +61,7 @@ def connect(
         create: create the bucket when it is missing, and make it keep versions.
         allow_unversioned: accept a bucket that does not keep versions; there is no history then.
         tag_finished: tag tasks that this process ends, so that a lifecycle rule can remove them; None:
-            ``OQ_TAG_FINISHED``, else not. Needs ``s3:PutObjectTagging``. See docs/retention.md.
+            ``OQ_TAG_FINISHED``, else not. Needs ``s3:PutObjectTagging``. See docs/how-to/retention.md.
         connect_timeout_seconds: bound on setting up a connection.
         read_timeout_seconds: bound on waiting for an answer.
         client_options: further arguments of ``boto3.client``, such as ``verify``.

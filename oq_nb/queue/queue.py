@@ -73,7 +73,7 @@ class Queue:
         return faces.queue_bundle(self)
 
     def serve_ui(self, port: int = 0, *, interval: float = 2.0, allow_hosts: Iterable[str] = ()) -> PageServer:
-        """Serve a web page of the queue on this machine, from a background thread; see docs/ui.md.
+        """Serve a web page of the queue on this machine, from a background thread; see docs/how-to/ui.md.
 
         Called again with the same arguments, it returns the one that is served already.
 
@@ -123,7 +123,8 @@ class Queue:
 
         The type of the tasks is the function's name. Arguments are checked against its signature when a task is
         submitted, and again by the worker; they are stored as plain JSON by name. Calling the function stays a plain
-        call. Defining it again replaces it at once, for running workers of this process too. See docs/functions.md.
+        call. Defining it again replaces it at once, for running workers of this process too. See
+        docs/how-to/functions.md.
 
         Args:
             function: the decorated function; or the type of its tasks, where that is not to be the function's name.

@@ -14,8 +14,8 @@ __all__ = ["USE_ANOTHER", "find_conditional_write_fault", "verify_conditional_wr
 
 #: What to do about a store that is not fit.
 USE_ANOTHER = (
-    "use another store: docs/stores.md lists those that were tried. If this one is among them, its version is too old, "
-    "or a proxy on the way changes requests"
+    "use another store: docs/reference/stores.md lists those that were tried. If this one is among them, its version "
+    "is too old, or a proxy on the way changes requests"
 )
 _STALE = '"00000000000000000000000000000000"'
 _TRIES = 3

@@ -77,7 +77,7 @@ def test_a_store_that_is_not_fit_is_refused(request, kind, is_versioned, said):
     worker.task("t")(lambda _: None)
     with pytest.raises(ConfigurationError, match=said) as caught:
         worker.start()
-    assert "docs/stores.md" in str(caught.value) and "Ceph" not in str(caught.value)
+    assert "docs/reference/stores.md" in str(caught.value) and "Ceph" not in str(caught.value)
     made = examine(queue.store.objects)
     (failed,) = [check for check in made.checks if check.outcome == "failed"]
     assert failed.name == "conditional writes" and said in failed.said

@@ -198,7 +198,7 @@ def test_a_store_that_ignores_conditions_is_not_fit(moto_server):
     assert not made.is_fit
     wrong = next(check for check in made.checks if check.outcome == "failed")
     assert wrong.name == "conditional writes" and "it ignores If-Match" in wrong.said
-    assert "docs/stores.md" in wrong.remedy
+    assert "docs/reference/stores.md" in wrong.remedy
     assert made.checks[-1].name == "clean-up" and made.checks[-1].outcome == "ok"
     assert list(store_on(moto_server, name).versions("")) == []
 
@@ -389,7 +389,7 @@ def test_the_documented_statements_are_what_retention_needs(seaweedfs, monkeypat
     monkeypatch.setattr(Clock, "earliest", lambda clock: clock.now() + timedelta(hours=1))
     (pruned,) = retention.prune(queue.store, older_than=timedelta(minutes=30))
     assert pruned.task_id == task.id
-    page = (Path(__file__).resolve().parents[2] / "docs" / "retention.md").read_text(encoding="utf-8")
+    page = (Path(__file__).resolve().parents[2] / "docs" / "how-to" / "retention.md").read_text(encoding="utf-8")
     extra = allowed(json.loads(page.partition("```json")[2].partition("```")[0]))
     assert spy.seen <= extra | allowed(policy("watcher", "BUCKET")["Statement"])
     assert extra <= spy.seen

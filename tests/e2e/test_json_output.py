@@ -1,4 +1,4 @@
-"""``--json``: every command's output is what docs/json.md says, and docs/cli.md is what the help texts say."""
+"""``--json``: every command prints what docs/reference/json.md says; docs/reference/cli.md is the help texts."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def tables():
     """Return the documented fields by heading: name to the words of its type."""
     found: dict[str, dict[str, list[str]]] = {}
     heading = ""
-    for line in (DOCS / "json.md").read_text(encoding="utf-8").splitlines():
+    for line in (DOCS / "reference" / "json.md").read_text(encoding="utf-8").splitlines():
         if line.startswith("#"):
             heading = line.lstrip("# ")
             found[heading] = {}
@@ -305,7 +305,7 @@ def test_the_reference_is_what_the_help_texts_say():
     reference = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(reference)
     assert reference.main(["--check"]) == 0, "run python docs/reference.py"
-    page = (DOCS / "cli.md").read_text(encoding="utf-8")
+    page = (DOCS / "reference" / "cli.md").read_text(encoding="utf-8")
     assert page.count("\n## oq ") == len(list(reference.commands(reference.app))) > 15
     for line in page.splitlines():  # no option without a name or an explanation
         assert not re.match(r"\| `\s*`|\| `[^`]+` \|\s*\|", line), line

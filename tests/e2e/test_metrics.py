@@ -366,7 +366,7 @@ def test_a_worker_whose_port_is_taken_does_not_start(fake_queue, monkeypatch, ca
 
 
 def test_all_metrics_are_documented():
-    page = (Path(__file__).resolve().parents[2] / "docs" / "metrics.md").read_text(encoding="utf-8")
+    page = (Path(__file__).resolve().parents[2] / "docs" / "reference" / "metrics.md").read_text(encoding="utf-8")
     for name, text in COUNTED.values():
         assert f"| `{name}_total{{task_type}}` | counter | {text[0].lower()}{text[1:].rstrip('.')} |" in page
     for name in re.findall(r"`(oq_\w+)\{", page):

@@ -320,7 +320,7 @@ def test_a_bucket_without_versions_is_not_changed_unasked(store, plain):
 def test_a_store_that_ignores_conditions(tmp_path):
     with more_stores.rclone(tmp_path) as server:
         connect_to(server, bucket="jobs", allow_unversioned=True)
-        pattern = "it ignores If-Match on writes: two workers would run the same task.*docs/stores.md"
+        pattern = "it ignores If-Match on writes: two workers would run the same task.*docs/reference/stores.md"
         check("no conditional writes", pattern, "jobs", at(server, region="us-east-1"), ("worker", "doctor"))
 
 

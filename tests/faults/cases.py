@@ -131,7 +131,7 @@ def run_all_pairs(
 
 
 def is_known_gap(world: World, case: Case) -> bool:
-    """Return whether a run shows the one gap that `docs/guarantees.md` names, and nothing else.
+    """Return whether a run shows the one gap that `docs/evidence/guarantees.md` names, and nothing else.
 
     A process stands still for longer than entries are kept, between its last look at the clock and the sending of a
     task with a fresh entry; and it dies, or loses the store, before its next request, which would renew the entry.

@@ -1,4 +1,4 @@
-"""Deadlines, leases and keys: what an argument means on either side is the same, or said in docs/interop.md."""
+"""Deadlines, leases and keys: what an argument means on either side is the same, or is in docs/evidence/interop.md."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Upstream's programs and ours in one bucket: each row of the matrix in ``docs/interop.md``, in both directions."""
+"""Upstream's programs and ours in one bucket, in both directions: each row of docs/evidence/interop.md's matrix."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What functions take and give, as JSON: the tables of docs/functions.md, row by row, and what is refused."""
+"""What functions take and give, as JSON: the tables of docs/how-to/functions.md, row by row, and what is refused."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from oq_nb.attempt.context import TaskContext
 from oq_nb.attempt.signature import Signature
 from oq_nb.errors import ConfigurationError, PermanentError
 
-PAGE = (Path(__file__).parents[3] / "docs" / "functions.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[3] / "docs" / "how-to" / "functions.md").read_text(encoding="utf-8")
 
 
 class Colour(enum.Enum):

@@ -57,7 +57,7 @@ def test_each_fault_is_named_with_a_remedy_that_recommends_nothing_that_failed(d
     with pytest.raises(ConfigurationError) as caught:
         verify_conditional_writes(Dialect(**dialect), "k", b"1")
     text = str(caught.value)
-    assert said in text and "docs/stores.md" in text
+    assert said in text and "docs/reference/stores.md" in text
     assert not any(name in text for name in ("Ceph", "MinIO", "R2"))
 
 
