@@ -236,6 +236,10 @@ class Queue:
         """See `oq_nb.Queue.failures`."""
         return _wrapped(await asyncio.to_thread(self.sync.failures, *args, **options))
 
+    async def counts(self) -> dict[str, int]:
+        """See `oq_nb.Queue.counts`."""
+        return await asyncio.to_thread(self.sync.counts)
+
     async def list_ready(self, *, limit: int = 100) -> builtins.list[Task]:
         """See `oq_nb.Queue.list_ready`."""
         return _wrapped(await asyncio.to_thread(self.sync.list_ready, limit=limit))
@@ -394,20 +398,27 @@ class Worker:
         """See `oq_nb.Worker.retire`."""
         self.sync.retire()
 
-    async def run(self) -> None:
-        """Run until the surrounding task is cancelled; then stop.
+    async def run(self, *, until_idle: float | None = None, max_tasks: int | None = None) -> str:
+        """Run until the surrounding task is cancelled, or until a limit is reached; then stop.
+
+        Returns:
+            See `oq_nb.Worker.run`, as for the arguments.
 
         Raises:
             ConfigurationError: see `oq_nb.Worker.run`.
         """
+        self.sync.set_limits(until_idle, max_tasks)
+        reached: str | None = None
         await self.start()
         try:
-            while self.sync.is_running and self.sync.problem is None:
+            while self.sync.is_running and self.sync.problem is None and reached is None:
                 await asyncio.sleep(0.5)
+                reached = self.sync.reached_limit()
         finally:
             await asyncio.shield(self.stop())
         if self.sync.problem is not None:
             raise ConfigurationError(self.sync.problem)
+        return reached or "stopped"
 
     async def __aenter__(self) -> Worker:
         return await self.start()

@@ -16,7 +16,7 @@ Invariants:
 * ``oq_s3_requests_total`` is what the store's own counter says; no request is made for it. ``oq_queue_depth`` lists the
   index when it is read, at most every 15 seconds.
 
-Imports nothing of the package but `errors`, `model`, `queue`, `store` and `worker`.
+Imports nothing of the package but `errors`, `queue`, `store` and `worker`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from oq_nb import model
 from oq_nb.errors import ConfigurationError, OqError
 from oq_nb.queue import Queue
 from oq_nb.worker import Worker
@@ -209,21 +208,7 @@ class _BucketCollector:
             if now - self._depth_at >= _DEPTH_SECONDS:
                 self._depth_at = now
                 try:
-                    self._depth = self._count()
+                    self._depth = self._store.index.counts(_DEPTH_LIMIT)
                 except OqError:
                     self._depth = {}
             return self._depth
-
-    def _count(self) -> dict[str, int]:
-        counts = {"ready": 0, "scheduled": 0, "running": 0}
-        minute = model.minute_of(self._store.clock.now())
-        for prefix in (model.READY, model.LEASES):
-            for number, line in enumerate(self._store.objects.entries(prefix), start=1):
-                parsed = model.parse_index_key(line.key)
-                if parsed is not None and prefix == model.LEASES:
-                    counts["running"] += 1
-                elif parsed is not None:
-                    counts["ready" if parsed[1] <= minute else "scheduled"] += 1
-                if number >= _DEPTH_LIMIT:
-                    break
-        return counts

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from oq_nb.model import TaskRecord
+    from oq_nb.queue import Queue
 
 __all__ = ["STATUSES", "IntervalOption", "SinceOption", "TypeOption", "add_to", "exit_code", "moment_of"]
 
@@ -165,6 +166,10 @@ def list_tasks(
     every: Annotated[
         bool, typer.Option("--all", help="Read every task, to find failed ones that left no entry of their end.")
     ] = False,
+    count: Annotated[
+        bool,
+        typer.Option("--count", help="Only how many are ready, scheduled and running: 2 requests, for autoscalers."),
+    ] = False,
     as_json: JsonOption = False,
 ) -> int:
     """List tasks, the ones that changed last first.
@@ -174,6 +179,12 @@ def list_tasks(
     """
     if failed and status not in (None, "failed"):
         raise ConfigurationError(f"--failed: not together with --status {status}")
+    if count:
+        if status or failed or task_type or since or every:
+            raise ConfigurationError(
+                "--count: it counts the index, which knows no types and no ends: no filter with it"
+            )
+        return _count_tasks(options.connect(starts_store=False), as_json=as_json)
     status = "failed" if failed else status
     queue = options.connect(starts_store=False)
     now = queue.now()
@@ -195,6 +206,15 @@ def list_tasks(
         note(f"{len(found) or 'no'} {status} left an entry of their end; --all reads every task, those of others too")
     elif not found:  # what is on stdout is always a list
         note("no such task" if status or task_type or since else "no task yet: oq submit adds one")
+    return 0
+
+
+def _count_tasks(queue: Queue, *, as_json: bool) -> int:
+    counts = queue.counts()
+    if as_json:
+        say_json(counts)
+    else:
+        say("  ".join(f"{number} {state}" for state, number in counts.items()))
     return 0
 
 

@@ -19,7 +19,7 @@ import typer
 
 from oq_nb.cli.output import JsonOption, complain, name_of, own_stdout, say, say_json
 from oq_nb.cli.queue_options import QueueOptions, with_queue_options
-from oq_nb.errors import ConfigurationError
+from oq_nb.errors import ConfigurationError, StorageError
 from oq_nb.text import printable
 
 if TYPE_CHECKING:
@@ -59,20 +59,34 @@ def worker(
     grace: Annotated[
         float, typer.Option("--grace", metavar="SECONDS", min=0, help="Time that running tasks get at the end.")
     ] = 30.0,
+    exit_when_idle: Annotated[
+        float | None,
+        typer.Option(
+            "--exit-when-idle",
+            metavar="SECONDS",
+            min=0,
+            help="End, with exit code 0, when there was no task to run for so long.",
+        ),
+    ] = None,
+    max_tasks: Annotated[
+        int | None,
+        typer.Option("--max-tasks", metavar="COUNT", min=1, help="End, with exit code 0, after so many attempts."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> int:
-    """Run the task functions, or the worker, of a Python module until Ctrl-C or SIGTERM.
+    """Run the task functions, or the worker, of a Python module until Ctrl-C or SIGTERM, or until a limit is reached.
 
     The module is looked for in the current directory first. At the end nothing more is claimed; running tasks get the
     time of --grace and are handed back after it. A second Ctrl-C hands them back at once. With --json stdout has the
     log only: what the module and its handlers print goes to stderr.
 
-    Exit code: 0 after SIGTERM, 130 after Ctrl-C, 1 when its executor is broken.
+    Exit code: 0 after SIGTERM, or when a limit is reached; 130 after Ctrl-C, 1 when its executor is broken.
     """
     with own_stdout() if as_json else contextlib.nullcontext() as stream:  # before the module prints anything
         found = load_worker(target, options)
         if concurrency is not None:
             found.concurrency = concurrency
+        found.set_limits(exit_when_idle, max_tasks)
         log = WorkerLog(found, json_stream=stream)
         with _serve_metrics(found, metrics_port, metrics_host) as url:
             return _run(found, log, url, grace)
@@ -207,6 +221,7 @@ class WorkerLog:
 def _run(worker: Worker, log: WorkerLog, metrics_url: str | None, grace: float) -> int:
     """Run until a signal; the first one stops gracefully, another Ctrl-C at once."""
     asked: list[int] = []
+    limit: str | None = None
     ended = threading.Event()
 
     def ask(number: int, _: FrameType | None) -> None:
@@ -234,9 +249,9 @@ def _run(worker: Worker, log: WorkerLog, metrics_url: str | None, grace: float) 
             if worker.problem is not None:
                 complain(worker.problem)
                 break
-        left = len(worker.current_tasks)
-        word = f"waiting up to {grace:g} s for {left} running" if left else "nothing is running"
-        log.say("stopping", f"stopping: {word}", running=left)
+            if (limit := worker.reached_limit()) is not None:
+                break
+        _say_stopping(log, worker, grace, limit)
         worker.stop(grace)
     except KeyboardInterrupt:
         worker.stop(0)
@@ -252,3 +267,17 @@ def _run(worker: Worker, log: WorkerLog, metrics_url: str | None, grace: float) 
     if signal.SIGINT in asked:
         return 130
     return 0 if worker.problem is None else 1
+
+
+def _say_stopping(log: WorkerLog, worker: Worker, grace: float, limit: str | None) -> None:
+    """Say why it stops and what runs; where it ends by itself also what is left in the queue, if the store answers."""
+    running = len(worker.current_tasks)
+    said = f"waiting up to {grace:g} s for {running} running" if running else "nothing is running"
+    left: dict[str, int] | None = None
+    if limit is not None:
+        why = "there was no task to run" if limit == "idle" else "it has made as many attempts as it was told to"
+        with contextlib.suppress(StorageError):
+            left = worker.queue.counts()
+            waiting = ", ".join(f"{count} {state}" for state, count in left.items() if count)
+            said = f"{why}; left in the queue: {waiting or 'nothing'}"
+    log.say("stopping", f"stopping: {said}", running=running, limit=limit, left=left)

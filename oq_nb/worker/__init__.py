@@ -7,6 +7,7 @@
 `runner`                the threads that claim and run
 `backlog`               index entries on their way from the one to the others
 `claims`                what is done at an index entry
+`ending`                when a worker that ends by itself has come to its end
 `heartbeat`             the worker's own object
 `executors/`            handlers in processes, Dask, any executor
 `nested_asyncio`        `enable_nested_asyncio`, for the kernel's own loop

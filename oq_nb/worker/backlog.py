@@ -4,6 +4,7 @@ Invariants:
 
 * A thread that took an entry counts as busy until it calls `done`, whatever becomes of the entry.
 * After `close` nothing is given out, and whoever waits returns.
+* Where the number of attempts is limited, no entry is given out that could lead to one too many.
 
 Imports nothing of the package but `store`.
 """
@@ -11,6 +12,7 @@ Imports nothing of the package but `store`.
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable
 
@@ -25,14 +27,23 @@ class Backlog:
     Args:
         concurrency: number of handler threads.
         is_blocked: while it returns true nothing is given out, and no more is wanted.
+        max_attempts: how many entries may lead to an attempt; None: any number.
     """
 
-    def __init__(self, concurrency: int, *, is_blocked: Callable[[], bool] = lambda: False) -> None:
+    def __init__(
+        self,
+        concurrency: int,
+        *,
+        is_blocked: Callable[[], bool] = lambda: False,
+        max_attempts: int | None = None,
+    ) -> None:
         self._concurrency = concurrency
         self._is_blocked = is_blocked
         self._changed = threading.Condition()  # guards what follows
         self._entries: deque[IndexEntry] = deque()
         self._busy = 0
+        self._idle_since = time.monotonic()
+        self._attempts_left = float("inf") if max_attempts is None else max_attempts
         self._is_woken = False
         self._urgent: set[str] = set()  # shards
         self._is_closed = False
@@ -55,25 +66,47 @@ class Backlog:
             return self._wants_more()
 
     def _wants_more(self) -> bool:
-        return len(self._entries) < self._concurrency and self._busy < self._concurrency and not self._is_blocked()
+        has_room = len(self._entries) < self._concurrency and self._busy < self._concurrency
+        return has_room and self._attempts_left > 0 and not self._is_blocked()
+
+    @property
+    def idle_since(self) -> float | None:
+        """Since when (monotonic) no handler thread is busy and no entry waits; None while one does."""
+        with self._changed:
+            return self._idle_since if self._is_idle else None
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether there were as many attempts as there may be, and all have ended."""
+        with self._changed:
+            return self._attempts_left <= 0 and self._busy == 0
+
+    @property
+    def _is_idle(self) -> bool:
+        return self._busy == 0 and not self._entries
 
     # --- the handler threads' side
 
     def take(self) -> IndexEntry | None:
         """Wait for an entry; return None once the backlog is closed."""
         with self._changed:
-            while not self._is_closed and (not self._entries or self._is_blocked()):
+            while not self._is_closed and (not self._entries or self._attempts_left <= 0 or self._is_blocked()):
                 self._changed.wait()
             if self._is_closed:
                 return None
             self._busy += 1
+            self._attempts_left -= 1
             return self._entries.popleft()
 
-    def done(self) -> None:
-        """Say that the entry taken last has been handled."""
+    def done(self, *, was_attempt: bool = True) -> None:
+        """Say that the entry taken last has been handled, and whether its task was claimed."""
         with self._changed:
             self._busy -= 1
-            if len(self._entries) < self._concurrency:
+            if not was_attempt:
+                self._attempts_left += 1
+            if self._is_idle:
+                self._idle_since = time.monotonic()
+            if len(self._entries) < self._concurrency or not was_attempt:
                 self._changed.notify_all()
 
     # --- the polling thread's side

@@ -80,6 +80,11 @@ class IndexPoller:
         self._batch = 1
         self._claimed_before = 0
         self._found_nothing = True
+        self._reads_in_vain = 0  # of the round under way
+        #: Since when (monotonic) the store has answered each look, and there was nothing to run.
+        self.quiet_since = time.monotonic()
+        #: How often the whole index was read since the start, and had nothing to run.
+        self.empty_rounds = 0
 
     def run(self) -> None:
         """Look for tasks and for lapsed leases until the backlog is closed."""
@@ -110,6 +115,7 @@ class IndexPoller:
                 level = logging.DEBUG if is_out or self._own_tasks else logging.WARNING
                 logger.log(level, "worker %s cannot look for tasks for now, trying on: %s", self._worker_id, exc)
                 is_out = True
+                self.quiet_since = time.monotonic()
                 next_ready = next_leases = time.monotonic() + random.uniform(1, 3)
             except Exception:
                 logger.exception("worker %s: a look for tasks failed", self._worker_id)
@@ -151,9 +157,22 @@ class IndexPoller:
             self._ready.read_on()
         fresh = fresh[:batch]
         self._found_nothing = not fresh
+        self._count_round()
         self._claims.mark_taken(fresh)
         self._backlog.offer(fresh)
         return bool(fresh)
+
+    def _count_round(self) -> None:
+        """Note what a look has found, for those who wait until there is nothing."""
+        if not self._found_nothing or self._ready.has_urgent:
+            self._reads_in_vain = 0
+            if not self._found_nothing:
+                self.quiet_since = time.monotonic()
+            return
+        self._reads_in_vain += 1
+        if self._reads_in_vain > self._ready.reads_a_round or self._ready.reads_a_round == 1:
+            self._reads_in_vain = 0
+            self.empty_rounds += 1
 
     def _next_batch(self) -> int:
         """Return how many entries to take: twice as many each time that none of the last ones could be claimed.

@@ -136,6 +136,7 @@ class Runner:
         """A handler thread: take an entry, claim its task, run it; until the backlog is closed."""
         coroutines: CoroutineRunner | None = None
         while (entry := self._backlog.take()) is not None:
+            claim: Claim | None = None
             try:
                 claim = self._claims.handle_entry(entry, may_claim=True)
                 if claim is not None:
@@ -151,7 +152,7 @@ class Runner:
                 logger.exception("worker %s: task %s", self._worker_id, entry.task_id)
                 self._claims.look_again(entry, 60)
             finally:
-                self._backlog.done()
+                self._backlog.done(was_attempt=claim is not None)
         if coroutines is not None:
             coroutines.close()
 

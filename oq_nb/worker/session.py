@@ -17,7 +17,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -27,6 +27,7 @@ from oq_nb.queue import Queue
 from oq_nb.store import verify_conditional_writes
 from oq_nb.worker.backlog import Backlog
 from oq_nb.worker.claims import Claims
+from oq_nb.worker.ending import Ending, RunLimits
 from oq_nb.worker.heartbeat import Heartbeat
 from oq_nb.worker.parallel import run_until
 from oq_nb.worker.polling import IndexPoller
@@ -56,6 +57,7 @@ class WorkerSettings:
     retry_on: tuple[type[BaseException], ...] = ()
     max_poll_seconds: float = 15.0
     lease_entry_delay_seconds: float = 0.0
+    limits: RunLimits = field(default_factory=RunLimits)
 
 
 class Session:
@@ -99,7 +101,7 @@ class Session:
             lease_entry_delay_seconds=settings.lease_entry_delay_seconds,
         )
         is_blocked = (lambda: False) if backend is None else (lambda: backend.problem is not None)
-        self.backlog = Backlog(settings.concurrency, is_blocked=is_blocked)
+        self.backlog = Backlog(settings.concurrency, is_blocked=is_blocked, max_attempts=settings.limits.max_tasks)
         self.runner = Runner(
             queue,
             self.claims,
@@ -124,6 +126,8 @@ class Session:
             own_tasks=self.runner,
             recovery=recovery,
         )
+        #: Says when a worker with limits has come to its end.
+        self.ending = Ending(settings.limits, self.backlog, self.poller)
         self.heartbeat = Heartbeat(queue.store.objects, settings.worker_id, describe)
         self._threads: list[threading.Thread] = []
 
@@ -131,6 +135,11 @@ class Session:
     def is_stopping(self) -> bool:
         """Whether it has been told to stop."""
         return self.backlog.is_closed
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether it ends by itself."""
+        return bool(self._settings.limits)
 
     def register(self) -> None:
         """Write the worker's object, and show that the store refuses stale writes. Requests: 4 PUT."""

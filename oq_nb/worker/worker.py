@@ -20,7 +20,7 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache, partial
 from types import MappingProxyType, TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from oq_nb import model
 from oq_nb.attempt.handlers import Handler, handler_of
@@ -30,6 +30,7 @@ from oq_nb.forks import after_fork
 from oq_nb.model import TaskStatus, WorkerRecord
 from oq_nb.queue import Queue
 from oq_nb.queue.functions import place_of
+from oq_nb.worker.ending import Limit, RunLimits
 from oq_nb.worker.hooks import Hooks
 from oq_nb.worker.parallel import run_until
 from oq_nb.worker.polling import MIN_POLL_SECONDS
@@ -146,6 +147,7 @@ class Worker:
         self._handlers: dict[str, Handler] = {f.task_type: f.handler for f in functions or ()}
         self._store = queue.store
         self._session: Session | None = None
+        self._limits = RunLimits()
         self._started_at = self._store.clock.stamp()
         after_fork(self._renew_in_child)
 
@@ -232,6 +234,26 @@ class Worker:
         """Why it claims nothing any more, such as an executor that is broken; None while all is well."""
         return None if self._backend is None else self._backend.problem
 
+    def set_limits(self, until_idle: float | None = None, max_tasks: int | None = None) -> None:
+        """Say when `reached_limit` is to tell that it has come to its end; `run` does so by itself.
+
+        Args:
+            until_idle: see `run`.
+            max_tasks: see `run`; no more is claimed from then on.
+
+        Raises:
+            ConfigurationError: an argument is not usable, or the worker is started already.
+        """
+        limits = RunLimits(until_idle, max_tasks)
+        if limits and self._session is not None:
+            raise ConfigurationError("until_idle, max_tasks: the worker is started already; stop() it first")
+        self._limits = limits
+
+    def reached_limit(self) -> Limit | None:
+        """Return which of its limits a started worker has reached; None: it goes on. Not for several threads."""
+        session = self._session
+        return None if session is None or not session.is_limited else session.ending.reached()
+
     @property
     def handlers(self) -> Mapping[str, Handler]:
         """Its handlers, by task type."""
@@ -310,6 +332,7 @@ class Worker:
             retry_on=self._retry_on,
             max_poll_seconds=self.max_poll_seconds,
             lease_entry_delay_seconds=self.lease_entry_delay_seconds,
+            limits=self._limits,
         )
         return Session(
             self.queue,
@@ -378,13 +401,27 @@ class Worker:
         name = f"oq-retire-{self.worker_id}"
         threading.Thread(target=self.stop, args=(_NO_BOUND_SECONDS,), name=name, daemon=True).start()
 
-    def run(self) -> None:
-        """Start, and block until Ctrl-C or SIGTERM; then stop. Requests: see `start`.
+    def run(self, *, until_idle: float | None = None, max_tasks: int | None = None) -> Limit | Literal["stopped"]:
+        """Start, and block until Ctrl-C or SIGTERM, or until a limit is reached; then stop.
+
+        Args:
+            until_idle: end after so many seconds without a task that it can run now. Tasks that are scheduled for
+                later, or that run elsewhere, do not keep it. An outage of the store does not count.
+            max_tasks: end after so many attempts at tasks; it claims no more than that.
+
+        Returns:
+            ``"idle"``, ``"max_tasks"`` or ``"stopped"``: why it has ended. `tasks_completed` and `tasks_failed` say
+            what it did.
 
         Raises:
-            ConfigurationError: the executor is broken, and is not the worker's to make anew.
+            ConfigurationError: an argument is not usable, or the worker is started already; or the
+                executor is broken, and is not the worker's to make anew.
+
+        Requests: see `start`; 2 LIST before it ends as idle.
         """
+        self.set_limits(until_idle, max_tasks)
         ended = threading.Event()
+        reached: Limit | None = None
         earlier: Any = None
         in_main = threading.current_thread() is threading.main_thread()
         if in_main:
@@ -392,7 +429,8 @@ class Worker:
         try:
             self.start()
             while self.is_running and self.problem is None and not ended.wait(0.5):
-                pass
+                if (reached := self.reached_limit()) is not None:
+                    break
         except KeyboardInterrupt:
             pass
         finally:
@@ -401,6 +439,7 @@ class Worker:
             self.stop()
         if self.problem is not None:
             raise ConfigurationError(self.problem)
+        return reached or "stopped"
 
     def __enter__(self) -> Worker:
         return self.start()

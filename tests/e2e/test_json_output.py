@@ -144,6 +144,9 @@ def oq(ready, seaweedfs, monkeypatch, capsys):
 
 def test_tasks(oq, ready):
     _, ids = ready
+    [count] = oq("list", "--count")
+    check("Count", count)
+    nothing_is_documented_that_was_not_seen("Count")
     listed = oq("list")
     assert {task["id"] for task in listed} == set(ids.values())
     shown = [*listed, *oq("status", ids["running"]), *oq("history", ids["done"])]
@@ -289,6 +292,17 @@ def test_the_events_of_a_worker_and_a_tail(oq, ready, tmp_path):
     kinds = [event["event"] for event in events]
     assert kinds[0] == "started" and sorted(kinds[1:3]) == ["completed", "error"]
     assert kinds[3:] == ["stopping", "stopped"]
+    queue.submit("good")
+    ended = subprocess.run(
+        [*command[:5], "--exit-when-idle", "0", "--json"], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert ended.returncode == 0
+    events = [json.loads(line) for line in ended.stdout.splitlines()]
+    for event in events:
+        check("Event", event)
+    assert [event["event"] for event in events] == ["started", "completed", "stopping", "stopped"]
+    assert events[2]["limit"] == "idle" and events[2]["left"]["ready"] >= 1  # of a type that it has no handler for
+    check("Count", events[2]["left"])
     nothing_is_documented_that_was_not_seen("Event")
     changes = []
     while not changes or changes[-1]["status"] != "completed":

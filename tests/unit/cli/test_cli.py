@@ -188,6 +188,7 @@ def test_short_ids_are_found_whatever_the_length_of_a_shard(fake_store, shards):
         (("cancel", "8f14e45f-ceea-467f-a9c3-52b3b0a1f6d2"), 1, "no task 8f14e45f"),
         (("status", "not-an-id"), 2, "is not a task id"),
         (("list", "--status", "lost"), 2, "status: one of pending"),
+        (("list", "--count", "--type", "a"), 2, "--count: it counts the index"),
         (("submit", "t", "{"), 2, "not JSON"),
         (("submit", "t", "@/nowhere/at/all"), 2, "cannot be read"),
         (("submit", "t", "--at", "soon"), 2, "--at"),
@@ -285,6 +286,17 @@ def test_a_loop_of_track_cannot_be_replayed(oq, fake_queue):
     code, out, err = oq("replay", loop.id)
     assert (code, out) == (1, "") and "run its program again" in err
     assert loop.refresh().status.value == "completed"
+
+
+def test_what_an_autoscaler_asks_for_takes_two_requests(oq, fake_queue):
+    fake_queue.submit_many("one", range(3))
+    fake_queue.submit("one", schedule_at=fake_queue.now() + timedelta(hours=1))
+    fake_queue.store.objects.put(f"leases/7/9999999999/7{model.new_id()[1:]}", b"")  # as of one that runs
+    before = fake_queue.store.objects.requests.copy()
+    code, out, err = oq("list", "--count", "--json")
+    assert (code, json.loads(out), err) == (0, {"ready": 3, "scheduled": 1, "running": 1}, "")
+    assert fake_queue.store.objects.requests - before == {"LIST": 2}
+    assert oq("list", "--count") == (0, "3 ready  1 scheduled  1 running\n", "")
 
 
 def test_list_filters_and_says_when_there_is_nothing(oq, fake_queue):
