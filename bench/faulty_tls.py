@@ -268,9 +268,8 @@ class _Handler(BaseHTTPRequestHandler):
             if name.lower() not in ("expect", "connection"):
                 upstream.putheader(name, value)
         upstream.endheaders(body)
-        answer = upstream.getresponse()
-        content = answer.read()
-        return answer.status, answer.getheaders(), content
+        with contextlib.closing(upstream.getresponse()) as answer:
+            return answer.status, answer.getheaders(), answer.read()
 
     def finish(self) -> None:
         try:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import http.client
 import json
 import logging
 import os
@@ -18,11 +17,12 @@ import sys
 import threading
 import time
 from datetime import datetime, timedelta, timezone
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import more_stores
 import pytest
 from servers import connect_to
+from stub_servers import StubServer, pass_on, running
 
 import oq_nb
 from oq_nb.errors import StorageDeniedError
@@ -40,21 +40,15 @@ def store(tmp_path_factory):
         yield server
 
 
-class Sessions(ThreadingHTTPServer):
+class Sessions(StubServer):
     """Refuses keys whose session has ended; notes which key each request had."""
 
-    daemon_threads = True
-
     def __init__(self, upstream: str) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(_Handler)
         self.upstream = upstream.removeprefix("http://")
         self.ended: set[str] = set()
         self.taken: list[str] = []
         self.refused: list[str] = []
-        self.url = f"http://127.0.0.1:{self.server_port}"
-
-    def handle_error(self, *_: object) -> None:
-        """Clients go away."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -70,15 +64,8 @@ class _Handler(BaseHTTPRequestHandler):
             content = b"<Error><Code>ExpiredToken</Code><Message>The provided token has expired.</Message></Error>"
         else:
             self.server.taken.append(key)
-            connection = http.client.HTTPConnection(self.server.upstream, timeout=10)
-            connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
-            for name, value in self.headers.items():
-                connection.putheader(name, value)
-            connection.endheaders(body)
-            answer = connection.getresponse()
-            status, content = answer.status, answer.read()
-            headers = [line for line in answer.getheaders() if line[0].lower() in _PASSED_ON]
-            connection.close()
+            status, headers, content = pass_on(self, self.server.upstream, body)
+            headers = [line for line in headers if line[0].lower() in _PASSED_ON]
         self.send_response(status)
         for name, value in [*headers, ("Content-Length", str(len(content)))]:
             self.send_header(name, value)
@@ -97,13 +84,8 @@ _PASSED_ON = ("etag", "content-type", "x-amz-version-id", "x-amz-delete-marker")
 
 @pytest.fixture
 def sessions(store):
-    server = Sessions(store.endpoint)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with running(Sessions(store.endpoint)) as server:
+        yield server
 
 
 @pytest.fixture

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import http.client
 import json
-import threading
 import time
 import uuid
 from contextlib import contextmanager
 from datetime import timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 from servers import connect_to
+from stub_servers import StubServer, pass_on, running
 
 import oq_nb
 from oq_nb.admin import retention
@@ -120,16 +119,8 @@ def test_a_store_that_does_not_answer():
 
 @contextmanager
 def serving(handler):
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with running(StubServer(handler)) as server:
+        yield server.url
 
 
 def test_a_bucket_in_another_region_is_named_with_the_setting():
@@ -166,21 +157,14 @@ def test_a_store_that_ignores_conditions_is_not_fit(moto_server):
 
         def do_GET(self):
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            headers = {
-                name: value
-                for name, value in self.headers.items()
-                if name.lower() not in ("if-match", "if-none-match", "expect", "connection", "host")
-            }
-            connection = http.client.HTTPConnection(upstream, timeout=10)
-            connection.request(self.command, self.path, body, headers)
-            answer = connection.getresponse()
-            content = answer.read()
-            connection.close()
-            self.send_response(answer.status)
-            for name, value in answer.getheaders():
+            without = ("if-match", "if-none-match", "expect", "connection")
+            status, headers, content = pass_on(self, upstream, body, without=without, host=False)
+            self.send_response(status)
+            for name, value in headers:
                 if name.lower() not in ("content-length", "transfer-encoding", "connection", "date", "server"):
                     self.send_header(name, value)
-            self.send_header("Content-Length", answer.getheader("Content-Length") or str(len(content)))
+            lengths = [value for name, value in headers if name.lower() == "content-length"]
+            self.send_header("Content-Length", (lengths or [str(len(content))])[0])
             self.end_headers()
             self.wfile.write(content)
 

@@ -13,17 +13,17 @@ import json
 import os
 import re
 import sys
-import threading
 import time
 import urllib.request
 import uuid
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import boto3
 import more_stores
 import pytest
 from botocore.config import Config
 from servers import connect_to
+from stub_servers import StubServer, pass_on, running
 
 import oq_nb
 from oq_nb.admin.doctor import examine
@@ -407,14 +407,13 @@ def serving(status: int, body: bytes):
         def log_message(self, *_):
             pass
 
-    with _running(Handler) as url:
-        yield url
+    with running(StubServer(Handler)) as server:
+        yield server.url
 
 
 @contextlib.contextmanager
 def implementing_no_versions(endpoint: str):
     """Pass everything on to a store but what has to do with versions."""
-    import http.client
     from urllib.parse import parse_qs, urlsplit
 
     upstream = urlsplit(endpoint).netloc
@@ -428,15 +427,8 @@ def implementing_no_versions(endpoint: str):
             status, headers = 501, []
             content = b"<Error><Code>NotImplemented</Code><Message>not implemented</Message></Error>"
             if not {"versioning", "versions", "versionId"} & asked.keys():
-                connection = http.client.HTTPConnection(upstream, timeout=10)
-                connection.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
-                for name, value in self.headers.items():
-                    connection.putheader(name, value)
-                connection.endheaders(body)
-                answer = connection.getresponse()
-                status, content = answer.status, answer.read()
-                headers = [line for line in answer.getheaders() if line[0].lower() in ("etag", "content-type")]
-                connection.close()
+                status, headers, content = pass_on(self, upstream, body)
+                headers = [line for line in headers if line[0].lower() in ("etag", "content-type")]
             self.send_response(status)
             for name, value in [*headers, ("Content-Length", str(len(content)))]:
                 self.send_header(name, value)
@@ -449,19 +441,5 @@ def implementing_no_versions(endpoint: str):
         def log_message(self, *_):
             pass
 
-    with _running(Handler) as url:
-        yield url
-
-
-@contextlib.contextmanager
-def _running(handler):
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with running(StubServer(Handler)) as server:
+        yield server.url

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import io
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import pytest
+from stub_servers import StubServer, running
 from tqdm.contrib.concurrent import process_map, thread_map
 
 import oq_nb
@@ -42,13 +42,8 @@ class Hub(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def hub():
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with running(StubServer(Hub)) as server:
+        yield server.url
 
 
 def run_in_worker(queue, handle):

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import http.client
 import socket
 import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from urllib.parse import urlsplit
+
+from stub_servers import StubServer, pass_on, running
 
 #: Faults by name, and whether the store has done what it was asked when they strike.
 PROXY_FAULTS = {
@@ -55,43 +56,42 @@ _ERRORS = {
 }
 
 
-class FaultyProxy(ThreadingHTTPServer):
+class FaultyProxy(StubServer):
     """Passes requests on; the next `left` of them meet `fault`.
 
     Args:
         upstream: the store's address.
     """
 
-    daemon_threads = True
-    block_on_close = False
-
     def __init__(self, upstream: str) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(_Handler)
         self.upstream = urlsplit(upstream).netloc
         self.fault: str | None = None
         self.left = 0
         self.seen = 0
         self.is_closing = threading.Event()
-        self._lock = threading.Lock()
+        self._counting = threading.Lock()
 
     @property
     def endpoint(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
+        return self.url
 
     def strike(self, fault: str | None, times: int = 1) -> None:
-        with self._lock:
+        with self._counting:
             self.fault, self.left, self.seen = fault, times, 0
 
     def next_fault(self) -> str | None:
-        with self._lock:
+        with self._counting:
             self.seen += 1
             if self.left <= 0:
                 return None
             self.left -= 1
             return self.fault
 
-    def handle_error(self, request: object, client_address: object) -> None:
-        """Clients that hang up are what this is about."""
+    def end(self) -> None:
+        """End it at once, also where an answer is kept back."""
+        self.is_closing.set()
+        super().end()
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -131,17 +131,7 @@ class _Handler(BaseHTTPRequestHandler):
     do_PUT = do_DELETE = do_HEAD = do_POST = do_GET
 
     def _pass_on(self, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
-        upstream = http.client.HTTPConnection(self.server.upstream, timeout=10)
-        try:
-            upstream.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
-            for name, value in self.headers.items():
-                if name.lower() not in ("expect", "connection"):
-                    upstream.putheader(name, value)
-            upstream.endheaders(body)
-            answer = upstream.getresponse()
-            return answer.status, answer.getheaders(), answer.read()
-        finally:
-            upstream.close()
+        return pass_on(self, self.server.upstream, body, without=("expect", "connection"))
 
     def _answer(self, status: int, headers: list[tuple[str, str]], content: bytes, *, is_cut: bool = False) -> None:
         lines = [f"HTTP/1.1 {status} X"]
@@ -162,15 +152,5 @@ class _Handler(BaseHTTPRequestHandler):
 @contextmanager
 def faulty_proxy(upstream: str) -> Iterator[FaultyProxy]:
     """Run a proxy until the block ends."""
-    proxy = FaultyProxy(upstream)
-    thread = threading.Thread(
-        target=proxy.serve_forever, kwargs={"poll_interval": 0.05}, name="faulty-proxy", daemon=True
-    )
-    thread.start()
-    try:
+    with running(FaultyProxy(upstream)) as proxy:
         yield proxy
-    finally:
-        proxy.is_closing.set()
-        proxy.shutdown()
-        proxy.server_close()
-        thread.join()

@@ -14,13 +14,13 @@ import stat
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 
 import psutil
 import pytest
 from servers import connect_to
+from stub_servers import StubServer, running
 
 import oq_nb
 from oq_nb import local
@@ -117,20 +117,13 @@ class Slow(http.server.BaseHTTPRequestHandler):
 def test_it_is_ready_when_it_stores_what_it_is_given(monkeypatch):
     monkeypatch.setattr(Slow, "answers", [500, 404, 200, 500, 200, 204])
     monkeypatch.setattr(Slow, "asked", [])
-    server = http.server.HTTPServer(("127.0.0.1", 0), Slow)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    thread.start()
-    try:
+    with running(StubServer(Slow)) as server:
         credentials = ("AK", "SECRET")
         deadline = time.monotonic() + 60
-        endpoint = f"http://127.0.0.1:{server.server_address[1]}"
+        endpoint = server.url
         assert local_ready.takes_writes(endpoint, "bucket", "us-east-1", credentials, deadline)
         put, made = ("PUT", "/bucket/oq-ready"), ("PUT", "/bucket")
         assert Slow.asked == [put, put, made, put, put, ("DELETE", "/bucket/oq-ready?versionId=v1")]
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
     assert not local_ready.takes_writes(endpoint, "bucket", "us-east-1", credentials, time.monotonic() + 0.2)
 
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-import threading
 import time
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta, timezone
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from unittest import mock
 
 import pytest
 from servers import connect_to
+from stub_servers import StubServer, running
 
 from oq_nb.errors import StorageDeniedError
 from oq_nb.s3 import S3Store
@@ -21,20 +21,14 @@ from oq_nb.s3.clock import Clock
 SECRET = "planted/secret+key/0123456789abcdefghij"
 
 
-class Regional(ThreadingHTTPServer):
+class Regional(StubServer):
     """A store whose bucket is in one region; it refuses requests that are signed for another, as AWS does."""
 
-    daemon_threads = True
-
     def __init__(self, region: str) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(_Handler)
         self.region = region
         self.names_region = True
         self.seen: list[tuple[str, int, str]] = []  # of each request: region, port of the client, who sent it
-        self.url = f"http://127.0.0.1:{self.server_port}"
-
-    def handle_error(self, *_: object) -> None:
-        """Clients go away."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -66,13 +60,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def regional():
-    server = Regional("eu-west-1")
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with running(Regional("eu-west-1")) as server:
+        yield server
 
 
 def store_at(endpoint: str, **options) -> S3Store:

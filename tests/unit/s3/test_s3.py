@@ -15,6 +15,7 @@ import botocore.exceptions
 import pytest
 from botocore.config import Config
 from servers import connect_to
+from stub_servers import StubServer, running
 
 import oq_nb
 from oq_nb import errors
@@ -35,22 +36,13 @@ from oq_nb.s3 import errors as s3_errors
 SECRET = "planted/secret+key/0123456789abcdefghij"
 
 
-class Canned(http.server.ThreadingHTTPServer):
+class Canned(StubServer):
     """A server that gives the answers it was told to, the last one again and again, and notes what was asked."""
 
-    daemon_threads = True
-
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(_Handler)
         self.answers: list[object] = []
         self.asked: list[tuple[str, str, dict[str, str]]] = []
-
-    def handle_error(self, *_: object) -> None:
-        """Clients go away; that is what is tested."""
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
@@ -83,13 +75,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def canned():
-    server = Canned()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with running(Canned()) as server:
+        yield server
 
 
 def store_at(endpoint: str, **options) -> S3Store:
