@@ -83,6 +83,12 @@ def find(*, data_dir: Path | None = None) -> LocalStore | None:
     return _describe(root, state)
 
 
+def _find_ready(root: Path) -> LocalStore | None:
+    """Return the store that runs on this folder and has stored something since its start, or None."""
+    found = find(data_dir=root)
+    return found if found and local_files.read_state(root).get("is_ready") else None
+
+
 def start(*, data_dir: Path | None = None, timeout_seconds: float = 30) -> LocalStore:
     """Return the store that runs on this folder; start it first when there is none.
 
@@ -103,11 +109,12 @@ def start(*, data_dir: Path | None = None, timeout_seconds: float = 30) -> Local
         1 unsigned GET when it runs already, else as many as it takes until it answers; then 1 PUT and 1 DELETE.
     """
     root = _absolute(data_dir)
-    found = find(data_dir=root)
-    if found and local_files.read_state(root).get("is_ready"):
+    if found := _find_ready(root):
         return found
     local_files.prepare_folder(root)
     with _usable(root), local_server.exclusive(root, timeout_seconds):
+        if found := _find_ready(root):  # another process has started it while this one waited for its turn
+            return found
         deadline = time.monotonic() + timeout_seconds
         if local_server.is_alive(root):  # one lives: it may be dying, its starter may have died, its disk may be slow
             state = local_files.read_state(root)

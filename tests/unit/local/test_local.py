@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import http.server
 import json
@@ -14,7 +15,9 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -60,11 +63,36 @@ def test_ten_processes_at_once_share_one_server(folder):
         for _ in range(10)
     ]
     answers = [starter.communicate(timeout=120) for starter in starters]
-    assert [starter.returncode for starter in starters] == [0] * 10, answers
+    failed = [err for starter, (_, err) in zip(starters, answers, strict=True) if starter.returncode]
+    assert failed == []
     assert len({out for out, _ in answers}) == 1
     store = local.find()
     assert holders(folder) == [store.pid]
     assert len(oq_nb.connect().list()) == 10
+
+
+def test_who_waits_for_its_turn_does_not_try_again_what_the_first_has_tried(folder, monkeypatch):
+    """With ten of them, each on its own turn, the last one's patience ended on a busy machine."""
+    takes_writes, exclusive = local_ready.takes_writes, local_server.exclusive
+    tried, waiting, all_wait = [], [], threading.Event()
+
+    def takes_turn(root: Path, timeout_seconds: float) -> contextlib.AbstractContextManager[None]:
+        waiting.append(threading.current_thread())
+        if len(waiting) == 8:
+            all_wait.set()
+        return exclusive(root, timeout_seconds)
+
+    def note(*arguments: object) -> bool:
+        assert all_wait.wait(60)
+        tried.append(threading.current_thread())
+        return takes_writes(*arguments)
+
+    monkeypatch.setattr(local_server, "exclusive", takes_turn)
+    monkeypatch.setattr(local_ready, "takes_writes", note)
+    with ThreadPoolExecutor(8) as threads:
+        stores = list(threads.map(lambda _: local.start(), range(8)))
+    assert len({store.pid for store in stores}) == 1
+    assert len(tried) == 1
 
 
 def test_killed_it_comes_back_with_data_credentials_and_ports(folder):
