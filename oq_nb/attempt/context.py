@@ -8,16 +8,18 @@ from __future__ import annotations
 import logging
 import math
 import operator
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import datetime
 from typing import Any, Protocol
 
 from oq_nb.errors import ConfigurationError, TaskCancelledError
-from oq_nb.model import MAX_MESSAGE_CHARS, Progress, TaskRecord, Timestamp
+from oq_nb.model import MAX_MESSAGE_CHARS, Progress, SeriesRecorder, TaskRecord, Timestamp
+from oq_nb.model.series import check_metrics
 
-__all__ = ["Hold", "TaskContext", "current_context", "make_progress"]
+__all__ = ["Hold", "TaskContext", "current_context", "make_progress", "with_series"]
 
 logger = logging.getLogger("oq_nb.progress")
 
@@ -79,6 +81,8 @@ class TaskContext:
     def __init__(self, lease: Hold, *, throttle_seconds: float = 0.0) -> None:
         self._lease = lease
         self._throttle_seconds = throttle_seconds
+        self._series = SeriesRecorder()  # a fresh one for each attempt
+        self._series_lock = threading.Lock()
         #: The bar of `oq_nb.track` that reports to this task, a weak reference; further ones stay local.
         self.outermost_bar: Callable[[], Any] | None = None
 
@@ -126,6 +130,7 @@ class TaskContext:
         rate: float | None = None,
         unit: str | None = None,
         unit_divisor: int | None = None,
+        metrics: Mapping[str, float] | None = None,
         throttle_seconds: float | None = None,
         wait: bool = True,
     ) -> None:
@@ -143,6 +148,9 @@ class TaskContext:
             unit: name of an item.
             unit_divisor: numbers are shown with prefixes: 1000 (k, M, G) or 1024; as tqdm's ``unit_scale=True`` and its
                 ``unit_divisor``. None: as they are, bytes (``unit="B"``) with decimal prefixes.
+            metrics: numbers by name, such as ``{"loss": 0.31}``: at most 16, names of 1 to 40 characters. Each keeps
+                its value until it is given again; one that is NaN or infinite counts as having none. Their course, and
+                that of the position, is kept in the same object, thinned out to 60 points: see `oq_nb.Task.series`.
             throttle_seconds: at most one write per this many seconds; values in between are held back, and the newest
                 of them is written when the interval ends. None: the worker's default.
             wait: False to return at once, before the value is written.
@@ -164,7 +172,10 @@ class TaskContext:
             rate=rate,
             unit=unit,
             unit_divisor=unit_divisor,
+            metrics=metrics,
         )
+        with self._series_lock:
+            progress = with_series(self._series, progress)
         self._lease.report(progress, throttle_seconds=throttle, wait=wait)
 
     def extend_lease(self, seconds: float) -> None:
@@ -200,6 +211,7 @@ def make_progress(
     rate: float | None = None,
     unit: str | None = None,
     unit_divisor: int | None = None,
+    metrics: Mapping[str, float] | None = None,
 ) -> Progress:
     """Return a `Progress` from a handler's arguments; see `TaskContext.report_progress` for the arguments.
 
@@ -224,7 +236,14 @@ def make_progress(
         rate=None if rate is None else _number("rate", rate),
         unit=None if unit is None else _text("unit", unit, 50),
         unit_divisor=None if unit_divisor is None else _divisor(unit_divisor),
+        metrics=None if metrics is None else check_metrics(metrics),
     )
+
+
+def with_series(recorder: SeriesRecorder, progress: Progress) -> Progress:
+    """Add a report to an attempt's series; return it with the series so far, and the newest value of each metric."""
+    recorder.add(progress.updated_at, current=progress.current, percent=progress.percent, metrics=progress.metrics)
+    return progress.evolve(metrics=recorder.metrics, series=recorder.series)
 
 
 def _divisor(value: Any) -> int:

@@ -345,6 +345,8 @@ class Lease:
 
         def noted(record: TaskRecord, now: Timestamp) -> TaskRecord:
             nonlocal ended
+            if (held_back := self._pending) is not None:  # it is kept with the end, as what was reached
+                record = transitions.report(record, now, lease_id=self.lease_id, progress=held_back)
             changed = transition(record, now)
             ended = _how_it_ended(record, changed)
             return changed

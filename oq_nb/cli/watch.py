@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from oq_nb import model
 from oq_nb.cli.output import complain, is_screen, name_of, note, say, say_json
-from oq_nb.display import view
+from oq_nb.display import times, view
 from oq_nb.display.states import has_run_out
 from oq_nb.errors import StorageDeniedError, StorageError
 from oq_nb.queue.changes import ChangeFeed
@@ -67,17 +67,20 @@ class StatusLines:
 
 
 def _times(record: TaskRecord, now: datetime) -> list[str]:
-    """Return when the task started and ended, and how long it ran, as far as it says so."""
+    """Return when the task started and ended, how long it waited and ran, as far as it says so."""
     started_at, ended_at = record.started_at, record.ended_at
     lines: list[str] = []
     if started_at is not None and ended_at is None and record.status.value == "running":
-        lines.append(
-            f"Started: {local_time(started_at, now)}, running for {duration((now - started_at).total_seconds())}"
-        )
+        parts = [local_time(started_at, now), f"running for {duration((now - started_at).total_seconds())}"]
+        waited = times.waited_seconds(record)
+        parts += [f"waited {times.seconds_text(waited)}"] if waited is not None and waited >= 1 else []
+        lines.append(f"Started: {', '.join(parts)}")
     if ended_at is not None:
-        lines.append(f"Ended: {local_time(ended_at, now)}, {ago(ended_at, now)}")
         if started_at is not None:
-            lines.append(f"Duration: {duration((ended_at - started_at).total_seconds())}")
+            lines.append(f"Started: {local_time(started_at, now)}")
+        lines.append(f"Ended: {local_time(ended_at, now)}, {ago(ended_at, now)}")
+        line = times.end_line(record).removeprefix("took ")
+        lines += [f"Took: {line}"] if line and started_at is not None else []
     return lines
 
 

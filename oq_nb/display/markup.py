@@ -7,7 +7,7 @@ Invariants:
   that are not trusted): a native ``<progress>`` in its ``<label>``, states in words, errors folded in ``<details>``.
 * No colour of its own for text and background, so that it reads in light and dark.
 
-Imports of the package: `model`, `text`, `safe`, `view`.
+Imports of the package: `model`, `text`, `safe`, `view`, `sparkline`, `times`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ from markupsafe import Markup
 from oq_nb.display import view
 from oq_nb.display.pauses import ReportPauses
 from oq_nb.display.safe import EMPTY, fill, join, quote
+from oq_nb.display.sparkline import numbers_html
 from oq_nb.display.states import TONES, StatusView, status_view, tone_of_count
+from oq_nb.display.times import end_line, time_facts
 from oq_nb.model import Progress, TaskRecord, TaskStatus, WorkerRecord
 from oq_nb.text import ago, duration, first_line, local_time, shorten
 
@@ -153,9 +155,9 @@ def task_html(
     state = status or status_view(record, now)
     parts = [fill("<div>{}</div>", _state_line(record, task_id, state, last_progress))]
     if record is not None:
-        progress = record.progress or (last_progress if record.status is not TaskStatus.PENDING else None)
+        progress = record.last_progress or (last_progress if record.status is not TaskStatus.PENDING else None)
         if progress is not None:
-            parts.append(_message(progress.message))
+            parts += [_message(progress.message), numbers_html(progress)]
         parts.append(muted(join(_facts(record, progress, now, is_live=is_live), " · ")))
     sign = fill("<b>{}</b> ", _SIGNS[state.tone]) if state.tone in ("warning", "bad") else EMPTY
     parts += [_line(join([sign, note])) for note in state.notes]
@@ -175,7 +177,7 @@ def _state_line(
         said = line or "no report yet"
         percent = progress.percent if progress is not None else None
         drawn = bar(percent, state.tone, said=f"{line}, {state.word}" if line else state.word)
-    elif record.status is TaskStatus.COMPLETED and record.last_progress is None:
+    elif record.status is TaskStatus.COMPLETED and not (record.is_loop and record.last_progress is not None):
         said, drawn = "100%", bar(100, state.tone)
     elif record.status.is_terminal:
         reached = record.last_progress or last_progress
@@ -200,30 +202,18 @@ def _end_words(record: TaskRecord, reached: Progress, state: StatusView) -> str:
 
 
 def _facts(record: TaskRecord, progress: Progress | None, now: datetime, *, is_live: bool) -> list[str | Markup]:
-    facts: list[str | Markup] = []
-    started_at = record.started_at
-    if record.status.is_terminal:
-        when = record.ended_at or record.updated_at
-        facts.append(f"ended {_when(when, now, is_live=is_live)}")
-        if started_at is not None:
-            facts.append(f"ran for {duration((when - started_at).total_seconds())}")
-        facts.append(f"{duration((when - record.created_at).total_seconds())} after it was submitted")
-    elif record.status is TaskStatus.RUNNING:
-        if started_at is not None:
-            facts.append(f"started {local_time(started_at, now if is_live else None)}")
-            facts += _ran_for(record, now) if is_live else []
+    facts: list[str | Markup] = [*time_facts(record, now, is_live=is_live)]
+    if record.status is TaskStatus.RUNNING:
         if progress is not None:
             facts.append(f"last report {_when(progress.updated_at, now, is_live=is_live)}")
-        elif started_at is None:
+        elif record.started_at is None:
             facts.append(f"started or renewed {_when(record.updated_at, now, is_live=is_live)}")
-    else:
-        facts.append(f"submitted {_when(record.created_at, now, is_live=is_live)}")
     if record.retry_count:
         facts.append(f"attempt {record.attempt}, retry {record.retry_count} of {record.max_retries}")
     elif record.attempt:
         facts.append(f"attempt {record.attempt}")
-    if record.worker_id:
-        facts.append(fill("worker {}", _name(record.worker_id, 80)))
+    if record.worker_id or record.last_worker_id:
+        facts.append(fill("worker {}", _name(record.worker_id or record.last_worker_id or "", 80)))
     return facts
 
 
@@ -354,13 +344,15 @@ def _row_words(record: TaskRecord, state: StatusView, now: datetime) -> tuple[st
         )
         if state.notes:
             return middle, shorten(state.notes[0], 200)
-        return middle, quote(progress.message, 120) if progress is not None and progress.message else EMPTY
+        said = quote(progress.message, 120) if progress is not None and progress.message else EMPTY
+        return middle, said + numbers_html(progress, most=2) if progress is not None else said
     if record.status is TaskStatus.PENDING:
         return EMPTY, join(state.notes, " ")
-    reached = record.last_progress
-    middle = EMPTY
+    reached = record.last_progress if record.is_loop or record.status is not TaskStatus.COMPLETED else None
+    took = end_line(record)
+    middle = fill("{}", took)
     if reached is not None:
-        line = _end_words(record, reached, state)
+        line = ", ".join(part for part in (_end_words(record, reached, state), took) if part)
         drawn = bar(reached.percent, state.tone, said=line) + fill("<br>") if reached.percent is not None else EMPTY
         middle = fill('<label style="display:block">{}{}</label>', drawn, line)
         if record.status is TaskStatus.COMPLETED:  # its output says no more
@@ -368,7 +360,7 @@ def _row_words(record: TaskRecord, state: StatusView, now: datetime) -> tuple[st
     if record.last_error:
         return middle, first_line(view.last_line(record.last_error), 200)
     if record.output is not None:
-        return EMPTY, fill("<code>{}</code>", quote(json.dumps(record.output, ensure_ascii=False), 80))
+        return middle, fill("<code>{}</code>", quote(json.dumps(record.output, ensure_ascii=False), 80))
     return middle, EMPTY
 
 

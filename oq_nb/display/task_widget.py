@@ -175,6 +175,9 @@ class TaskWidget(live.LiveDisplay):
         record = self.state.record
         if record is None or record.status not in (TaskStatus.FAILED, TaskStatus.CANCELLED) or not record.attempt:
             return False
+        if record.reached is not None:  # what it had reported stands in its end
+            self._last_progress = record.reached
+            return False
         reading = self._last_report
         if reading is None or reading.record != record:
             self._last_report = _LastReport(self._queue, record)

@@ -2,7 +2,7 @@
 
 Text that came from a bucket is untrusted: everything here returns it through `text.printable`.
 
-Imports of the package: `model`, `text`, `states`.
+Imports of the package: `model`, `text`, `sparkline`, `states`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
+from oq_nb.display.sparkline import number_lines
 from oq_nb.display.states import StatusView, status_view
 from oq_nb.model import Progress, TaskRecord, TaskStatus
 from oq_nb.text import ago, duration, first_line, printable, progress_numbers, shorten
@@ -92,12 +93,14 @@ def status_lines(
     lines = [f"Task: {record.id}", f"Type: {printable(record.task_type)}", f"Status: {state.text}"]
     progress = record.last_progress
     if progress is not None:
-        numbers = _numbers(progress, state)
-        if numbers or not progress.message:
+        numbers, is_result = _numbers(progress, state), _has_result(record)
+        if (numbers or not progress.message) and not is_result:
             lines.append(f"Progress: {numbers or 'reported'}")
         if progress.message:
             lines.append(f"Message: {printable(progress.message)}")
-        lines.append(f"Updated: {ago(progress.updated_at, now)}")
+        lines += [f"Metric: {line}" for line in number_lines(progress)]
+        if not is_result:
+            lines.append(f"Updated: {ago(progress.updated_at, now)}")
     if record.attempt > 1:
         lines.append(f"Attempt: {record.attempt}")
     lines += [f"Note: {note}" for note in state.notes if not note.startswith("Reason: ")]
@@ -106,6 +109,11 @@ def status_lines(
         lines += [f"{'Reason' if record.status is TaskStatus.CANCELLED else 'Error'}: {first}"]
         lines += [f"  {line}" for line in rest]
     return lines
+
+
+def _has_result(record: TaskRecord) -> bool:
+    """Return whether a task has completed with a result, which says more than how far it last said to be."""
+    return record.status is TaskStatus.COMPLETED and not record.is_loop
 
 
 def group_line(counts: Mapping[str, int], total: int, seconds: float) -> tuple[int, str]:
@@ -154,7 +162,13 @@ def _change(record: TaskRecord, before: TaskRecord | None) -> str:
         return "rescheduled" if record.reschedule_count > before.reschedule_count else "released"
     if record.status is TaskStatus.PENDING and before.status.is_terminal:
         return "replayed"
-    if record.status.is_terminal and not before.status.is_terminal and record.last_progress is not None:
+    is_whole = record.status is TaskStatus.COMPLETED and not record.is_loop  # its output says more
+    if (
+        record.status.is_terminal
+        and not before.status.is_terminal
+        and record.last_progress is not None
+        and not is_whole
+    ):
         return f"at {_numbers(record.last_progress)}"
     return ""
 
@@ -163,7 +177,7 @@ def task_line(record: TaskRecord, now: datetime, *, longest_pause: float | None 
     """Return a task in one line: type, short id, state, progress."""
     state = status_view(record, now, longest_pause=longest_pause)
     parts = [f"{printable(shorten(record.task_type, 40))} {record.id[:8]} {state.text}"]
-    progress = record.last_progress
+    progress = None if _has_result(record) else record.last_progress
     if progress is not None:
         parts += progress_parts(progress, state)
     elif record.status is TaskStatus.PENDING and record.available_at > now:

@@ -3,6 +3,7 @@
 ======================  =======================================================
 `records`               tasks, progress, workers as frozen objects
 `timestamps`, `codec`   instants and JSON, written back digit by digit
+`series`                numbers over time, thinned out
 `keys`                  ids, shards, and the key of every object
 `transitions`           one pure function for each change in a task's life
 ======================  =======================================================
@@ -48,6 +49,7 @@ from oq_nb.model.records import (
     WorkerRecord,
     prepare,
 )
+from oq_nb.model.series import Series, SeriesRecorder, read_metrics, read_series
 from oq_nb.model.timestamps import Instant, Timestamp
 
 __all__ = [
@@ -65,6 +67,8 @@ __all__ = [
     "Instant",
     "Progress",
     "RetryPolicy",
+    "Series",
+    "SeriesRecorder",
     "TaskRecord",
     "TaskStatus",
     "Timestamp",
@@ -82,6 +86,8 @@ __all__ = [
     "parse_index_key",
     "payload_key",
     "prepare",
+    "read_metrics",
+    "read_series",
     "ready_key",
     "shard_of",
     "shards",

@@ -15,9 +15,9 @@ import json
 import math
 from datetime import timedelta
 from enum import Enum
-from typing import Any, ClassVar, TypeGuard, TypeVar
+from typing import Annotated, Any, ClassVar, TypeGuard, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, ValidationError
 
 from oq_nb.errors import RecordError
 from oq_nb.model.codec import to_json
@@ -39,6 +39,9 @@ __all__ = [
 
 MAX_MESSAGE_CHARS = 1000
 _CLOCKS_APART = timedelta(seconds=3)
+# Of a field of ours that is read tolerantly where it is used: whatever another program puts there, the task can be
+# read, and written back as it was.
+_AS_READ, _AS_IS = PlainValidator(lambda value: value), PlainSerializer(lambda value: value)
 #: Ten years: no lease and no delay that an object asks for is longer.
 MAX_SECONDS = 10 * 365 * 86400.0
 
@@ -149,7 +152,9 @@ class RetryPolicy(_Record):
 class Progress(_Record):
     """Last reported progress of a running task. Every field but ``updated_at`` may be absent."""
 
-    absent_when_unset = frozenset({"percent", "current", "total", "message", "rate", "unit", "unit_divisor"})
+    absent_when_unset = frozenset(
+        {"percent", "current", "total", "message", "rate", "unit", "unit_divisor", "metrics", "series"}
+    )
 
     #: Completion, 0 to 100.
     percent: int | None = Field(None, ge=0, le=100)
@@ -167,6 +172,10 @@ class Progress(_Record):
     unit: str | None = None
     #: Numbers are shown with prefixes: 1000 or 1024, as tqdm's ``unit_divisor``; None for as they are.
     unit_divisor: int | None = None
+    #: Newest value of each metric by name; None for one that is NaN or infinite. Names are untrusted text.
+    metrics: Annotated[dict[str, float | None] | None, _AS_READ, _AS_IS] = None
+    #: Position and metrics over time, thinned out, as stored; `read_series` of `oq_nb.model` reads it.
+    series: Annotated[dict[str, Any] | None, _AS_READ, _AS_IS] = None
 
     @property
     def seconds_left(self) -> float | None:
@@ -204,6 +213,9 @@ class TaskRecord(_Record):
             "expired_at",
             "progress",
             "started_at",
+            "last_worker_id",
+            "reached",
+            "trace",
         }
     )
 
@@ -245,6 +257,12 @@ class TaskRecord(_Record):
     progress: Progress | None = None
     #: Ours: when the present or last attempt began; None where another program claimed it.
     started_at: Instant | None = None
+    #: Ours: who ran the last attempt, once that is over.
+    last_worker_id: str | None = None
+    #: Ours: what the last attempt had reported when it was over.
+    reached: Progress | None = None
+    #: Ours: the trace that the submission belongs to, as OpenTelemetry carries it (``traceparent``).
+    trace: Annotated[dict[str, str] | None, _AS_READ, _AS_IS] = None
 
     @property
     def lease_seconds(self) -> float:
@@ -289,15 +307,15 @@ class TaskRecord(_Record):
 
     @property
     def last_progress(self) -> Progress | None:
-        """Its progress; of a loop's task that has ended (``track``) the position that the loop ended at.
+        """Its progress; of a task that has ended what its last attempt had reported when it was over.
 
-        A task that has ended has no ``progress``: its output is the result. The output of a loop's task is where the
-        loop was, whether it used its items up, was left, interrupted, or failed. There is no rate then: nothing is to
-        come.
+        A task that has ended has no ``progress``: its output is the result. What it had reported stands in `reached`;
+        where a program has ended it that does not write this, the output of a loop's task (``track``) tells where the
+        loop was, whether it used its items up, was left, interrupted, or failed.
         """
         if self.progress is not None or not self.status.is_terminal:
             return self.progress
-        return _position_of_loop(self)
+        return self.reached or _position_of_loop(self)
 
     @property
     def key(self) -> str:
@@ -310,6 +328,8 @@ class TaskRecord(_Record):
         made["status"] = self.status.value
         if self.progress is not None:
             made["progress"] = self.progress.to_dict()
+        if self.reached is not None:
+            made["reached"] = self.reached.to_dict()
         return made
 
     @classmethod

@@ -39,6 +39,7 @@ __all__ = [
 ]
 
 _NO_LEASE: dict[str, Any] = {"lease_expires_at": None, "lease_id": None, "worker_id": None, "progress": None}
+_NO_ATTEMPT: dict[str, Any] = {"last_worker_id": None, "reached": None}
 
 
 def _refuse(record: TaskRecord, wanted: str, reason: str) -> TransitionError:
@@ -63,6 +64,11 @@ def _owned(record: TaskRecord, lease_id: str) -> None:
         )
 
 
+def _attempt_over(record: TaskRecord) -> dict[str, Any]:
+    """Return the changes with which every attempt ends: its lease and its progress go, what is kept of it stays."""
+    return {**_NO_LEASE, "last_worker_id": record.worker_id, "reached": record.progress}
+
+
 def is_claimable(record: TaskRecord, now: datetime) -> bool:
     """Return whether the task may be claimed at ``now``."""
     return (
@@ -85,6 +91,7 @@ def claim(record: TaskRecord, now: Timestamp, *, lease_id: str, worker_id: str, 
     if record.available_at > now:
         raise _refuse(record, "claimed", f"it is not available before {record.available_at}")
     return record.evolve(
+        **_NO_ATTEMPT,
         status=TaskStatus.RUNNING,
         lease_id=lease_id,
         worker_id=worker_id,
@@ -125,7 +132,7 @@ def complete(
     """running → completed with its output."""
     _owned(record, lease_id)
     return record.evolve(
-        **_NO_LEASE,
+        **_attempt_over(record),
         status=TaskStatus.COMPLETED,
         output=output,
         output_ref=output_ref,
@@ -138,7 +145,9 @@ def complete(
 def fail(record: TaskRecord, now: Timestamp, *, lease_id: str, error: str) -> TaskRecord:
     """running → failed for good."""
     _owned(record, lease_id)
-    return record.evolve(**_NO_LEASE, status=TaskStatus.FAILED, last_error=error, completed_at=now, updated_at=now)
+    return record.evolve(
+        **_attempt_over(record), status=TaskStatus.FAILED, last_error=error, completed_at=now, updated_at=now
+    )
 
 
 def retry(record: TaskRecord, now: Timestamp, *, lease_id: str, error: str, chance: float) -> TaskRecord:
@@ -165,11 +174,13 @@ def recover(record: TaskRecord, now: Timestamp, *, chance: float) -> TaskRecord:
 
 def _again_or_failed(record: TaskRecord, now: Timestamp, error: str, delay: float) -> TaskRecord:
     if record.retry_count >= record.max_retries:
-        return record.evolve(**_NO_LEASE, status=TaskStatus.FAILED, last_error=error, completed_at=now, updated_at=now)
+        return record.evolve(
+            **_attempt_over(record), status=TaskStatus.FAILED, last_error=error, completed_at=now, updated_at=now
+        )
     if record.cancel_requested:
         return _cancelled(record, now, error)
     return record.evolve(
-        **_NO_LEASE,
+        **_attempt_over(record),
         status=TaskStatus.PENDING,
         started_at=None,
         retry_count=record.retry_count + 1,
@@ -195,7 +206,7 @@ def reschedule(record: TaskRecord, now: Timestamp, *, lease_id: str, delay_secon
             error=f"RescheduleError: rescheduled {record.reschedule_count} times, no more are allowed",
         )
     return record.evolve(
-        **_NO_LEASE,
+        **_attempt_over(record),
         status=TaskStatus.PENDING,
         started_at=None,
         reschedule_count=record.reschedule_count + 1,
@@ -209,7 +220,9 @@ def release(record: TaskRecord, now: Timestamp, *, lease_id: str) -> TaskRecord:
     _owned(record, lease_id)
     if record.cancel_requested:
         return _cancelled(record, now, None)
-    return record.evolve(**_NO_LEASE, status=TaskStatus.PENDING, started_at=None, available_at=now, updated_at=now)
+    return record.evolve(
+        **_attempt_over(record), status=TaskStatus.PENDING, started_at=None, available_at=now, updated_at=now
+    )
 
 
 def finish_cancelled(record: TaskRecord, now: Timestamp, *, lease_id: str, reason: str | None) -> TaskRecord:
@@ -220,7 +233,7 @@ def finish_cancelled(record: TaskRecord, now: Timestamp, *, lease_id: str, reaso
 
 def _cancelled(record: TaskRecord, now: Timestamp, reason: str | None) -> TaskRecord:
     return record.evolve(
-        **_NO_LEASE,
+        **_attempt_over(record),
         status=TaskStatus.CANCELLED,
         cancelled_at=now,
         last_error=reason if reason is not None else record.last_error,
@@ -280,6 +293,7 @@ def replay(record: TaskRecord, now: Timestamp) -> TaskRecord:
         raise _refuse(record, "replayed", f"it is {record.status.value}, not finished")
     return record.evolve(
         **_NO_LEASE,
+        **_NO_ATTEMPT,
         status=TaskStatus.PENDING,
         started_at=None,
         output=None,

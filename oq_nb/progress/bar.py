@@ -27,6 +27,7 @@ import time
 import weakref
 from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import replace
+from numbers import Number
 from types import FrameType, SimpleNamespace, TracebackType
 from typing import Any, Generic, TypeVar
 
@@ -103,6 +104,8 @@ class tqdm(notebook_bar.tqdm, Generic[T]):
     _is_begun = False
     _is_entered = False
     _context: TaskContext | None = None
+    #: The numbers that `set_postfix` was given last, by name; another dict each time.
+    postfix_numbers: dict[str, Any] | None = None
 
     def __init__(
         self,
@@ -383,6 +386,25 @@ class tqdm(notebook_bar.tqdm, Generic[T]):
         if not self._is_ended and self._loop is None:
             self._raise_problem()
         return drawn
+
+    def set_postfix(self, ordered_dict: Any = None, refresh: bool = True, **kwargs: Any) -> None:
+        """Show values behind the bar; see tqdm. Numbers among them are reported as numbers, see docs/numbers.md."""
+        values = dict(ordered_dict or ())
+        for name in sorted(kwargs):
+            values[name] = kwargs[name]
+        numbers = {}
+        texts = []
+        for name, value in values.items():
+            if isinstance(value, Number):
+                numbers[name] = value
+                value = self.format_num(value)
+            elif not isinstance(value, str):
+                value = str(value)
+            texts.append(f"{name}={value.strip()}")
+        self.postfix_numbers = numbers
+        self.postfix = ", ".join(texts)
+        if refresh:
+            self.refresh()
 
     def clear(self, nolock: bool = False) -> None:
         """Clear the bar's line; see tqdm."""

@@ -17,7 +17,7 @@ from typing import Any
 
 from oq_nb.attempt.handlers import error_text
 from oq_nb.errors import TaskCancelledError
-from oq_nb.model import TaskRecord, Timestamp, transitions
+from oq_nb.model import Progress, TaskRecord, Timestamp, transitions
 from oq_nb.progress.frames import Place
 from oq_nb.progress.loops import Ending
 from oq_nb.progress.reading import BarState
@@ -28,8 +28,15 @@ __all__ = ["end_of_loop"]
 _TRACEBACK_SECONDS = 1.0
 
 
-def end_of_loop(lease_id: str, ending: Ending, reported: BarState) -> Transition:
-    """Return what the way in which a loop ended means for its task."""
+def end_of_loop(lease_id: str, ending: Ending, reported: BarState, reached: Progress | None = None) -> Transition:
+    """Return what the way in which a loop ended means for its task.
+
+    Args:
+        lease_id: of the task.
+        ending: how it ended.
+        reported: what the bar said then.
+        reached: the same as progress, which is kept with the end; None for what was written last.
+    """
     error = ending.error
     if error is None and ending.place is not None:
         error = _uncaught_in(ending.place)
@@ -43,6 +50,8 @@ def end_of_loop(lease_id: str, ending: Ending, reported: BarState) -> Transition
         output["unit"] = reported.unit
 
     def change(record: TaskRecord, now: Timestamp) -> TaskRecord:
+        if reached is not None:
+            record = transitions.report(record, now, lease_id=lease_id, progress=reached)
         if isinstance(error, (KeyboardInterrupt, TaskCancelledError)):
             reason = None if record.cancel_requested else type(error).__name__
             cancelled = transitions.finish_cancelled(record, now, lease_id=lease_id, reason=reason)

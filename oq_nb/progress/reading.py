@@ -1,12 +1,15 @@
 """What a bar shows now, read from any thread.
 
-Imports nothing of the package.
+Imports of the package: `model.series`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from oq_nb.model.series import usable_metrics
 
 __all__ = ["BarState", "read_bar"]
 
@@ -23,6 +26,13 @@ class BarState:
     seconds: float
     #: 1000 or 1024 where tqdm shows numbers with prefixes (``unit_scale=True``), else None.
     unit_divisor: int | None = None
+    #: The numbers that ``set_postfix`` was given, of a loop inside of this one, too.
+    metrics: Mapping[str, float] | None = None
+
+    @property
+    def content(self) -> tuple[Any, ...]:
+        """What is reported when it has changed."""
+        return self.current, self.total, self.message, self.metrics
 
 
 def read_bar(bar: Any, inner: Any = None) -> BarState:
@@ -47,7 +57,13 @@ def read_bar(bar: Any, inner: Any = None) -> BarState:
         if shown["unit_scale"] is True and shown["unit_divisor"] in (1000, 1024)
         else None,
         seconds=elapsed,
+        metrics=usable_metrics({**_numbers(bar), **_numbers(inner)}) or None,
     )
+
+
+def _numbers(bar: Any) -> Mapping[str, Any]:
+    """Return the numbers of a bar's postfix; a bar of tqdm's own class keeps none."""
+    return getattr(bar, "postfix_numbers", None) or {}
 
 
 def _message(bar: Any, inner: Any) -> str | None:

@@ -29,7 +29,7 @@ from datetime import timedelta
 from typing import Any
 
 from oq_nb import model
-from oq_nb.attempt.context import TaskContext, make_progress
+from oq_nb.attempt.context import TaskContext, make_progress, with_series
 from oq_nb.attempt.lease import Lease
 from oq_nb.attempt.scheduler import Scheduler
 from oq_nb.errors import LeaseExpiredError, OqError, TaskCancelledError
@@ -112,7 +112,7 @@ class RunningTask:
         return None if self._lost else time.monotonic() + max(self._throttle_seconds, _LEAST_SECONDS)
 
     def _report(self, reported: BarState, throttle_seconds: float) -> None:
-        content = (reported.current, reported.total, reported.message)
+        content = reported.content
         if content == self._seen:
             return
         self._seen = content
@@ -124,6 +124,7 @@ class RunningTask:
                 rate=reported.rate,
                 unit=reported.unit,
                 unit_divisor=reported.unit_divisor,
+                metrics=reported.metrics,
                 throttle_seconds=throttle_seconds,
                 wait=False,
             )
@@ -150,7 +151,9 @@ class RunningTask:
         if os.getpid() != self._pid:
             return
         self._scheduler.forget(self)
-        if time.monotonic() >= self._begins_at and not isinstance(ending.error, LeaseExpiredError):
+        # Where a loop failed is worth a report however short it was.
+        is_due = time.monotonic() >= self._begins_at or ending.is_failed
+        if is_due and not isinstance(ending.error, LeaseExpiredError):
             self._report(reported, 0.0)
 
 
@@ -191,8 +194,10 @@ class LoopTask:
         self._task: Task | None = None
         self._record: TaskRecord | None = None
         self._seen: tuple[Any, ...] | None = None
+        self._series = model.SeriesRecorder()
         self._ending: tuple[Ending, BarState, float] | None = None
         self._has_warned = False
+        self._is_bar_gone = False
         self._created = threading.Event()
         self._over = threading.Event()
         self._pid = os.getpid()
@@ -327,8 +332,8 @@ class LoopTask:
         )
 
     def _progress(self, reported: BarState, now: Timestamp) -> model.Progress:
-        self._seen = (reported.current, reported.total, reported.message)
-        return make_progress(
+        self._seen = reported.content
+        progress = make_progress(
             now,
             current=reported.current,
             total=reported.total,
@@ -336,7 +341,9 @@ class LoopTask:
             rate=reported.rate,
             unit=reported.unit,
             unit_divisor=reported.unit_divisor,
+            metrics=reported.metrics,
         )
+        return with_series(self._series, progress)
 
     def _report(self, lease: Lease) -> float | None:
         if lease.is_lost:
@@ -345,10 +352,12 @@ class LoopTask:
             return None
         reported = self._source()
         if reported is None:  # the bar is gone and was not closed
-            self._ending = (Ending(0), BarState(0, None, None, None, "it", 0.0), time.monotonic() + FLUSH_SECONDS)
+            nothing = BarState(0, None, None, None, "it", 0.0)
+            self._ending = (Ending(0), nothing, time.monotonic() + FLUSH_SECONDS)
+            self._is_bar_gone = True
             self._finish()
             return None
-        if (reported.current, reported.total, reported.message) != self._seen:
+        if reported.content != self._seen:
             lease.report(
                 self._progress(reported, Timestamp.of(lease.now())),
                 throttle_seconds=self._throttle_seconds,
@@ -362,7 +371,8 @@ class LoopTask:
         try:
             if self._lease is not None and self._ending is not None:
                 ending, reported, deadline = self._ending
-                change = end_of_loop(self._lease.lease_id, ending, reported)
+                reached = None if self._is_bar_gone else self._progress(reported, Timestamp.of(self._lease.now()))
+                change = end_of_loop(self._lease.lease_id, ending, reported, reached)
                 ended = self._lease.finish(change, give_up=lambda: time.monotonic() >= deadline)
                 if self._task is not None:
                     self._task.adopt(ended)

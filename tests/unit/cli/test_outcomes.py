@@ -54,17 +54,25 @@ def test_status_of_a_finished_task_says_when_how_long_and_what(oq, fake_queue):
     task = finished(fake_queue)
     code, out, _ = oq("status", task.id)
     assert code == 0
-    *head, ended, took, result = out.splitlines()
-    assert head == [f"Task: {task.id}", "Type: batch_process", "Status: completed"]
+    *head, started, ended, took, result = out.splitlines()
+    assert head == [
+        f"Task: {task.id}",
+        "Type: batch_process",
+        "Status: completed",
+        "Message: Processing file 450 of 1000",
+    ]
+    assert re.fullmatch(rf"Started: {TIME}", started)
     assert re.fullmatch(rf"Ended: {TIME}, \d seconds? ago", ended)
-    assert re.fullmatch(r"Duration: \d seconds?", took)
+    assert re.fullmatch(r"Took: 450/1000 in \S+ s(, [\d.,]+ it/s)?, waited \S+ s", took)
     assert result == 'Output: {"processed": 1}'
 
 
 def test_status_says_times_before_a_long_error(oq, fake_queue):
     task = finished(fake_queue, fails=True)
     lines = oq("status", task.id)[1].splitlines()
-    assert [line.split(":")[0] for line in lines[:5]] == ["Task", "Type", "Status", "Ended", "Duration"]
+    names = ["Task", "Type", "Status", "Progress", "Message", "Updated", "Started", "Ended", "Took"]
+    assert [line.split(":")[0] for line in lines[:9]] == names
+    assert lines[3] == "Progress: 45% (450/1000)", "where it was is still to be seen"
     assert lines[-2:] == ["Error: Traceback …", "  ValueError: no"]
 
 

@@ -363,8 +363,11 @@ def test_what_runs_says_since_when_and_for_how_long():
     )
     assert "running for 3 h 30 min" in markup.task_row(record, NOW)
     assert "started 2026-11-24 08:30:00 UTC · last report 2026-11-24 11:59:48 UTC" in markup.task_html(record, NOW)
-    ended = made("completed", started_at=ago(65), completed_at=ago(5))
-    assert "ran for 1 min · 55 seconds after it was submitted" in markup.task_html(ended, NOW)
+    ended = made("completed", created_at=ago(70), available_at=ago(70), started_at=ago(65), completed_at=ago(5))
+    assert (
+        "took 1 min, waited 5.0 s · started 2026-11-24 11:58:55 UTC · ended 2026-11-24 11:59:55 UTC"
+        in markup.task_html(ended, NOW)
+    )
 
 
 def test_a_history_has_the_date():

@@ -183,3 +183,27 @@ def test_a_record_that_was_read_is_never_changed():
     before = record.to_bytes()
     CHANGES["complete"](record)
     assert record.to_bytes() == before
+
+
+@pytest.mark.parametrize("change", ["complete", "fail", "retry", "reschedule", "release", "finish_cancelled"], ids=str)
+def test_the_end_of_an_attempt_keeps_what_it_had_reported_and_who_ran_it(change):
+    before = task(TaskStatus.RUNNING)
+    after = CHANGES[change](before)
+    assert after.progress is None
+    assert (after.reached, after.last_worker_id) == (before.progress, "w")
+    assert after.to_dict()["reached"] == before.progress.to_dict()
+    again = TaskRecord.from_bytes(after.to_bytes())
+    assert again.reached == before.progress
+
+
+def test_a_lost_worker_leaves_what_it_had_written():
+    before = task(TaskStatus.RUNNING)
+    after = transitions.recover(before, Timestamp.of(NOW + timedelta(seconds=301)), chance=0.5)
+    assert (after.reached, after.last_worker_id) == (before.progress, "w")
+
+
+@pytest.mark.parametrize(("before", "change"), [("pending", "claim"), ("failed", "replay")])
+def test_the_next_attempt_starts_without_what_the_last_one_had_reached(before, change):
+    known = task(TaskStatus(before)).evolve(reached=Progress(percent=40, updated_at=NOW), last_worker_id="w")
+    after = CHANGES[change](known)
+    assert (after.reached, after.last_worker_id) == (None, None)
