@@ -13,7 +13,7 @@ Imports of the package: `model`, `text`, `safe`, `view`, `sparkline`, `times`.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
 
@@ -29,6 +29,7 @@ from oq_nb.model import Progress, TaskRecord, TaskStatus, WorkerRecord
 from oq_nb.text import ago, duration, first_line, local_time, shorten
 
 __all__ = [
+    "Controls",
     "bar",
     "counts_html",
     "error_html",
@@ -44,6 +45,9 @@ __all__ = [
     "worker_html",
     "workers_html",
 ]
+
+#: Of a row: what selects its task, before the state, and what is done to it, in a column of its own.
+Controls = Callable[[TaskRecord], tuple[Markup, Markup]]
 
 # Of each tone, as HTML.
 COLOURS = {name: fill("{}", tone.colour) for name, tone in TONES.items()}
@@ -66,9 +70,10 @@ _BAR_STYLE = "width:100%;height:1em;accent-color:{tone};accent-color:light-dark(
 _BAR = f'<progress max="100" value="{{value}}"{{said}} style="{_BAR_STYLE}">{{value}}%</progress>'
 _ENDLESS_BAR = f'<progress max="100"{{said}} style="{_BAR_STYLE}"></progress>'
 _ROW = (
-    f'<tr{{mark}}><td style="{_NARROW}">{{pill}}</td><td style="{_WIDE}"><bdi>{{kind}}</bdi></td>'
-    f'<td style="{_NARROW}">{{name}}</td>{{said}}<td style="{_NARROW}">{{changed}}</td></tr>'
+    f'<tr{{mark}}><td style="{_NARROW}">{{before}}{{pill}}</td><td style="{_WIDE}"><bdi>{{kind}}</bdi></td>'
+    f'<td style="{_NARROW}">{{name}}</td>{{said}}<td style="{_NARROW}">{{changed}}</td>{{action}}</tr>'
 )
+_ACTION = f'<td style="{_NARROW}">{{}}</td>'
 _TWO_CELLS = f'<td style="{_WIDE}">{{}}</td><td style="{_WIDE}"><span dir="auto">{{}}</span></td>'
 
 
@@ -305,6 +310,8 @@ def task_row(
     is_live: bool = True,
     link: str | None = None,
     longest_pause: float | None = None,
+    has_worker: bool | None = None,
+    controls: Controls | None = None,
 ) -> Markup:
     """Return a task as a row of a table: status, type, id, bar, what there is to say.
 
@@ -314,8 +321,11 @@ def task_row(
         is_live: it is refreshed: instants are given as distances from now, else as dates.
         link: where its id leads, with ``{}`` for the id; the row is marked with the id then, too.
         longest_pause: as for `states.state_of`.
+        has_worker: as for `states.status_view`.
+        controls: what selects it and what is done to it; None for neither.
     """
-    state = status_view(record, now, longest_pause=longest_pause)
+    state = status_view(record, now, has_worker=has_worker, longest_pause=longest_pause)
+    before, action = controls(record) if controls is not None else (EMPTY, None)
     middle, remark = _row_words(record, state, now)
     name, mark = fill('<code title="{}">{}</code>', record.id, record.id[:8]), EMPTY
     if link is not None:
@@ -324,11 +334,13 @@ def task_row(
     return fill(
         _ROW,
         mark=mark,
+        before=before,
         pill=pill(state),
         kind=quote(record.task_type, 60),
         name=name,
         said=fill(_TWO_CELLS, middle, remark),
         changed=_changed(record.updated_at, now, is_live=is_live),
+        action=fill(_ACTION, action) if action is not None else EMPTY,
     )
 
 
@@ -388,32 +400,59 @@ def tasks_html(
     is_live: bool = True,
     link: str | None = None,
     pauses: ReportPauses | None = None,
+    has_worker: Callable[[TaskRecord], bool | None] = lambda _: None,
+    controls: Controls | None = None,
 ) -> Markup:
-    """Return tasks as a table; ``is_live`` and ``link`` as for `task_row`."""
+    """Return tasks as a table; ``is_live``, ``link`` and ``controls`` as for `task_row`.
+
+    Args:
+        records: the tasks.
+        now: the store's time.
+        caption: what they are.
+        is_live: see there.
+        link: see there.
+        pauses: between their reports, as far as they were seen.
+        has_worker: whether a live worker has a handler for a task; None where that is not known.
+        controls: see there.
+    """
     known = pauses or ReportPauses()
     rows = join(
-        task_row(record, now, is_live=is_live, link=link, longest_pause=known.longest(record)) for record in records
+        task_row(
+            record,
+            now,
+            is_live=is_live,
+            link=link,
+            longest_pause=known.longest(record),
+            has_worker=has_worker(record) if record.status is TaskStatus.PENDING else None,
+            controls=controls,
+        )
+        for record in records
     )
     if not rows:
-        rows = fill(f'<tr><td colspan="6" style="text-align:left;{_MUTED}">none</td></tr>')
+        rows = fill(f'<tr><td colspan="{len(_COLUMNS)}" style="text-align:left;{_MUTED}">none</td></tr>')
     return fill(
         '<table style="border-collapse:collapse;width:100%;table-layout:fixed;line-height:1.5">'
         f'<caption style="text-align:left;padding-top:.5em;{_MUTED}">{{}}</caption><thead><tr>{{}}</tr></thead>'
         "<tbody>{}</tbody></table>",
         caption,
-        _HEAD,
+        _HEAD if controls is None else _HEAD_WITH_ACTION,
         rows,
     )
 
 
-_HEAD = join(
-    fill(
-        '<th scope="col" style="text-align:left;box-sizing:border-box;padding:0 .8em 0 0{}">{}</th>',
-        f";width:{width}" if width else "",
-        name,
+def _head(columns: Mapping[str, str]) -> Markup:
+    return join(
+        fill(
+            '<th scope="col" style="text-align:left;box-sizing:border-box;padding:0 .8em 0 0{}">{}</th>',
+            f";width:{width}" if width else "",
+            name,
+        )
+        for name, width in columns.items()
     )
-    for name, width in _COLUMNS.items()
-)
+
+
+_HEAD = _head(_COLUMNS)
+_HEAD_WITH_ACTION = _head(_COLUMNS | {"Status": "12.5em", "Action": "7em"})
 
 
 def workers_html(workers: Sequence[WorkerRecord], now: datetime, *, limit: int = 20) -> Markup:

@@ -1,21 +1,47 @@
 """`select_tasks`: which tasks of a queue are shown, and which page of them; for the dashboard and the web page. Pure.
 
-Imports of the package: `model`, `text`.
+Imports of the package: `model`, `text`, `failures`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 
+from oq_nb.display.failures import FailureGroup, error_key, group_failures
 from oq_nb.model import TaskRecord, TaskStatus, WorkerRecord
 from oq_nb.text import printable, shorten
 
-__all__ = ["ALL", "ENDED", "STATUSES", "Known", "Selection", "TaskFilter", "select_tasks", "type_options"]
+__all__ = [
+    "ALL",
+    "ENDED",
+    "SORTS",
+    "STATUSES",
+    "WITHIN",
+    "Known",
+    "Selection",
+    "TaskFilter",
+    "failure_groups",
+    "select_tasks",
+    "type_options",
+]
 
 ALL, ENDED = "all", "ended"
 #: What can be asked for.
 STATUSES = (ALL, ENDED, *(status.value for status in TaskStatus))
+#: In which order, and what it is called; without one in the order of their turn, ended ones by their end.
+SORTS = {
+    "": "their turn",
+    "newest": "changed last",
+    "oldest": "changed first",
+    "submitted": "submitted last",
+    "longest": "running longest",
+    "progress": "furthest",
+    "type": "type",
+}
+#: How long ago they may have changed, in seconds, by what is asked for.
+WITHIN = {"": 0, "15m": 900, "1h": 3600, "6h": 21_600, "24h": 86_400, "7d": 604_800, "30d": 2_592_000}
 
 _UNHAPPY = (TaskStatus.FAILED.value, TaskStatus.CANCELLED.value, TaskStatus.EXPIRED.value)
 _ENDED_ROWS = 10  # below the running and waiting ones
@@ -32,6 +58,19 @@ class TaskFilter:
     task_type: str = ""
     #: From 1; the last one when there are fewer.
     page: int = 1
+    #: Words that all stand in its id, type, message, error or worker, in any case; empty for all.
+    text: str = ""
+    #: One of `WITHIN`.
+    within: str = ""
+    #: One of `SORTS`.
+    sort: str = ""
+    #: Which failures: `FailureGroup.key`; empty for all.
+    error: str = ""
+
+    @property
+    def is_narrow(self) -> bool:
+        """Whether it asks for more than a status."""
+        return bool(self.task_type or self.text or self.within or self.error)
 
     @property
     def wants_live(self) -> bool:
@@ -88,42 +127,106 @@ class Known:
     ended_total: int = 0
 
 
-def select_tasks(known: Known, wanted: TaskFilter, *, rows: int) -> Selection:
+def select_tasks(known: Known, wanted: TaskFilter, *, rows: int, now: datetime | None = None) -> Selection:
     """Return a page of the tasks that are asked for.
 
     Args:
         known: to select from.
         wanted: what is asked for.
         rows: of a page.
+        now: the store's time; needed where ``wanted.within`` is asked for.
     """
-
-    def of_type(records: Iterable[TaskRecord]) -> list[TaskRecord]:
-        return [record for record in records if wanted.task_type in ("", record.task_type)]
-
-    ended = of_type(known.ended)
-    if wanted.status == ALL:
-        main, name = of_type(known.live), "Running and waiting"
-    elif wanted.status == ENDED:
-        main, name = ended, "Ended"
+    matches = _Matcher(wanted, now)
+    both = {record.id: record for record in (*known.live, *known.ended, *known.failures)}
+    ended = [record for record in known.ended if matches(record)]
+    if wanted.text:  # a search finds those that failed long ago, too
+        shown = {record.id for record in ended}
+        ended += [record for record in known.failures if record.id not in shown and matches(record)]
+    if wanted.error or wanted.status not in (ALL, ENDED):
+        status = TaskStatus.FAILED.value if wanted.error else wanted.status
+        main = [record for record in both.values() if record.status.value == status and matches(record)]
+        name = status.capitalize()
+    elif wanted.status == ALL:
+        main, name = [record for record in known.live if matches(record)], "Running and waiting"
     else:
-        both = {record.id: record for record in (*known.live, *known.ended, *known.failures)}
-        main = [record for record in of_type(both.values()) if record.status.value == wanted.status]
-        name = wanted.status.capitalize()
+        main, name = ended, "Ended"
+    main = _sorted(main, wanted.sort)
     pages = max(1, -(-len(main) // rows))
     page = max(1, min(wanted.page, pages))
     start = (page - 1) * rows
-    newest = ended[:_ENDED_ROWS] if wanted.status == ALL and page == 1 else []
-    total = len(ended) if wanted.task_type else max(known.ended_total, len(ended))
-    shown = tuple(main[start : start + rows])
+    is_first_of_all = wanted.status == ALL and not wanted.error and page == 1
+    newest = _sorted(ended, wanted.sort)[:_ENDED_ROWS] if is_first_of_all else []
+    total = len(ended) if wanted.is_narrow else max(known.ended_total, len(ended))
     left_out = _left_out(known, wanted)
-    return Selection(shown, start + 1, len(main), page, pages, tuple(newest), total, name, left_out)
+    return Selection(
+        tuple(main[start : start + rows]), start + 1, len(main), page, pages, tuple(newest), total, name, left_out
+    )
+
+
+class _Matcher:
+    """Whether a task is one of those asked for, but for its status."""
+
+    def __init__(self, wanted: TaskFilter, now: datetime | None) -> None:
+        self._wanted = wanted
+        self._words = wanted.text.casefold().split()
+        seconds = WITHIN.get(wanted.within, 0)
+        self._since = now - timedelta(seconds=seconds) if seconds and now is not None else None
+
+    def __call__(self, record: TaskRecord) -> bool:
+        wanted = self._wanted
+        if wanted.task_type not in ("", record.task_type):
+            return False
+        if self._since is not None and record.updated_at < self._since:
+            return False
+        if wanted.error and error_key(record) != wanted.error:
+            return False
+        return not self._words or self._has_words(record)
+
+    def _has_words(self, record: TaskRecord) -> bool:
+        message = record.last_progress.message if record.last_progress is not None else None
+        parts = (record.id, record.task_type, record.worker_id, message, record.last_error, record.cancelled_by)
+        text = "\n".join(part for part in parts if part).casefold()
+        return all(word in text for word in self._words)
+
+
+def _sorted(records: list[TaskRecord], sort: str) -> list[TaskRecord]:
+    """Return tasks in an order of `SORTS`; equal ones stay as they are."""
+    if sort in ("newest", "oldest"):
+        return sorted(records, key=lambda record: record.updated_at, reverse=sort == "newest")
+    if sort == "submitted":
+        return sorted(records, key=lambda record: record.created_at, reverse=True)
+    if sort == "type":
+        return sorted(records, key=lambda record: record.task_type)
+    if sort == "progress":
+        return sorted(records, key=_percent, reverse=True)
+    if sort == "longest":
+        return sorted(records, key=_started)
+    return records
+
+
+def _percent(record: TaskRecord) -> int:
+    progress = record.last_progress
+    if record.status is TaskStatus.COMPLETED and progress is None:
+        return 100
+    return progress.percent if progress is not None and progress.percent is not None else -1
+
+
+def _started(record: TaskRecord) -> tuple[bool, datetime]:
+    started_at = record.started_at if record.status is TaskStatus.RUNNING else None
+    return started_at is None, started_at or record.updated_at
+
+
+def failure_groups(known: Known) -> list[FailureGroup]:
+    """Return the failed tasks that are known by their errors, the largest group first."""
+    failed = {record.id: record for record in (*known.failures, *known.ended) if record.status is TaskStatus.FAILED}
+    return group_failures(sorted(failed.values(), key=lambda record: record.updated_at, reverse=True))
 
 
 def _left_out(known: Known, wanted: TaskFilter) -> str:
     """Return what a selection cannot have because it was not read; empty for nothing."""
-    if wanted.wants_live:
+    if wanted.wants_live and not wanted.error:
         return f"{known.unread:,} more are counted but not read" if known.unread else ""
-    if wanted.status in _UNHAPPY:
+    if wanted.error or wanted.status in _UNHAPPY:
         return f"{known.unread_failures:,} more failed, cancelled or expired ones are not read" * (
             known.unread_failures > 0
         )

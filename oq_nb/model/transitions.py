@@ -280,8 +280,10 @@ def archive(record: TaskRecord, now: Timestamp) -> TaskRecord:
     return record.evolve(status=TaskStatus.ARCHIVED, updated_at=now)
 
 
-def replay(record: TaskRecord, now: Timestamp) -> TaskRecord:
+def replay(record: TaskRecord, now: Timestamp, *, attempt: int | None = None) -> TaskRecord:
     """A finished task → pending at once, with its counts of retries and reschedules at zero.
+
+    With ``attempt`` only if that is still its last one: else somebody has run it again since it was looked at.
 
     The task of a loop that ran under `track` is refused: no worker has its code, it would stay pending for ever.
     """
@@ -291,6 +293,8 @@ def replay(record: TaskRecord, now: Timestamp) -> TaskRecord:
         )
     if not record.status.is_terminal:
         raise _refuse(record, "replayed", f"it is {record.status.value}, not finished")
+    if attempt not in (None, record.attempt):
+        raise _refuse(record, "replayed", "it has run again since it was looked at")
     return record.evolve(
         **_NO_LEASE,
         **_NO_ATTEMPT,

@@ -30,7 +30,7 @@ from oq_nb.model import TaskRecord, TaskStatus, WorkerRecord
 from oq_nb.s3 import Entry
 from oq_nb.store import UNHAPPY, EndedEntry, TaskStore, VersionedTask
 
-__all__ = ["Overview", "TaskPoller", "is_alive"]
+__all__ = ["Overview", "TaskPoller", "has_handler", "is_alive"]
 
 _PAGE = 1000
 _READERS = 16
@@ -93,6 +93,14 @@ class Overview:
 def is_alive(worker: WorkerRecord, now: datetime) -> bool:
     """Return whether a worker's last heartbeat is less than a minute old."""
     return now - worker.last_heartbeat < _DEAD_AFTER
+
+
+def has_handler(workers: Iterable[WorkerRecord], record: TaskRecord, now: datetime) -> bool | None:
+    """Return whether one of these workers is alive and has a handler for a task; None when that cannot be told."""
+    alive = [w for w in workers if is_alive(w, now) and (not w.shards or record.shard in w.shards)]
+    if any(worker.task_types is not None and record.task_type in worker.task_types for worker in alive):
+        return True
+    return None if any(worker.task_types is None for worker in alive) else False
 
 
 @dataclass
@@ -176,11 +184,7 @@ class TaskPoller:
         """Return whether a live worker has a handler for a task; None when that cannot be told."""
         if self._workers_at is None:
             return None
-        now = self._store.clock.now()
-        alive = [w for w in self.workers if is_alive(w, now) and (not w.shards or record.shard in w.shards)]
-        if any(worker.task_types is not None and record.task_type in worker.task_types for worker in alive):
-            return True
-        return None if any(worker.task_types is None for worker in alive) else False
+        return has_handler(self.workers, record, self._store.clock.now())
 
     # --- tasks
 
@@ -315,7 +319,9 @@ class TaskPoller:
         if listing is None:
             self._read(self._not_vouched_for(open_ids, index))
         else:
-            self._read([task_id for task_id in open_ids if self._etag(task_id) != _etag(listing.get(task_id))])
+            # Also what seemed to have ended: a task that was run again within the clocks' slack tells by its ETag.
+            looked_at = dict.fromkeys([*open_ids, *in_index[:_LIVE_LIMIT]])
+            self._read([task_id for task_id in looked_at if self._etag(task_id) != _etag(listing.get(task_id))])
             # An entry may lead nowhere: its task was deleted, or is about to be written. It is not counted.
             for task_id in open_ids:
                 if task_id not in listing:

@@ -487,14 +487,19 @@ class Queue:
         """
         return self._update(task_id, lambda record, now: transitions.request_cancellation(record, now, by=by))
 
-    def replay(self, task_id: str) -> Task:
+    def replay(self, task_id: str, *, attempt: int | None = None) -> Task:
         """Run a finished task again, with its retries at zero. Requests: 1 GET, 2 PUT.
 
+        Args:
+            task_id: its whole id.
+            attempt: only if this is still its last one; None for whatever has become of it.
+
         Raises:
-            TransitionError: it has not ended, or it is a loop that ran under `track`, which no worker can run.
+            TransitionError: it has not ended, has run again since ``attempt``, or is a loop that ran under `track`,
+                which no worker can run.
             TaskNotFoundError: there is no such task.
         """
-        task = self._update(task_id, transitions.replay)
+        task = self._update(task_id, lambda record, now: transitions.replay(record, now, attempt=attempt))
         self.local_workers.wake(task.record.shard)
         return task
 

@@ -44,10 +44,20 @@ from oq_nb import model
 from oq_nb.errors import ConfigurationError, OqError, RecordError, StorageDeniedError, StorageError
 from oq_nb.forks import after_fork
 from oq_nb.model import TaskRecord
-from oq_nb.queue.poller import Overview, TaskPoller, is_alive
+from oq_nb.queue.poller import Overview, TaskPoller, has_handler, is_alive
 from oq_nb.store import TaskStore, VersionedTask
 
-__all__ = ["Overview", "OverviewWatch", "Signal", "TaskState", "TaskWatch", "Watch", "Watcher", "is_alive"]
+__all__ = [
+    "Overview",
+    "OverviewWatch",
+    "Signal",
+    "TaskState",
+    "TaskWatch",
+    "Watch",
+    "Watcher",
+    "has_handler",
+    "is_alive",
+]
 
 logger = logging.getLogger("oq_nb.watch")
 

@@ -1,17 +1,22 @@
 """The page's addresses, and what is done at each.
 
-=============================  ==================================================
-``GET /``                      the queue; ``status``, ``type`` and ``page`` filter
+=============================  ======================================================================
+``GET /``                      the queue; ``status``, ``type``, ``text``, ``within``, ``error``, ``sort``, ``page``
 ``GET /find?id=…``             leads to the task whose id begins so
 ``GET /task/ID``               a task
 ``POST /task/ID/cancel``       cancel it, or ask it to stop; leads back to it
 ``POST /task/ID/run-again``    run it again; leads back to it
+``POST /tasks/cancel``         the same to the tasks in its form; leads back to the list
+``POST /tasks/retry``
+``POST /failures/KEY/retry``   run a group of failed tasks again; leads back to the list
 ``GET /static/NAME``           script, style sheet, icon
-=============================  ==================================================
+=============================  ======================================================================
 
 Answers carry an ETag and are 304 where it is still the same. All addresses that are given out are relative.
 
-Imports of the package: `display`, `errors`, `model`, `queue.actions`, and this room.
+``/api/v1/…`` answers programs: see `oq_nb.web.api`.
+
+Imports of the package: `display`, `errors`, `queue.actions`, and this room.
 """
 
 from __future__ import annotations
@@ -29,13 +34,13 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from oq_nb import model
 from oq_nb.display.buttons import CANCELLING, REPLAYING
-from oq_nb.display.selection import ALL, STATUSES, TaskFilter
 from oq_nb.errors import ConfigurationError, OqError
 from oq_nb.queue import actions
 from oq_nb.queue.actions import ActionResult
 from oq_nb.web import pages, task_page
+from oq_nb.web.api import api_routes
+from oq_nb.web.asked import filter_of, form_of, instant_of, pressed_of, query_of, task_id_of
 from oq_nb.web.guard import way_to_root
 from oq_nb.web.sessions import Sessions
 
@@ -47,7 +52,6 @@ __all__ = ["make_app"]
 _TYPES = {"page.js": "text/javascript", "page.css": "text/css", "icon.svg": "image/svg+xml"}
 _BEGINNING = re.compile(r"[0-9a-f][0-9a-f-]{0,35}", re.ASCII)
 _FOUND = 20
-_NUMBER = re.compile(r"[1-9][0-9]{0,4}", re.ASCII)
 
 
 def make_app(queue: Queue, sessions: Sessions) -> Starlette:
@@ -65,7 +69,11 @@ def make_app(queue: Queue, sessions: Sessions) -> Starlette:
             Route("/task/{task_id}", routes.task),
             Route("/task/{task_id}/cancel", routes.cancel, methods=["POST"]),
             Route("/task/{task_id}/run-again", routes.run_again, methods=["POST"]),
+            Route("/tasks/cancel", routes.cancel_several, methods=["POST"]),
+            Route("/tasks/retry", routes.retry_several, methods=["POST"]),
+            Route("/failures/{key}/retry", routes.retry_group, methods=["POST"]),
             Route("/static/{name}", routes.static),
+            *api_routes(queue, sessions),
         ],
         middleware=[Middleware(GZipMiddleware, minimum_size=2000, compresslevel=4)],
         exception_handlers={HTTPException: routes.say_why, OqError: routes.say_error},
@@ -85,7 +93,8 @@ class _Routes:
 
     def _page(self, request: Request, content: pages.Content, status: int = 200) -> Response:
         """Return a page; 304 where what is on it is what the browser has."""
-        mark = hashlib.sha256(f"{self._version} {content.title} {content.body}".encode()).hexdigest()[:32]
+        said = f"{self._version} {content.title} {content.watched} {content.body}"
+        mark = hashlib.sha256(said.encode()).hexdigest()[:32]
         if status == 200 and request.headers.get("if-none-match") == f'"{mark}"':
             return Response(status_code=304, headers={"ETag": f'"{mark}"'})
         made = pages.document(
@@ -96,9 +105,9 @@ class _Routes:
     # --- looking
 
     async def overview(self, request: Request) -> Response:
-        chosen = _filter_of(request)
-        overview = await self._sessions.overview()
-        return self._page(request, pages.overview(overview, chosen, self._queue.now()))
+        chosen = filter_of(request)
+        look = await self._sessions.overview()
+        return self._page(request, pages.overview(look.state, chosen, self._queue.now(), message=look.message))
 
     async def find(self, request: Request) -> Response:
         text = request.query_params.get("id", "").strip().lower()
@@ -116,7 +125,7 @@ class _Routes:
         return self._page(request, pages.several(text, found[:_FOUND], len(found) > _FOUND))
 
     async def task(self, request: Request) -> Response:
-        task_id = _task_id_of(request)
+        task_id = task_id_of(request)
         look = await self._sessions.task(task_id)
         shown = task_page.TaskPage(
             task_id=task_id,
@@ -142,7 +151,7 @@ class _Routes:
     # --- doing
 
     async def cancel(self, request: Request) -> Response:
-        task_id = _task_id_of(request)
+        task_id = task_id_of(request)
 
         def work() -> ActionResult:
             return actions.cancel(self._queue, task_id, "cancelled on the web page")
@@ -151,13 +160,36 @@ class _Routes:
         return RedirectResponse(f"../{task_id}", 303)
 
     async def run_again(self, request: Request) -> Response:
-        task_id = _task_id_of(request)
+        task_id = task_id_of(request)
+        pressed = pressed_of(await form_of(request))
+        attempt = pressed[0][1] if pressed else None
 
         def work() -> ActionResult:
-            return actions.replay(self._queue, task_id)
+            return actions.replay(self._queue, task_id, attempt=attempt)
 
         await self._sessions.act(task_id, REPLAYING, work)
         return RedirectResponse(f"../{task_id}", 303)
+
+    async def cancel_several(self, request: Request) -> Response:
+        back, ids = filter_of(request), [task_id for task_id, _ in pressed_of(await form_of(request))]
+        await self._sessions.act_on_several(
+            CANCELLING, lambda: actions.cancel_many(self._queue, ids, "cancelled on the web page")
+        )
+        return RedirectResponse(f"../{query_of(back)}", 303)
+
+    async def retry_several(self, request: Request) -> Response:
+        back, pressed = filter_of(request), pressed_of(await form_of(request))
+        await self._sessions.act_on_several(REPLAYING, lambda: actions.replay_many(self._queue, pressed))
+        return RedirectResponse(f"../{query_of(back)}", 303)
+
+    async def retry_group(self, request: Request) -> Response:
+        back, until = filter_of(request), instant_of((await form_of(request)).get("until", [""])[0])
+        group = await self._sessions.failed_until(request.path_params["key"], until)
+        if group:
+            await self._sessions.act_on_several(REPLAYING, lambda: actions.replay_many(self._queue, group))
+        else:
+            (await self._sessions.overview()).tell("Not done: none of these tasks is failed any more.")
+        return RedirectResponse(f"../../{query_of(back)}", 303)
 
     # --- what goes wrong
 
@@ -176,25 +208,3 @@ class _Routes:
 
 #: What Starlette says of itself.
 _PHRASES = {"Not Found", "Method Not Allowed"}
-
-
-def _task_id_of(request: Request) -> str:
-    try:
-        return model.check_task_id(request.path_params["task_id"])
-    except ConfigurationError:
-        raise HTTPException(404, "That is not a task's id.") from None
-
-
-def _filter_of(request: Request) -> TaskFilter:
-    """Return what of the queue is asked for.
-
-    Raises:
-        HTTPException: that is not to be understood.
-    """
-    status = request.query_params.get("status") or ALL
-    if status not in STATUSES:
-        raise HTTPException(400, f"status: one of {', '.join(STATUSES)}, not “{status}”.")
-    number = request.query_params.get("page") or "1"
-    if not _NUMBER.fullmatch(number):
-        raise HTTPException(400, f"page: a whole number from 1 is needed, not “{number}”.")
-    return TaskFilter(status=status, task_type=request.query_params.get("type", ""), page=int(number))

@@ -22,13 +22,15 @@ from urllib.parse import urlsplit
 
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from oq_nb.web import unauthenticated as strangers
 from oq_nb.web.codes import SingleUseCodes
 
 __all__ = ["ANY_HOST", "HEADERS", "Guard", "way_to_root"]
+
+_API = "/api/"
 
 #: Allows every host.
 ANY_HOST = "*"
@@ -91,19 +93,20 @@ class Guard:
                 headers.setdefault("Cache-Control", "no-store")
             await send(message)
 
-        answer = self._answer(Request(scope)) or self._app
+        request = Request(scope)
+        answer = self._answer(request) or self._app
         await answer(scope, receive, send_with_headers)
 
     def _answer(self, request: Request) -> Response | None:
         """Return what is to be said instead of going on, None to go on."""
         host = request.headers.get("host", "")
         if not self._is_ours(host):
-            return _refusal(403, strangers.foreign_host(host))
+            return _refusal(request, 403, strangers.foreign_host(host), "this host is not allowed")
         has_header = self._has_header(request)
         origin = request.headers.get("origin")
         changes = request.method not in ("GET", "HEAD")
         if not self._is_same(origin, host, is_needed=changes and not has_header):
-            return _refusal(403, strangers.foreign_origin(origin))
+            return _refusal(request, 403, strangers.foreign_origin(origin), "the Origin is not this page's own")
         session = request.cookies.get(self._cookie, "")
         is_first_page = request.scope["path"] == "/" and not changes
         given = request.query_params.get("token")
@@ -152,7 +155,8 @@ class Guard:
 
     @staticmethod
     def _unknown(request: Request, *, is_wrong: bool = False) -> Response:
-        answer = _refusal(401, strangers.who_are_you(way_to_root(request), is_wrong=is_wrong))
+        page = strangers.who_are_you(way_to_root(request), is_wrong=is_wrong)
+        answer = _refusal(request, 401, page, "a token is needed: Authorization: Bearer TOKEN")
         answer.headers["WWW-Authenticate"] = 'Bearer realm="oq"'
         return answer
 
@@ -168,5 +172,8 @@ def _is_equal(given: str, right: str) -> bool:
     return secrets.compare_digest(given.encode("utf-8", "replace"), right.encode())
 
 
-def _refusal(status: int, page: str) -> Response:
+def _refusal(request: Request, status: int, page: str, error: str) -> Response:
+    """Return a page that says no; a program that asks for JSON gets it in JSON."""
+    if request.scope["path"].startswith(_API):
+        return JSONResponse({"error": error}, status)
     return HTMLResponse(page, status)

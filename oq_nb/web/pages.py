@@ -3,31 +3,28 @@
 Drawn with ``htpy``, which escapes every text that is not HTML by its type; `oq_nb.display.markup` draws tasks, workers
 and histories, as in notebooks.
 
-Imports of the package: `display` (its pure half), `model`, `queue.watcher` (for its records), `text`.
+Imports of the package: `display` (its pure half), `queue.watcher` (for its records), `text`, `web.lists`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from urllib.parse import urlencode
 
 import htpy as h
 from markupsafe import Markup
 
 from oq_nb.display import markup
-from oq_nb.display.queue_widget import known_of
-from oq_nb.display.safe import fill, quote
-from oq_nb.display.selection import ALL, ENDED, STATUSES, Selection, TaskFilter, select_tasks, type_options
+from oq_nb.display.safe import quote
+from oq_nb.display.selection import ALL, TaskFilter
 from oq_nb.queue.watcher import Overview, is_alive
 from oq_nb.text import ago, counted, local_time
+from oq_nb.web import lists
 
-__all__ = ["Content", "document", "overview", "problem", "query_of", "several"]
+__all__ = ["Content", "document", "html_of", "overview", "problem", "several"]
 
-_ROWS = 50  # of a page
 _WORKERS = 20
-_TASK_LINK = "task/{}"
 
 
 @dataclass(frozen=True)
@@ -37,6 +34,8 @@ class Content:
     title: str
     #: What stands in its ``<main>``.
     body: Markup
+    #: Of a page that watches a task: ``running`` until that has ended, then ``ended``. Empty for other pages.
+    watched: str = ""
 
 
 def html_of(*parts: h.Node) -> Markup:
@@ -87,7 +86,7 @@ def document(content: Content, now: datetime, *, name: str, root: str, version: 
     body = h.body[
         h.a(".skip", href="#main")["Skip to the content"],
         h.header[h.a(".home", href=root)[icon], h.span(".queue")[quote(name, 300)], search],
-        h.main("#main")[content.body],
+        h.main("#main", tabindex="-1", data_watched=content.watched or None)[content.body],
         h.footer[
             h.span("#state", role="status"),
             h.span(".refresh")[f"As of {local_time(now)}. ", h.a(href="")["Refresh"]],
@@ -99,13 +98,14 @@ def document(content: Content, now: datetime, *, name: str, root: str, version: 
 # --- the queue
 
 
-def overview(seen: Overview, chosen: TaskFilter, now: datetime) -> Content:
-    """Return the first page: counts, tasks with bars, workers.
+def overview(seen: Overview, chosen: TaskFilter, now: datetime, *, message: str = "") -> Content:
+    """Return the first page: counts, tasks with bars, failures by their errors, workers.
 
     Args:
         seen: what was seen of the queue.
         chosen: which tasks are asked for.
         now: the store's time.
+        message: what a button last did.
     """
     trouble = _trouble(seen, now)
     if seen.seen_at is None:
@@ -119,8 +119,11 @@ def overview(seen: Overview, chosen: TaskFilter, now: datetime) -> Content:
         trouble,
         markup.counts_html(seen.counts, seen.uncounted),
         _worker_note(seen, now),
-        _filters(seen, chosen),
-        _tables(seen, chosen, now),
+        lists.filters(seen, chosen),
+        h.p("#said", role="status")[quote(message, 500)],
+        lists.failures(seen, chosen, now) if chosen.status != ALL else None,
+        lists.tables(seen, chosen, now),
+        lists.failures(seen, chosen, now) if chosen.status == ALL else None,
         workers,
     )
     return Content(f"{running:,} running · oq", body)
@@ -146,59 +149,6 @@ def _worker_note(seen: Overview, now: datetime) -> h.Element:
     verb = "waits" if waiting == 1 else "wait"
     return h.p(".note")[
         f"⚠ No worker is alive, and {counted(waiting, 'task')} {verb}: ", h.code["oq worker MODULE"], " starts one."
-    ]
-
-
-def _filters(seen: Overview, chosen: TaskFilter) -> h.Element:
-    types = [("all types", ""), *type_options(known_of(seen), seen.workers, chosen.task_type)]
-    return h.form(".filters", action="./", data_keep=True)[
-        h.label["Status ", _select("status", ((status, status) for status in STATUSES), chosen.status)],
-        " ",
-        h.label["Type ", _select("type", types, chosen.task_type)],
-        " ",
-        h.button["Show"],
-        " ",
-        h.a(href="./")["All"] if chosen != TaskFilter() else None,
-    ]
-
-
-def _select(name: str, options: Iterable[tuple[str, str]], chosen: str) -> h.Element:
-    return h.select(name=name)[(h.option(value=value, selected=value == chosen)[label] for label, value in options)]
-
-
-def _tables(seen: Overview, chosen: TaskFilter, now: datetime) -> h.Element:
-    """Return the tasks asked for, a page of them; where all are, also the ones that ended lately."""
-    found = select_tasks(known_of(seen), chosen, rows=_ROWS)
-    ended: Markup | None = None
-    if found.newest_ended:
-        all_of_them = fill(
-            '<a href="{}">{}</a>', query_of(TaskFilter(ENDED, chosen.task_type)), f"{found.ended_total:,}"
-        )
-        newest = fill("Ended lately: {} of {}", len(found.newest_ended), all_of_them)
-        ended = markup.tasks_html(found.newest_ended, now, caption=newest, link=_TASK_LINK)
-    return h.div(".tasks")[
-        markup.tasks_html(found.records, now, caption=found.title, link=_TASK_LINK), _pager(chosen, found), ended
-    ]
-
-
-def query_of(chosen: TaskFilter) -> str:
-    """Return a filter as the query of an address."""
-    given = {"status": chosen.status if chosen.status != ALL else "", "type": chosen.task_type}
-    return "?" + urlencode({name: value for name, value in given.items() if value} | {"page": str(chosen.page)})
-
-
-def _pager(chosen: TaskFilter, found: Selection) -> h.Element | None:
-    if found.pages <= 1:
-        return None
-    number, pages = found.page, found.pages
-
-    def to(page: int) -> str:
-        return query_of(TaskFilter(chosen.status, chosen.task_type, page))
-
-    return h.nav(".pager", aria_label="Pages")[
-        h.a(rel="prev", href=to(number - 1))["‹ Previous"] if number > 1 else None,
-        f" page {number:,} of {pages:,} ",
-        h.a(rel="next", href=to(number + 1))["Next ›"] if number < pages else None,
     ]
 
 

@@ -16,19 +16,22 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from oq_nb.display.buttons import failure_message
+from oq_nb.display.queue_widget import known_of
+from oq_nb.display.selection import failure_groups
 from oq_nb.errors import OqError
 from oq_nb.model import TaskRecord, TaskStatus
-from oq_nb.queue.actions import ActionResult
+from oq_nb.queue.actions import ActionResult, ManyResult
 from oq_nb.queue.watcher import Overview, OverviewWatch, TaskState, TaskWatch
 from oq_nb.web.history import History, Versions
 
 if TYPE_CHECKING:
     from oq_nb.queue import Queue
 
-__all__ = ["Sessions", "TaskLook"]
+__all__ = ["QueueLook", "Sessions", "TaskLook"]
 
 logger = logging.getLogger("oq_nb.web")
 
@@ -42,6 +45,7 @@ _FIRST_SECONDS = 5.0  # that a page waits for the first look
 _ENDED_SECONDS = 10.0  # between two looks at a task that has ended
 _HISTORY_SECONDS = 5.0  # between two readings of a task's versions
 _ACTION_SECONDS = 8.0  # that an answer waits for what a button does
+_CHANGE_SECONDS = 1.5  # that an answer waits for the list to show what a button did
 _MESSAGE_SECONDS = 30.0
 _JOIN_SECONDS = 5.0
 
@@ -86,11 +90,50 @@ class _Bell:
         except RuntimeError:  # the loop is closed: nobody waits any more
             pass
 
+    async def wait_for_next(self, timeout: float) -> None:
+        """Wait for something newer than what was noted so far."""
+        self._event.clear()
+        await self.wait(timeout)
+
     async def wait(self, timeout: float) -> None:
+        """Wait until something was noted, but not longer than so many seconds."""
         try:
             await asyncio.wait_for(self._event.wait(), timeout)
         except asyncio.TimeoutError:
             pass
+
+
+class QueueLook(_Look[OverviewWatch]):
+    """A queue that is looked at, and what a button of its lists last did.
+
+    Args:
+        queue: which.
+        interval: seconds between two looks.
+    """
+
+    def __init__(self, queue: Queue, interval: float) -> None:
+        super().__init__(lambda bell: queue.watcher.overview(interval=interval, signal=bell))
+        self._message, self._message_at = "", 0.0
+
+    @property
+    def state(self) -> Overview:
+        """What is known of the queue."""
+        return self.watch.state
+
+    @property
+    def message(self) -> str:
+        """What a button last did; empty when that is a while ago."""
+        return self._message if time.monotonic() - self._message_at < _MESSAGE_SECONDS else ""
+
+    def tell(self, message: str) -> None:
+        """Tell what a button did, for a while."""
+        self._message, self._message_at = message, time.monotonic()
+
+    async def wait_for_change(self, before: Overview) -> None:
+        """Wait until something else is known than before, but not for long."""
+        deadline = time.monotonic() + _CHANGE_SECONDS
+        while self.state is before and (left := deadline - time.monotonic()) > 0:
+            await self._bell.wait_for_next(left)
 
 
 class TaskLook(_Look[TaskWatch]):
@@ -188,22 +231,21 @@ class Sessions:
     def __init__(self, queue: Queue, interval: float) -> None:
         self._queue = queue
         self._interval = interval
-        self._overview: _Look[OverviewWatch] | None = None
+        self._overview: QueueLook | None = None
         self._tasks: dict[str, TaskLook] = {}
         self._threads: set[threading.Thread] = set()
         self._timer: asyncio.TimerHandle | None = None
 
     # --- looking
 
-    async def overview(self) -> Overview:
+    async def overview(self) -> QueueLook:
         """Return what is known of the queue; the first time wait for a look at it."""
         if self._overview is None:
-            watcher, interval = self._queue.watcher, self._interval
-            self._overview = _Look(lambda bell: watcher.overview(interval=interval, signal=bell))
+            self._overview = QueueLook(self._queue, self._interval)
             self._sweep_later()
         look = self._overview
         await look.wait_for_first()
-        return look.watch.state
+        return look
 
     async def task(self, task_id: str) -> TaskLook:
         """Return what is known of a task; the first time wait for a look at it, and for its versions.
@@ -226,6 +268,18 @@ class Sessions:
             if look.versions is None:
                 await asyncio.wait([look.reading], timeout=_FIRST_SECONDS)
         return look
+
+    async def failed_until(self, key: str, until: datetime) -> list[tuple[str, int | None]]:
+        """Return the tasks of a group of failures that had ended by an instant, and their last attempts.
+
+        Args:
+            key: `FailureGroup.key`.
+            until: when the list was seen: what has failed since was not on the button.
+        """
+        known = known_of((await self.overview()).state)
+        group = next((group for group in failure_groups(known) if group.key == key), None)
+        found = group.ended_by(until) if group is not None else ()
+        return [(record.id, record.attempt) for record in found if not record.is_loop]
 
     # --- doing
 
@@ -253,6 +307,39 @@ class Sessions:
         else:
             self._queue.watcher.ingest(result.task.snapshot)
             look.tell(result.message, result.task.record)
+
+    async def act_on_several(self, doing: str, work: Callable[[], ManyResult]) -> ManyResult | None:
+        """Do something to several tasks; the message is shown above the lists.
+
+        Args:
+            doing: the message while it is being done.
+            work: does it; called in a thread.
+
+        Returns:
+            How it went; None when it is not over yet, or has failed as a whole.
+        """
+        look = await self.overview()
+        before = look.state
+        look.tell(doing)
+        action = self.in_thread(lambda: self._do_several(look, work))
+        await asyncio.wait([action], timeout=_ACTION_SECONDS)
+        if not action.done():
+            return None
+        if (result := action.result()) is not None and result.results:
+            await look.wait_for_change(before)
+        return result
+
+    def _do_several(self, look: QueueLook, work: Callable[[], ManyResult]) -> ManyResult | None:
+        """Do what a button asks for; in a thread."""
+        try:
+            result = work()
+        except Exception as exc:
+            look.tell(failure_message(exc))
+            return None
+        for each in result.results:
+            self._queue.watcher.ingest(each.task.snapshot)
+        look.tell(result.message)
+        return result
 
     def in_thread(self, work: Callable[[], T]) -> asyncio.Future[T]:
         """Call a function that waits for the store in a daemon thread: at the end nobody has to wait for it."""

@@ -81,8 +81,11 @@ def task(page: TaskPage, now: datetime) -> Content:
         h.section(aria_labelledby="fields")[h.h2("#fields")["Details"], _fields(record, status, now)],
     )
     percent = record.progress.percent if record.progress is not None else None
-    said = f"{percent}% " if percent is not None and record.status is TaskStatus.RUNNING else f"{status.word}: "
-    return Content(f"{said}{shorten(record.task_type, 60)} {short} · oq", body)
+    is_over = record.status.is_terminal
+    sign = f"{status.sign} " if is_over else ""
+    said = f"{percent}%" if percent is not None and record.status is TaskStatus.RUNNING else f"{sign}{status.word}:"
+    watched = "ended" if is_over else "running"
+    return Content(f"{said} {shorten(record.task_type, 60)} {short} · oq", body, watched)
 
 
 def _status_view(state: TaskState, now: datetime, longest_pause: float | None) -> StatusView:
@@ -117,8 +120,16 @@ def _buttons(page: TaskPage) -> h.Element | None:
         why = h.span(".muted")["A loop that was followed by ", track, ": run its program again to repeat it."]
         return h.div(".buttons")[why, " ", message]
     address = f"{page.task_id}/{'run-again' if button.replays else 'cancel'}"
-    form = h.form(method="post", action=address)[h.button(disabled=not button.is_enabled)[button.name]]
-    return h.div(".buttons")[form, " ", message]
+    seen = h.input(type="hidden", name="only", value=f"{page.task_id}:{record.attempt}")
+    form = h.form(method="post", action=address)[h.button(disabled=not button.is_enabled)[button.name], seen]
+    return h.div(".buttons")[form, None if record.status.is_terminal else _TELL, " ", message]
+
+
+#: Needs the script, which shows one of the two.
+_TELL = h.fragment[
+    h.button(".tell", type="button", data_tell=True)["Tell me when it ends"],
+    h.span(".told")["A notification will say when it ends."],
+]
 
 
 def _history(page: TaskPage, versions: Sequence[TaskRecord]) -> h.Node:

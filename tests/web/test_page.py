@@ -266,7 +266,7 @@ def test_hostile_text_stays_text(fake_queue, serve, visit):
         assert text.count("<img") == 1, path
         assert page.elements & {"script", "img", "iframe", "object", "style", "base", "embed"} <= allowed, path
         assert not [name for name in page.attributes if name.startswith("on")], path
-        assert not [link for link in page.links if "evil" in link and not link.startswith("?")], path
+        assert not [link for link in page.links if "evil" in link.partition("?")[0]], path
         shown = re.sub(r'<option value="[^"]*"', "", text)  # what a form sends back has to be what it is
         for char in "\u202e\u2066\x1b\x07":
             assert char not in shown, path

@@ -54,13 +54,57 @@
   }
 
   function show(page) {
-    const main = page.getElementById("main");
+    const main = page.getElementById("main"), old = document.getElementById("main");
     if (!main) throw new Error("that is not the page");
     const focused = document.activeElement;
+    const wasInside = old.contains(focused);
+    const before = old.dataset.watched;
     document.title = page.title;
-    morph(document.getElementById("main"), main);
+    morph(old, main);
     if (focused && focused !== document.activeElement && focused.isConnected) focused.focus({ preventScroll: true });
+    if (wasInside && !focused.isConnected) old.focus({ preventScroll: true });  // its row has gone
+    countSelected();
+    if (before === "running" && old.dataset.watched === "ended") announce();
   }
+
+  // --- several tasks
+
+  const boxes = () => [...document.querySelectorAll('#main input[name="task"]')];
+
+  function countSelected() {
+    const all = document.getElementById("select-all"), chosen = boxes().filter((box) => box.checked).length;
+    if (!all) return;
+    all.checked = chosen > 0 && chosen === boxes().length;
+    all.indeterminate = chosen > 0 && !all.checked;
+  }
+
+  document.addEventListener("change", (event) => {
+    if (event.target.id === "select-all") for (const box of boxes()) box.checked = event.target.checked;
+    countSelected();
+  });
+
+  // --- being told of the end: the title says it in all cases, a notification only to those who have asked for it
+
+  const wish = `oq-tell ${location.pathname}`;
+
+  function showWish() {
+    document.documentElement.classList.toggle("tells", sessionStorage.getItem(wish) === "yes");
+  }
+
+  function announce() {
+    if (sessionStorage.getItem(wish) !== "yes") return;
+    sessionStorage.removeItem(wish);
+    showWish();
+    if (self.Notification?.permission === "granted") new Notification(document.title, { tag: location.pathname });
+  }
+
+  document.addEventListener("click", async (event) => {
+    if (!event.target.closest("[data-tell]")) return;
+    const allowed = self.Notification ? await Notification.requestPermission() : "denied";
+    if (allowed === "granted") sessionStorage.setItem(wish, "yes");
+    else say("This browser shows no notifications here: the title of the page will say it.", false);
+    showWish();
+  });
 
   // --- asking
 
@@ -100,7 +144,9 @@
 
   function plan() {
     clearTimeout(timer);
-    if (!isOver && !document.hidden) timer = setTimeout(refresh, pause);
+    const isWatched = document.getElementById("main").dataset.watched === "running";
+    if (isOver || (document.hidden && !isWatched)) return;
+    timer = setTimeout(refresh, document.hidden ? Math.max(pause, SLOWEST) : pause);
   }
 
   function refresh() {
@@ -108,12 +154,15 @@
   }
 
   document.addEventListener("submit", (event) => {
-    const form = event.target;
+    const form = event.target, by = event.submitter;
     if (form.method !== "post") return;
     event.preventDefault();
-    for (const button of form.querySelectorAll("button")) button.disabled = true;
+    const body = new URLSearchParams(new FormData(form, by));
+    for (const button of form.elements) if (button.type === "submit") button.disabled = true;
     say("Sent …", false);
-    ask(form.action, { method: "POST" });
+    etag = "";  // so that the page is taken over again, whatever becomes of this
+    ask(by?.hasAttribute("formaction") ? by.formAction : form.action, { method: "POST", body });
+    form.reset();
   });
 
   document.addEventListener("input", (event) => {
@@ -126,6 +175,8 @@
   });
 
   document.documentElement.classList.add("is-live");
+  if (document.getElementById("main").dataset.watched === "ended") sessionStorage.removeItem(wish);
+  showWish();
   say("Live", false);
   plan();
 })();

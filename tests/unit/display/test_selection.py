@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from test_view import made
+from test_view import ID, NOW, ago, made, progress
 
-from oq_nb.display.selection import ALL, ENDED, Known, TaskFilter, select_tasks, type_options
+from oq_nb.display.failures import error_key
+from oq_nb.display.selection import ALL, ENDED, Known, TaskFilter, failure_groups, select_tasks, type_options
 from oq_nb.model import WorkerRecord
 from oq_nb.testing import FakeStore
 
@@ -45,6 +46,80 @@ def test_pages(wanted, shown, title):
     found = select_tasks(known(), wanted, rows=20)
     assert (len(found.records), found.title) == (shown, title)
     assert 1 <= found.page <= found.pages
+
+
+DIFFERENT = [
+    made(
+        "running",
+        id="aaaaaaaa-0000-4000-8000-000000000001",
+        worker_id="gpu-2",
+        started_at=ago(50),
+        progress=progress(percent=9),
+    ),
+    made(
+        "running",
+        id="bbbbbbbb-0000-4000-8000-000000000002",
+        started_at=ago(500),
+        progress=progress(percent=70, message="Photo 9"),
+    ),
+    made(
+        "pending", id="cccccccc-0000-4000-8000-000000000003", task_type="train", updated_at=ago(4000), created_at=ago(9)
+    ),
+]
+BROKEN = made(
+    "failed", id="dddddddd-0000-4000-8000-000000000004", last_error="ValueError: bad image 17", updated_at=ago(90_000)
+)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "shown"),
+    [
+        ({}, "abc"),
+        ({"text": "photo"}, "b"),
+        ({"text": "9 PHOTO"}, "b"),
+        ({"text": "photo 17"}, ""),
+        ({"text": "gpu-2"}, "a"),
+        ({"text": "cccccccc"}, "c"),
+        ({"text": "bad image"}, "d"),
+        ({"text": "image", "status": "failed"}, "d"),
+        ({"within": "15m"}, "ab"),
+        ({"within": "24h", "status": "failed"}, ""),
+        ({"within": "7d", "status": "failed"}, "d"),
+        ({"sort": "newest"}, "abc"),
+        ({"sort": "oldest"}, "cab"),
+        ({"sort": "submitted"}, "cab"),
+        ({"sort": "longest"}, "bac"),
+        ({"sort": "progress"}, "bac"),
+        ({"sort": "type"}, "abc"),
+        ({"error": error_key(BROKEN)}, "d"),
+        ({"error": error_key(BROKEN), "status": "failed"}, "d"),
+        ({"error": "0" * 16}, ""),
+    ],
+)
+def test_search_time_and_order(wanted, shown):
+    found = select_tasks(Known(live=DIFFERENT, failures=[BROKEN]), TaskFilter(**wanted), rows=20, now=NOW)
+    assert "".join(record.id[0] for record in [*found.records, *found.newest_ended]) == shown
+
+
+def test_failures_by_their_errors():
+    """Numbers and ids make no difference; the largest group comes first; a task is in one group only."""
+    failed = [
+        made(
+            "failed",
+            id=f"{n:08x}-0000-4000-8000-000000000000",
+            updated_at=ago(n),
+            last_error=f"ValueError: bad image {n}",
+        )
+        for n in range(14)
+    ]
+    other = made("failed", last_error="KeyError: 'lr'\n\nTraceback …\nKeyError: 'lr'", task_type="train")
+    happy = made("completed", id="e" * 8 + ID[8:])
+    first, second = failure_groups(Known(ended=[happy, *failed[:5]], failures=[*failed, other]))
+    assert (first.error, len(first.records), first.task_types) == ("ValueError: bad image 0", 14, ["batch"])
+    assert (second.error, len(second.records), second.task_types) == ("KeyError: 'lr'", 1, ["train"])
+    assert first.key != second.key
+    assert first.until == ago(0)
+    assert len(first.ended_by(ago(10))) == 4, "those that failed ten seconds ago or before"
 
 
 def test_failures_are_found_however_long_ago():

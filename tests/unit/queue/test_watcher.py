@@ -177,6 +177,19 @@ def test_an_overview(fake_queue, fake_store):
     assert (seen.uncounted, seen.unread, seen.trouble) == (0, 0, None)
 
 
+def test_an_overview_sees_a_task_that_is_run_again_within_the_second_of_its_end(fake_queue):
+    """Its new index entry is as old as its end, as far as the two clocks tell."""
+    task = fake_queue.submit("t")
+    poller = TaskPoller(fake_queue.store)
+    task.cancel()
+    poller.refresh(overview=True)
+    assert poller.overview.counts["cancelled"] == 1
+    task.replay()
+    poller.refresh(overview=True)
+    assert [held.record.id for held in poller.overview.live] == [task.id]
+    assert (poller.overview.counts["pending"], poller.overview.counts.get("cancelled", 0)) == (1, 0)
+
+
 def test_an_overview_of_many_finished_tasks_lists_them_rarely(fake_queue, fake_store):
     fake_queue.submit("a")
     for number in range(5000):
