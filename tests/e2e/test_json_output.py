@@ -16,7 +16,7 @@ from servers import connect_to
 
 from oq_nb import model
 from oq_nb.cli import main
-from oq_nb.model import Progress, Timestamp, transitions
+from oq_nb.model import Progress, SeriesRecorder, Timestamp, transitions
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -62,7 +62,7 @@ def check(kind, value):
         is_number = isinstance(value[name], bool) and "boolean" not in types and "any" not in types
         assert isinstance(value[name], allowed) and not is_number, f"{kind}.{name} is {value[name]!r}, not {types}"
         seen.setdefault(kind, set()).add(name)
-    for name, inner in (("progress", "Progress"), ("checks", "Check")):
+    for name, inner in (("progress", "Progress"), ("reached", "Progress"), ("series", "Series"), ("checks", "Check")):
         for part in [value[name]] if isinstance(value.get(name), dict) else value.get(name) or ():
             check(inner, part)
 
@@ -70,6 +70,15 @@ def check(kind, value):
 def nothing_is_documented_that_was_not_seen(*kinds):
     for kind in kinds:
         assert set(DOCUMENTED[kind]) == seen[kind], kind
+
+
+def series():
+    """Return what a task stores of its numbers, with every field: items and percentages never stand together."""
+    recorder, start = SeriesRecorder(), Timestamp.parse("2026-11-26T08:00:00Z")
+    for number in range(2):
+        at = Timestamp.of(start + timedelta(seconds=number))
+        recorder.add(at, current=number, percent=number, metrics={"loss": 1 / (1 + number)})
+    return recorder.series | {"percent": [0, 1]}
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +98,8 @@ def ready(seaweedfs):
         claimed = transitions.claim(
             task.record, store.clock.stamp(), lease_id=lease_id, worker_id="w", lease_seconds=3600
         )
-        held = store.move(task.snapshot, claimed)
+        trace = {"traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"}
+        held = store.move(task.snapshot, claimed.evolve(trace=trace))
         progress = Progress(
             percent=45,
             current=450,
@@ -99,6 +109,8 @@ def ready(seaweedfs):
             rate=12.5,
             unit="files",
             unit_divisor=1000,
+            metrics={"loss": 0.31, "accuracy": None},
+            series=None if name == "running" else series(),
         )
         held = store.move(
             held, transitions.report(held.record, store.clock.stamp(), lease_id=lease_id, progress=progress)
@@ -159,7 +171,7 @@ def test_tasks(oq, ready):
     assert [version["status"] for version in oq("history", ids["done"])] == [
         "pending", "running", "running", "completed",
     ]  # fmt: skip
-    nothing_is_documented_that_was_not_seen("Task", "Progress")
+    nothing_is_documented_that_was_not_seen("Task", "Progress", "Series")
     assert oq("result", ids["done"]) == ["y" * 100_000]
 
 
