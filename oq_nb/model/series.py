@@ -168,7 +168,7 @@ class SeriesRecorder:
 
     @property
     def series(self) -> dict[str, Any] | None:
-        """The points as they are stored, see docs/json.md; None as long as there are fewer than two."""
+        """The points as they are stored, see docs/reference/json.md; None as long as there are fewer than two."""
         if self._start is None or len(self._points) < 2:
             return None
         made: dict[str, Any] = {

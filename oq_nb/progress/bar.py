@@ -388,7 +388,7 @@ class tqdm(notebook_bar.tqdm, Generic[T]):
         return drawn
 
     def set_postfix(self, ordered_dict: Any = None, refresh: bool = True, **kwargs: Any) -> None:
-        """Show values behind the bar; see tqdm. Numbers among them are reported as numbers, see docs/how-to/numbers.md."""
+        """Show values behind the bar; see tqdm. Numbers among them are reported as metrics of the task."""
         values = dict(ordered_dict or ())
         for name in sorted(kwargs):
             values[name] = kwargs[name]
