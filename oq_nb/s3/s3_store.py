@@ -316,6 +316,7 @@ class S3Store(Bucket):
             except (self._failures.BotoCoreError, OqError):
                 return False
             self._client = fresh
+            refused.close()  # requests that are under way close theirs when they are done
             return True
 
     def _sign_with_store_time(self) -> bool:

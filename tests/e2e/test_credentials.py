@@ -184,6 +184,7 @@ def test_a_profile_that_was_renewed_is_read_again(store, sessions, home, request
     """A session's keys in the credentials file: boto3 would never look there again."""
     write_profile(home, KEYS[0])
     queue = connected(sessions, request)
+    first_client = queue.store.objects._client
     with working(queue) as (started, told):
         task = queue.submit("long", 1)
         assert started.wait(30)
@@ -196,6 +197,8 @@ def test_a_profile_that_was_renewed_is_read_again(store, sessions, home, request
         assert connect_to(store, prefix=queue.store.objects.prefix).get(task.id).result(timeout=60) >= 0
     assert KEYS[1] in sessions.taken
     assert task.refresh().record.attempt == 1, "its end was written when credentials were back"
+    assert queue.store.objects._client is not first_client
+    assert len(first_client._http._manager.pools) == 0, "the connections of the first session are closed"
 
 
 def test_credentials_that_are_gone_for_a_while(sessions, home, request, caplog):
