@@ -571,13 +571,20 @@ def test_their_monitor_leaves_a_renewed_lease_alone(ours, theirs):
     async def handle(given):
         raise AssertionError("it must not run")
 
+    finished = threading.Event()
+
     def slow(given, context):
-        time.sleep(6)
+        assert finished.wait(120)
         return "done"
 
-    task = ours.submit("long", None, timeout_seconds=2)
+    task = ours.submit("long", None, timeout_seconds=6)
     with our_worker(ours, "long", slow):
         eventually(lambda: str(task.refresh().status) == "running")
+        first_end = task.record.lease_expires_at
         with theirs.worker({"long": handle}, with_monitor=True, monitor_check_interval_s=1, monitor_sweep_interval_s=1):
+            eventually(lambda: ours.store.clock.now() > first_end, 60)
+            time.sleep(2)  # their monitor looks twice at a task whose first lease is over
+            finished.set()
             assert task.result(60) == "done"
     assert task.attempt == 1
+    assert len({record.lease_expires_at for record in task.history() if str(record.status) == "running"}) > 2
