@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from collections.abc import AsyncIterator, Callable, Generator, Iterable
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 
     from oq_nb.display.queue_widget import QueueWidget
     from oq_nb.model import TaskRecord, WorkerRecord
+    from oq_nb.model.logs import LogLine
     from oq_nb.queue import functions
+    from oq_nb.queue.logs import TaskLogs
     from oq_nb.web.server import PageServer
 
 __all__ = ["AsyncTaskContext", "Queue", "Task", "TaskFunction", "Worker", "connect"]
@@ -171,9 +173,23 @@ class Task:
 
     retry = replay
 
+    async def logs(
+        self, attempt: int | None = None, *, last: int | None = None, follow: bool = False, interval: float = 2.0
+    ) -> TaskLogs | AsyncIterator[LogLine]:
+        """See `oq_nb.Task.logs`; with ``follow=True``: ``async for line in await task.logs(follow=True)``."""
+        if not follow:
+            return await asyncio.to_thread(self.sync.logs, attempt, last=last)
+        return _follow(self.sync.logs(attempt, last=last, follow=True, interval=interval))
+
     async def history(self, *, limit: int | None = None) -> list[TaskRecord]:
         """See `oq_nb.Task.history`."""
         return await asyncio.to_thread(self.sync.history, limit=limit)
+
+
+async def _follow(lines: Iterator[LogLine]) -> AsyncIterator[LogLine]:
+    """Yield what an iterator gives that waits; each of its steps runs in a thread."""
+    while (line := await asyncio.to_thread(next, lines, None)) is not None:
+        yield line
 
 
 class _Signal:

@@ -6,9 +6,10 @@
 `series`                numbers over time, thinned out
 `keys`                  ids, shards, and the key of every object
 `transitions`           one pure function for each change in a task's life
+`logs`                  the log of an attempt: pieces of JSON lines
 ======================  =======================================================
 
-May import: `oq_nb.errors` and `oq_nb.text`, nothing else of the package.
+May import: `oq_nb.errors`, `oq_nb.text` and `oq_nb.ansi`, nothing else of the package.
 """
 
 from oq_nb.model.codec import canonical_json, to_json
@@ -16,6 +17,7 @@ from oq_nb.model.keys import (
     ENDED,
     IDEMPOTENCY,
     LEASES,
+    LOGS,
     MAX_TASK_TYPE_CHARS,
     PAYLOADS,
     READY,
@@ -27,10 +29,13 @@ from oq_nb.model.keys import (
     idempotency_key,
     is_task_id,
     lease_key,
+    log_key,
+    log_prefix,
     minute_of,
     new_id,
     parse_ended_key,
     parse_index_key,
+    parse_log_key,
     payload_key,
     ready_key,
     shard_of,
@@ -56,6 +61,7 @@ __all__ = [
     "ENDED",
     "IDEMPOTENCY",
     "LEASES",
+    "LOGS",
     "MAX_MESSAGE_CHARS",
     "MAX_SECONDS",
     "MAX_TASK_TYPE_CHARS",
@@ -80,10 +86,13 @@ __all__ = [
     "idempotency_key",
     "is_task_id",
     "lease_key",
+    "log_key",
+    "log_prefix",
     "minute_of",
     "new_id",
     "parse_ended_key",
     "parse_index_key",
+    "parse_log_key",
     "payload_key",
     "prepare",
     "read_metrics",

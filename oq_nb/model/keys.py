@@ -17,6 +17,7 @@ __all__ = [
     "ENDED",
     "IDEMPOTENCY",
     "LEASES",
+    "LOGS",
     "PAYLOADS",
     "READY",
     "TASKS",
@@ -27,10 +28,13 @@ __all__ = [
     "idempotency_key",
     "is_task_id",
     "lease_key",
+    "log_key",
+    "log_prefix",
     "minute_of",
     "new_id",
     "parse_ended_key",
     "parse_index_key",
+    "parse_log_key",
     "payload_key",
     "ready_key",
     "shard_of",
@@ -39,7 +43,7 @@ __all__ = [
     "worker_key",
 ]
 
-TASKS, READY, LEASES, WORKERS, PAYLOADS, IDEMPOTENCY, ENDED = (
+TASKS, READY, LEASES, WORKERS, PAYLOADS, IDEMPOTENCY, ENDED, LOGS = (
     "tasks/",
     "ready/",
     "leases/",
@@ -47,8 +51,10 @@ TASKS, READY, LEASES, WORKERS, PAYLOADS, IDEMPOTENCY, ENDED = (
     "payloads/",
     "idempotency/",
     "ended/",
+    "logs/",
 )
 MAX_TASK_TYPE_CHARS = 200
+_LAST_PIECE = 99_999_999
 
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII)
 
@@ -190,3 +196,32 @@ def parse_ended_key(key: str) -> tuple[str, str, str] | None:
     if len(parts) != 4 or f"{parts[0]}/" != ENDED or not parts[2].isdigit() or not is_task_id(parts[3]):
         return None
     return parts[1], parts[2], parts[3]
+
+
+def log_prefix(task_id: str, shard: str, attempt: int | None = None) -> str:
+    """Return the prefix of the pieces of a task's log, or of those of one attempt."""
+    under = f"{LOGS}{shard}/{task_id}/"
+    return under if attempt is None else f"{under}{attempt}/"
+
+
+def log_key(task_id: str, shard: str, attempt: int, number: int) -> str:
+    """Return the key of a piece of a log. Names count down from 99999999, so that a listing gives the newest first.
+
+    Args:
+        task_id: the task.
+        shard: its shard.
+        attempt: whose log.
+        number: of the piece, from 0.
+    """
+    return f"{log_prefix(task_id, shard, attempt)}{_LAST_PIECE - number:08d}"
+
+
+def parse_log_key(key: str) -> tuple[str, int, int] | None:
+    """Return task id, attempt and number of a piece of a log, or None when it is not one."""
+    parts = key.split("/")
+    if len(parts) != 5 or f"{parts[0]}/" != LOGS or not is_task_id(parts[2]):
+        return None
+    attempt, name = parts[3], parts[4]
+    if not (attempt.isdecimal() and attempt.isascii() and len(attempt) < 10 and name.isdecimal() and name.isascii()):
+        return None
+    return (parts[2], int(attempt), _LAST_PIECE - int(name)) if len(name) == 8 else None

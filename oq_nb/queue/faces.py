@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from oq_nb.display.queue_widget import QueueWidget as QueueWidget
     from oq_nb.display.task_widget import TaskWidget as TaskWidget
     from oq_nb.display.wait_bar import TaskGroupDisplay as TaskGroupDisplay
+    from oq_nb.queue.logs import TaskLogs
     from oq_nb.queue.queue import Queue
     from oq_nb.queue.task import Task
     from oq_nb.web.server import PageServer as PageServer
@@ -27,6 +28,7 @@ __all__ = [
     "display_task",
     "group_bar",
     "group_display",
+    "logs_html",
     "queue_bundle",
     "queue_widget",
     "register_formatters",
@@ -76,6 +78,16 @@ def task_html(task: Task) -> str:
     from oq_nb.display import markup
 
     return str(markup.task_html(task.record, task.queue.now()) + markup.more_html(task.record))
+
+
+def logs_html(logs: TaskLogs) -> str:
+    """Return a task's log as static HTML."""
+    from datetime import datetime, timezone
+
+    from oq_nb.display.log_html import log_html
+
+    now = datetime.now(timezone.utc)
+    return str(log_html(logs.lines, now, attempt=logs.attempt, is_end=logs.is_end))
 
 
 def display_task(task: Task) -> None:

@@ -5,7 +5,8 @@ Imports of the package: `errors`, `model`, `store`, and this room; displays are 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from oq_nb.errors import TaskCancelledError, TaskFailedError, TaskNotFoundError, brief_interrupts
 from oq_nb.model import Progress, TaskRecord, TaskStatus
@@ -13,7 +14,9 @@ from oq_nb.queue import faces
 from oq_nb.store import VersionedTask
 
 if TYPE_CHECKING:
+    from oq_nb.model.logs import LogLine
     from oq_nb.queue.faces import TaskWidget
+    from oq_nb.queue.logs import TaskLogs
     from oq_nb.queue.queue import Queue
 
 __all__ = ["Task"]
@@ -183,6 +186,56 @@ class Task:
     def history(self, *, limit: int | None = None) -> list[TaskRecord]:
         """Return its versions, oldest first. Requests: see `Queue.get_history`."""
         return self.queue.get_history(self.id, limit=limit)
+
+    @overload
+    def logs(
+        self, attempt: int | None = None, *, last: int | None = None, follow: Literal[False] = False
+    ) -> TaskLogs: ...
+    @overload
+    def logs(
+        self,
+        attempt: int | None = None,
+        *,
+        last: int | None = None,
+        follow: Literal[True],
+        interval: float = 2.0,
+    ) -> Iterator[LogLine]: ...
+    def logs(
+        self,
+        attempt: int | None = None,
+        *,
+        last: int | None = None,
+        follow: bool = False,
+        interval: float = 2.0,
+    ) -> TaskLogs | Iterator[LogLine]:
+        """Return what its handler has printed and logged, where its worker keeps that: ``Worker(logs=True)``.
+
+        It is untrusted text: control characters are made visible; the colours of a terminal stay.
+
+        Args:
+            attempt: which attempt's, from 1; None for the present one, or the last.
+            last: only so many lines, the newest; None for all that is kept.
+            follow: return an iterator that waits for further lines until the task's end; without ``attempt`` it goes on
+                with the attempts that follow. A store that does not answer is tried again.
+            interval: seconds between two looks with ``follow``.
+
+        Returns:
+            A sequence of lines with ``time``, ``stream`` (``out``, ``err``, ``log``; ``gap`` where something was left
+            out) and ``text``; ``str()`` gives the text. With ``follow`` an iterator of such lines.
+
+        Raises:
+            ConfigurationError: an argument is not usable.
+            TaskNotFoundError: it is gone from the bucket.
+            StorageError: the store does not answer.
+
+        Requests: 1 GET, 1 LIST per 1,000 pieces and 1 GET each; with ``last`` the newest pieces only. With ``follow``
+        2 GET per look, and 1 more for each new piece; now and then 1 LIST.
+        """
+        from oq_nb.queue import logs
+
+        if follow:
+            return logs.follow_logs(self, attempt, last, interval)
+        return logs.read_logs(self, attempt, last)
 
     # --- showing
 

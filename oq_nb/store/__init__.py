@@ -6,6 +6,7 @@
 `ended`                 entries under ``ended/``: which tasks failed, as hints
 `idempotency`           idempotency keys
 `permission`            what the credentials allow, learned from refusals
+`logs`                  what handlers print, in pieces
 `payloads`              large inputs and outputs, in objects of their own
 `fitness`               whether a store refuses stale writes
 ======================  =======================================================
@@ -16,6 +17,7 @@ May import: `oq_nb.backoff`, `oq_nb.errors`, `oq_nb.text`, `oq_nb.model`, `oq_nb
 from oq_nb.store.ended import UNHAPPY, EndedEntries, EndedEntry
 from oq_nb.store.fitness import verify_conditional_writes
 from oq_nb.store.index import Index, IndexEntry
+from oq_nb.store.logs import LogPieces
 from oq_nb.store.payloads import PAYLOAD_LIMIT_BYTES, Payloads
 from oq_nb.store.task_store import FINISHED_TAG, Listener, TaskStore, Transition, VersionedTask
 
@@ -28,6 +30,7 @@ __all__ = [
     "Index",
     "IndexEntry",
     "Listener",
+    "LogPieces",
     "Payloads",
     "TaskStore",
     "Transition",

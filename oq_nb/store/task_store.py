@@ -42,6 +42,7 @@ from oq_nb.s3.clock import Clock
 from oq_nb.store.ended import EndedEntries
 from oq_nb.store.idempotency import IdempotencyKeys
 from oq_nb.store.index import FreshEntry, Index, IndexEntry
+from oq_nb.store.logs import LogPieces
 from oq_nb.store.payloads import Payloads
 from oq_nb.store.permission import Permission
 
@@ -104,6 +105,8 @@ class TaskStore:
         #: What failed, was cancelled or expired leaves an entry here.
         self.ended = EndedEntries(objects, self.index)
         self.keys = IdempotencyKeys(objects)
+        #: What handlers print, where their workers keep it.
+        self.logs = LogPieces(objects, self.shard_of)
         self.shards = model.shards(shard_prefix_len)
         self._prefix_len = shard_prefix_len
         self._tag_finished = tag_finished

@@ -9,6 +9,7 @@
 `claims`                what is done at an index entry
 `ending`                when a worker that ends by itself has come to its end
 `heartbeat`             the worker's own object
+`logs`                  what its handlers print
 `executors/`            handlers in processes, Dask, any executor
 `nested_asyncio`        `enable_nested_asyncio`, for the kernel's own loop
 ======================  =======================================================

@@ -17,10 +17,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from oq_nb.attempt.attempt_log import AttemptLog
+from oq_nb.attempt.capture import capturing
 from oq_nb.attempt.context import TaskContext
 from oq_nb.attempt.handlers import Handler
 from oq_nb.attempt.invoke import Outcome, call
 from oq_nb.attempt.lease import Lease
+from oq_nb.attempt.log_buffer import LogBuffer
 from oq_nb.attempt.run import run_attempt
 from oq_nb.attempt.scheduler import Scheduler
 from oq_nb.errors import LeaseExpiredError, OqError, StorageError
@@ -32,7 +35,7 @@ from oq_nb.worker.claims import Claim, Claims
 if TYPE_CHECKING:
     from oq_nb.attempt.coroutines import CoroutineRunner
 
-__all__ = ["Backend", "EndedAttempt", "OnEnded", "Runner"]
+__all__ = ["Backend", "EndedAttempt", "Logs", "OnEnded", "Runner"]
 
 logger = logging.getLogger("oq_nb.worker")
 
@@ -67,8 +70,16 @@ class Backend(Protocol):
         *,
         retry_on: tuple[type[BaseException], ...],
         throttle_seconds: float,
+        log: LogBuffer | None = None,
     ) -> Outcome:
         """Run a handler to its end."""
+
+
+class Logs(Protocol):
+    """What keeps what handlers print: `oq_nb.worker.logs.WorkerLogs`."""
+
+    def open(self, lease: Lease) -> AttemptLog:
+        """Return the log of an attempt that begins."""
 
 
 class Runner:
@@ -81,6 +92,7 @@ class Runner:
         handlers: by task type.
         scheduler: its threads renew leases and write progress.
         backend: runs handlers elsewhere; None: they run in the handler threads.
+        logs: keeps what handlers print; None: nothing does.
         worker_id: named in the log.
         retry_on: exception types that count as retryable.
         throttle_seconds: default of ``report_progress``.
@@ -97,6 +109,7 @@ class Runner:
         scheduler: Scheduler,
         *,
         backend: Backend | None = None,
+        logs: Logs | None = None,
         worker_id: str = "",
         retry_on: tuple[type[BaseException], ...] = (),
         throttle_seconds: float = 0.0,
@@ -106,7 +119,7 @@ class Runner:
         self._queue, self._claims, self._backlog = queue, claims, backlog
         self._handlers = handlers
         self._scheduler = scheduler
-        self._backend = backend
+        self._backend, self._logs = backend, logs
         self._worker_id = worker_id
         self._retry_on = retry_on
         self._throttle_seconds = throttle_seconds
@@ -177,9 +190,19 @@ class Runner:
         context = TaskContext(lease, throttle_seconds=self._throttle_seconds)
         handler = self._handlers[record.task_type]
 
-        def run(task_input: Any) -> Outcome:
+        def run_logged(task_input: Any) -> Outcome:
+            if self._logs is None:
+                return run(task_input, None)
+            log = self._logs.open(lease)
+            try:
+                return run(task_input, log.buffer)
+            finally:
+                log.finish()
+
+        def run(task_input: Any, log: LogBuffer | None) -> Outcome:
             if self._backend is None:
-                return call(handler, task_input, context, retry_on=self._retry_on, coroutines=coroutines)
+                with capturing(log):
+                    return call(handler, task_input, context, retry_on=self._retry_on, coroutines=coroutines)
             return self._backend.call(
                 handler,
                 task_input,
@@ -187,6 +210,7 @@ class Runner:
                 context,
                 retry_on=self._retry_on,
                 throttle_seconds=self._throttle_seconds,
+                log=log,
             )
 
         with self._lock:
@@ -196,7 +220,7 @@ class Runner:
                 self.hand_back(lease)
                 return
             output, error = run_attempt(
-                store, lease, handler, context, run=run, gives_up=lambda: self._backlog.is_closed
+                store, lease, handler, context, run=run_logged, gives_up=lambda: self._backlog.is_closed
             )
         except LeaseExpiredError as exc:
             why = str(exc).removeprefix(f"task {record.id}: ")

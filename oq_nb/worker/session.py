@@ -29,6 +29,7 @@ from oq_nb.worker.backlog import Backlog
 from oq_nb.worker.claims import Claims
 from oq_nb.worker.ending import Ending, RunLimits
 from oq_nb.worker.heartbeat import Heartbeat
+from oq_nb.worker.logs import WorkerLogs
 from oq_nb.worker.parallel import run_until
 from oq_nb.worker.polling import IndexPoller
 from oq_nb.worker.runner import OnEnded, Runner
@@ -58,6 +59,8 @@ class WorkerSettings:
     max_poll_seconds: float = 15.0
     lease_entry_delay_seconds: float = 0.0
     limits: RunLimits = field(default_factory=RunLimits)
+    #: Bound of the log of an attempt; None to keep none.
+    log_limit_bytes: int | None = None
 
 
 class Session:
@@ -102,6 +105,12 @@ class Session:
         )
         is_blocked = (lambda: False) if backend is None else (lambda: backend.problem is not None)
         self.backlog = Backlog(settings.concurrency, is_blocked=is_blocked, max_attempts=settings.limits.max_tasks)
+        limit = settings.log_limit_bytes
+        self._logs = (
+            None
+            if limit is None
+            else WorkerLogs(queue.store, settings.worker_id, concurrency=settings.concurrency, limit_bytes=limit)
+        )
         self.runner = Runner(
             queue,
             self.claims,
@@ -109,6 +118,7 @@ class Session:
             handlers,
             scheduler,
             backend=backend,
+            logs=self._logs,
             worker_id=settings.worker_id,
             retry_on=settings.retry_on,
             throttle_seconds=settings.progress_throttle_seconds,
@@ -149,6 +159,8 @@ class Session:
 
     def start(self) -> None:
         """Start the threads."""
+        if self._logs is not None:
+            self._logs.start()
         roles = [("worker", self.poller.run)] + [("handler", self.runner.serve)] * self._settings.concurrency
         for number, (role, target) in enumerate(roles):
             name = f"oq-{role}-{self._settings.worker_id}-{number}"
@@ -186,6 +198,8 @@ class Session:
                 self._settings.worker_id,
                 [lease.task_id for lease in left if not lease.is_lost],
             )
+        if self._logs is not None:
+            self._logs.stop(deadline)
         if self._index_scheduler is not None:
             self._index_scheduler.finish(max(0.0, deadline - time.monotonic()))
             self._index_scheduler.stop(max(0.0, deadline - time.monotonic()))

@@ -54,6 +54,7 @@ _EXIT_SECONDS = 2.0
 _NO_BOUND_SECONDS = 1e8
 _MAX_DELAY_SECONDS = 60.0  # of a lease entry
 _MAX_SCHEDULER_THREADS = 16
+_MIN_LOG_BYTES, _MAX_LOG_BYTES = 10_000, 1_000_000_000
 _RECOVERY_THREADS = 8
 _RECOVERY_LINGER_SECONDS = 10.0
 
@@ -81,6 +82,9 @@ class Worker:
             that are over by then go without: 4 requests instead of 6. Only where no worker of upstream's (``buquet``)
             is on the same bucket and prefix: it removes the ready entry that leads to the task until then, and should
             this worker die before the other entry is written, nothing leads to the task any more.
+        logs: keep what handlers print and log in the bucket, for ``task.logs()``, ``oq logs``, widget and page; see
+            docs/logs.md for what is caught. Whoever can read the bucket can read it.
+        log_limit_bytes: how much is kept of each attempt, from 10,000: its beginning and its end.
         functions: ``queue.functions``, to run all task functions of the queue in this process, also those that are
             defined later; see `oq_nb.Queue.start_worker`.
 
@@ -94,7 +98,8 @@ class Worker:
     Requests: idle: at most 1 LIST per ``max_poll_seconds`` and per minute, 1 PUT and 1 DELETE per 15 s; with more than
     1,000 entries in an index (tasks that are scheduled ahead, for one) 1 LIST of one shard each 4 s. A task: 1 GET,
     2 PUT and 1 DELETE for its claim, 1 PUT and 1 DELETE for its end; 1 GET, 2 PUT and 1 DELETE in all for one that ends
-    within ``lease_entry_delay_seconds``.
+    within ``lease_entry_delay_seconds``. With ``logs`` one that prints something: 1 PUT per 5 s meanwhile, and 1 at its
+    end (2 when it printed more than half of ``log_limit_bytes``; then 1 DELETE for each piece that makes room).
     """
 
     def __init__(
@@ -110,6 +115,8 @@ class Worker:
         executor: Executor | str | Callable[[], Executor] | None = None,
         max_poll_seconds: float = 15.0,
         lease_entry_delay_seconds: float = 0.0,
+        logs: bool = False,
+        log_limit_bytes: int = 10_000_000,
         functions: Functions | None = None,
     ) -> None:
         if not isinstance(queue, Queue):
@@ -126,6 +133,17 @@ class Worker:
         if lease_entry_delay_seconds > _MAX_DELAY_SECONDS:
             most = f"{_MAX_DELAY_SECONDS:g} s at most"
             raise ConfigurationError(f"lease_entry_delay_seconds: {most}, not {lease_entry_delay_seconds!r}")
+        if not isinstance(logs, bool):
+            raise ConfigurationError(f"logs: True or False is needed, not {logs!r}"[:200])
+        if (
+            isinstance(log_limit_bytes, bool)
+            or not isinstance(log_limit_bytes, int)
+            or not (_MIN_LOG_BYTES <= log_limit_bytes <= _MAX_LOG_BYTES)
+        ):
+            raise ConfigurationError(
+                f"log_limit_bytes: a whole number from {_MIN_LOG_BYTES:,} to {_MAX_LOG_BYTES:,} is needed, not "
+                f"{log_limit_bytes!r}"[:200]
+            )
         self.queue = queue
         self.worker_id = _worker_id(worker_id)
         self.shards = _own_shards(shards, queue.all_shards())
@@ -134,6 +152,9 @@ class Worker:
         self.renew_leases = renew_leases
         self.max_poll_seconds = max(MIN_POLL_SECONDS, max_poll_seconds)
         self.lease_entry_delay_seconds = lease_entry_delay_seconds
+        #: Keep what handlers print; read when it starts.
+        self.logs = logs
+        self.log_limit_bytes = log_limit_bytes
         #: Attempts whose output was written.
         self.tasks_completed = 0
         #: Attempts whose handler raised; not those of tasks that were cancelled or put off.
@@ -333,6 +354,7 @@ class Worker:
             max_poll_seconds=self.max_poll_seconds,
             lease_entry_delay_seconds=self.lease_entry_delay_seconds,
             limits=self._limits,
+            log_limit_bytes=self.log_limit_bytes if self.logs else None,
         )
         return Session(
             self.queue,

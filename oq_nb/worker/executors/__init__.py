@@ -4,6 +4,7 @@
 `backend`               `ExecutorBackend`: runs handlers in an executor
 `supervisor`            the worker's side of one call
 `remote`                the other side of a call, where the handler's code runs
+`remote_log`            what the handler prints there, on its way
 `channels`              how the two sides talk: a socket, or a Dask scheduler
 `pool`                  an executor, made when needed, made anew after a crash
 `process`               set-up of a process that a worker made

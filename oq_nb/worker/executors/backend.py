@@ -21,10 +21,12 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Executor, Future
 from typing import Any
 
+from oq_nb.attempt.capture import capturing
 from oq_nb.attempt.context import TaskContext
 from oq_nb.attempt.handlers import Handler
 from oq_nb.attempt.invoke import Outcome, Verdict, call, failure
 from oq_nb.attempt.lease import Lease
+from oq_nb.attempt.log_buffer import LogBuffer
 from oq_nb.errors import ConfigurationError
 from oq_nb.model import Timestamp
 from oq_nb.worker.executors.channels import DaskTransport, LocalTransport, Mailbox, Transport
@@ -133,9 +135,10 @@ class ExecutorBackend:
         *,
         retry_on: tuple[type[BaseException], ...] = (),
         throttle_seconds: float = 0.0,
+        log: LogBuffer | None = None,
     ) -> Outcome:
         """Run a handler to its end; from one of the worker's handler threads."""
-        job = Job(handler, task_input, lease, context, retry_on, throttle_seconds)
+        job = Job(handler, task_input, lease, context, retry_on, throttle_seconds, log)
         reason = ""
         for _ in range(_TRIES):
             ended = self._try(job)
@@ -158,7 +161,7 @@ class ExecutorBackend:
             try:
                 executor = pool.get()
                 if shares_memory(executor):
-                    future = executor.submit(call, job.handler, job.task_input, job.context, retry_on=job.retry_on)
+                    future = executor.submit(_call_here, job)
                 else:
                     code, transport = _code(job.handler, job.retry_on), self._open_transport(executor)
                     mailbox = transport.open()
@@ -225,6 +228,7 @@ class ExecutorBackend:
             lease_seconds=job.lease.lease_seconds,
             ends_with_worker=self._is_for_each_thread,
             pid=os.getpid(),
+            log_limit_bytes=0 if job.log is None else job.log.limit_bytes,
         )
 
     def _break(self, reason: str) -> None:
@@ -234,6 +238,12 @@ class ExecutorBackend:
                 'one that was given as a function, or "processes", is made anew by itself'
             )
             logger.error("worker %s claims nothing more: %s", self._worker_id, self.problem)
+
+
+def _call_here(job: Job) -> Outcome:
+    """Call a handler in a thread of this process."""
+    with capturing(job.log):
+        return call(job.handler, job.task_input, job.context, retry_on=job.retry_on)
 
 
 class _CannotSendError(ConfigurationError):

@@ -93,6 +93,9 @@ class Connection(Protocol):
 
     #: Seconds between two messages that nobody waits for.
     pace_seconds: float
+    #: What is printed travels in messages of so many characters at most, and in bursts of so many bytes.
+    log_chars: int
+    log_burst_bytes: int
 
     def send(self, message: Message) -> None:
         """Send a message. Raises `OSError` when the other side is gone."""
@@ -199,6 +202,7 @@ class LocalTransport:
 
 class _LocalConnection:
     pace_seconds = 0.1
+    log_chars, log_burst_bytes = 1 << 16, 1 << 30
 
     def __init__(self, address: Any, call_id: str) -> None:
         self._call_id = call_id
@@ -294,6 +298,7 @@ def _inboxes(dask_worker: Any) -> dict[str, SimpleQueue[Message | None]]:
 
 class _DaskConnection:
     pace_seconds = 0.5
+    log_chars, log_burst_bytes = 1 << 14, 1 << 18  # the scheduler keeps the newest messages
 
     def __init__(self, topic: str, call_id: str) -> None:
         from distributed import get_worker

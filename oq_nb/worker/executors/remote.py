@@ -30,11 +30,13 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from oq_nb import model
+from oq_nb.attempt import capture
 from oq_nb.attempt.context import TaskContext
 from oq_nb.attempt.invoke import Outcome, Verdict, call, failure
 from oq_nb.errors import ConfigurationError, LeaseExpiredError, StorageError
 from oq_nb.model import Progress, TaskRecord, Timestamp
 from oq_nb.worker.executors.channels import Connection, Message, dial
+from oq_nb.worker.executors.remote_log import RemoteLog
 
 __all__ = ["CallRequest", "RemoteLease", "execute_request", "pack", "pickled", "unpack"]
 
@@ -63,6 +65,8 @@ class CallRequest:
     #: The process belongs to the worker: it ends when the worker is gone.
     ends_with_worker: bool = False
     pid: int = 0
+    #: Bound of the log; 0 to keep none.
+    log_limit_bytes: int = 0
 
 
 def execute_request(request: CallRequest) -> dict[str, Any] | None:
@@ -92,7 +96,14 @@ def _run(request: CallRequest, lease: RemoteLease) -> Outcome:
     except Exception as exc:
         return failure(exc)
     context = TaskContext(lease, throttle_seconds=request.throttle_seconds)
-    return call(handler, request.task_input, context, retry_on=retry_on)
+    if lease.log is None:
+        return call(handler, request.task_input, context, retry_on=retry_on)
+    capture.install()
+    try:
+        with capture.capturing(lease.log.buffer, everything=request.ends_with_worker):
+            return call(handler, request.task_input, context, retry_on=retry_on)
+    finally:
+        capture.uninstall()
 
 
 @contextlib.contextmanager
@@ -135,6 +146,8 @@ class RemoteLease:
         self._answers: dict[int, str | None] = {}
         self._is_closing = False
         self._heard_at = time.monotonic()
+        #: Takes what the handler prints; None: nothing does.
+        self.log = RemoteLog(request.log_limit_bytes, connection, self._wake) if request.log_limit_bytes else None
         self._thread = threading.Thread(target=self._talk, name=f"oq-remote-{self.task_id[:8]}", daemon=True)
 
     def __repr__(self) -> str:
@@ -164,6 +177,10 @@ class RemoteLease:
                     lambda: (self._waiting is None and self._under_way is None) or self._over is not None,
                     _FLUSH_SECONDS,
                 )
+            if self.log is not None and self.log.close():
+                self._wake()
+                log = self.log
+                self._changed.wait_for(lambda: log.is_done or not self._thread.is_alive(), _FLUSH_SECONDS)
             self._is_closing = True
             self._wake()
         self._thread.join(5.0)
@@ -278,17 +295,20 @@ class RemoteLease:
             self._connection.send(request)
         self._requests.clear()
         now = time.monotonic()
+        log_pause = self._lease_seconds if self.log is None else self.log.send_due(self._connection, self.now())
         if self._waiting is not None and self._under_way is None:
             if now < self._send_at:
-                return min(self._send_at - now, self._lease_seconds)
+                return min(self._send_at - now, self._lease_seconds, log_pause)
             self._under_way = int(self._waiting["number"])
             self._connection.send(self._waiting)
             self._waiting, self._send_at, self._last_sent = None, float("inf"), now
-        return self._lease_seconds
+        return min(self._lease_seconds, log_pause)
 
     def _note(self, message: Message) -> None:
         """Take in what the worker says. The caller holds `_changed`."""
         self._heard_at = time.monotonic()
+        if self.log is not None and message.get("has_log"):
+            self.log.is_done = True
         number = message.get("number")
         if number is not None:
             if number == self._under_way:

@@ -22,10 +22,12 @@ from oq_nb.attempt.context import TaskContext
 from oq_nb.attempt.handlers import Handler
 from oq_nb.attempt.invoke import Outcome, Verdict, failure
 from oq_nb.attempt.lease import Lease
+from oq_nb.attempt.log_buffer import LogBuffer
 from oq_nb.errors import LeaseExpiredError, RetryableError
 from oq_nb.model import Progress
 from oq_nb.worker.executors.channels import GONE, Envelope, Mailbox, Message
 from oq_nb.worker.executors.remote import unpack
+from oq_nb.worker.executors.remote_log import take_over
 
 __all__ = ["ENDED", "CallSupervisor", "Job"]
 
@@ -49,6 +51,8 @@ class Job:
     context: TaskContext
     retry_on: tuple[type[BaseException], ...] = ()
     throttle_seconds: float = 0.0
+    #: Takes what the handler prints; None: nothing does.
+    log: LogBuffer | None = None
 
 
 class CallSupervisor:
@@ -65,7 +69,7 @@ class CallSupervisor:
 
     def __init__(self, job: Job, future: Future[Any], mailbox: Mailbox, is_stopping: Callable[[], bool]) -> None:
         self._lease, self._future, self._mailbox = job.lease, future, mailbox
-        self._retry_on = job.retry_on
+        self._retry_on, self._log = job.retry_on, job.log
         self._is_stopping = is_stopping
         self._begun_by: Envelope | None = None  # the message with which the call began
         self._sent: tuple[Any, ...] = ()
@@ -135,6 +139,12 @@ class CallSupervisor:
     def _answer(self, envelope: Envelope) -> None:
         """Do what the other side asks for."""
         message, error = envelope.message, None
+        if message.get("kind") == "log":
+            if self._log is not None:
+                take_over(self._log, message, self._lease.now())
+            if message.get("is_last"):
+                envelope.reply({**self._state(), "has_log": True})
+            return
         try:
             if message["kind"] == "report":
                 self._lease.report(
