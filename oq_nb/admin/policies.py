@@ -21,11 +21,11 @@ _LOOK = ("s3:ListBucket", "s3:ListBucketVersions", "s3:GetBucketVersioning")
 #: For each role what it may do with which keys.
 _GRANTS: dict[str, tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]] = {
     "watcher": (
-        (("s3:GetObject",), ("tasks", "payloads", "workers")),
+        (("s3:GetObject",), ("tasks", "payloads", "workers", "logs")),
         (("s3:GetObjectVersion",), ("tasks",)),
     ),
     "client": (
-        (("s3:GetObject",), ("tasks", "payloads", "workers", "idempotency")),
+        (("s3:GetObject",), ("tasks", "payloads", "workers", "idempotency", "logs")),
         (("s3:GetObjectVersion",), ("tasks",)),
         (("s3:PutObject",), ("tasks", "payloads", "ready", "leases", "ended", "idempotency")),
         (("s3:DeleteObjectVersion",), ("ready", "leases", "ended")),
@@ -33,8 +33,8 @@ _GRANTS: dict[str, tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]] = {
     "worker": (
         (("s3:GetObject",), ("tasks", "payloads")),
         (("s3:GetObjectVersion",), ("tasks",)),
-        (("s3:PutObject",), ("tasks", "payloads", "ready", "leases", "ended", "workers")),
-        (("s3:DeleteObjectVersion",), ("ready", "leases", "workers")),
+        (("s3:PutObject",), ("tasks", "payloads", "ready", "leases", "ended", "workers", "logs")),
+        (("s3:DeleteObjectVersion",), ("ready", "leases", "workers", "logs")),
     ),
     "doctor": ((("s3:GetObject", "s3:GetObjectVersion", "s3:PutObject", "s3:DeleteObjectVersion"), ("oq-doctor-*",)),),
 }

@@ -16,13 +16,14 @@ Invariants:
 * Nothing here raises into what is printed, nor waits for anything but a buffer's lock.
 * The streams are put back when the last one stops capturing, unless somebody else has replaced them meanwhile.
 
-Imports of the package: `forks`, and of this room `log_buffer`.
+Imports of the package: of this room `log_buffer`.
 """
 
 from __future__ import annotations
 
 import copy
 import logging
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -31,7 +32,6 @@ from contextvars import ContextVar
 from typing import Any, Protocol
 
 from oq_nb.attempt.log_buffer import LogBuffer
-from oq_nb.forks import after_fork
 
 __all__ = ["capturing", "install", "uninstall"]
 
@@ -104,9 +104,9 @@ class _Capture:
         self._logging: tuple[Any, Any] | None = None  # the method that was there, and ours
         #: Takes what is printed outside of every handler's context, in a process that is one handler's own.
         self.everything: LogBuffer | None = None
-        after_fork(self._renew_in_child)
 
-    def _renew_in_child(self) -> None:
+    def renew_lock(self) -> None:
+        """Take a new lock, in a forked process: a thread of the parent may have held the old one."""
         self._lock = threading.Lock()
 
     def install(self) -> None:
@@ -163,6 +163,8 @@ def _taking(original: Callable[[logging.Logger, logging.LogRecord], None]) -> An
 
 
 _capture = _Capture()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_capture.renew_lock)
 
 
 def install() -> None:

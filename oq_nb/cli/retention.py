@@ -194,7 +194,7 @@ def prune(
             word = "would remove" if dry_run else "removed"
             what = f"{printable(pruned.task_type)} {pruned.status}, {pruned.versions} versions"
             if not pruned.task_type:
-                what = f"payloads of a task that is gone, {pruned.versions} objects"
+                what = f"payloads and logs of a task that is gone, {pruned.versions} objects"
             say(f"{word} {pruned.task_id}  {what}, {size_text(pruned.size_bytes)}")
 
     removed = retention.prune(queue.store, older_than=age, statuses=statuses, dry_run=dry_run, told=tell)

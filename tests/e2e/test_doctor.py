@@ -287,6 +287,7 @@ def as_watcher(queue, ids):
         task = queue.get(task_id)
         task.history()
         task.input, task.output  # noqa: B018
+        task.logs()
     queue.watcher.read_overview()
 
 
@@ -302,10 +303,11 @@ def as_client(queue, ids):
 
 
 def as_worker(queue, ids):
-    worker = oq_nb.Worker(queue, max_poll_seconds=0.1)
+    worker = oq_nb.Worker(queue, max_poll_seconds=0.1, logs=True)
 
     @worker.task("double")
     def double(text, context):
+        print("hello")
         context.report_progress(percent=50)
         return text * 2
 
@@ -339,8 +341,8 @@ def as_doctor(queue, ids):
     assert examine(queue.store.objects).is_fit
 
 
-#: What a role needs only when an answer was lost.
-UNUSUAL = {"worker": {("s3:GetObjectVersion", "tasks")}}
+#: What a role needs only when an answer was lost, or an attempt prints more than is kept.
+UNUSUAL = {"worker": {("s3:GetObjectVersion", "tasks"), ("s3:DeleteObjectVersion", "logs")}}
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -365,6 +367,7 @@ def test_a_policy_allows_what_its_role_does_and_nothing_else(seaweedfs, role):
 def test_the_documented_statements_are_what_retention_needs(seaweedfs, monkeypatch):
     queue = connect_to(seaweedfs, bucket=f"doctor-{uuid.uuid4().hex[:12]}", prefix="")
     task = queue.submit("t", LARGE).cancel()
+    queue.store.logs.write(task.id, 1, 0, b"")
     spy = Spy(queue)
     retention.survey(queue.store)
     retention.set_rule(queue.store.objects, days=30)

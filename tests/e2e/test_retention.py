@@ -124,7 +124,9 @@ def test_a_rule_for_finished_tasks_is_beside_the_one_for_old_versions(own_queue)
     assert kept["Filter"]["And"]["Prefix"] == "mine/tasks/"
     assert kept["Filter"]["And"]["Tags"] == [{"Key": "oq-finished", "Value": "true"}]
     assert kept["Expiration"]["Days"] == 60
-    assert len(objects.read_lifecycle()) == 3
+    (logs,) = [rule for rule in objects.read_lifecycle() if rule["ID"] == "oq-logs:mine/"]
+    assert (logs["Filter"]["Prefix"], logs["Expiration"]["Days"]) == ("mine/logs/", 60)
+    assert len(objects.read_lifecycle()) == 4
     assert [line.key for line in objects.versions("oq-doctor")] == []  # what it tried tags with is gone
     assert retention.remove_rule(objects) is True
     assert [rule["ID"] for rule in objects.read_lifecycle()] == ["logs"]
@@ -240,6 +242,9 @@ def test_pruning_removes_finished_tasks_with_all_that_belongs_to_them(own_queue,
     gone = [finish(own_queue.submit("t", LARGE), output=LARGE) for _ in range(3)]
     cancelled = own_queue.submit("t").cancel()
     pending = own_queue.submit("t", LARGE)
+    for task in (*gone, cancelled):
+        for number in range(2):
+            own_queue.store.logs.write(task.id, 1, number, b'{"line": 0, "bytes": 0}')
     would = retention.prune(own_queue.store, older_than=timedelta(minutes=30), dry_run=True)
     assert {pruned.task_id for pruned in would} == {task.id for task in [*gone, cancelled]}
     assert own_queue.get(gone[0].id) is not None  # a dry run
@@ -253,7 +258,9 @@ def test_pruning_removes_finished_tasks_with_all_that_belongs_to_them(own_queue,
     for task in gone:  # no version, no delete marker, no payload
         assert list(own_queue.store.objects.versions(task.record.key)) == []
         assert list(own_queue.store.objects.versions(f"payloads/{task.id}/")) == []
+        assert list(own_queue.store.objects.versions(own_queue.store.logs.prefix(task.id))) == []
     assert own_queue.get(cancelled.id) is not None
+    assert len(list(own_queue.store.logs.numbers(cancelled.id, 1))) == 2
     assert own_queue.get(pending.id).input == LARGE
 
 
@@ -275,22 +282,27 @@ def test_payloads_of_tasks_that_a_rule_removed_are_pruned_too():
     gone, waiting = finish(queue.submit("t", LARGE), output=LARGE), queue.submit("t", LARGE)
     for line in list(queue.store.objects.versions(gone.record.key)):
         queue.store.objects.delete(line.key, version_id=line.version_id)
-    for strange in ("payloads/notes.txt", "payloads/mine/notes.txt"):
+    queue.store.logs.write(gone.id, 1, 0, b"")
+    queue.store.logs.write(waiting.id, 1, 0, b"")
+    for strange in ("payloads/notes.txt", "payloads/mine/notes.txt", "logs/notes.txt", "logs/0/mine/1/99999999"):
         queue.store.objects.put(strange, b"not of a task")
     time.advance(3600)
     assert retention.prune(queue.store, older_than=NOW) == []  # perhaps it is being submitted
     time.advance(86400)
     assert retention.prune(queue.store, older_than=NOW, statuses=[TaskStatus.COMPLETED]) == []
     (would,) = retention.prune(queue.store, older_than=NOW, dry_run=True)
-    assert (would.task_id, would.status, would.versions) == (gone.id, "removed", 2)
+    assert (would.task_id, would.status, would.versions) == (gone.id, "removed", 3)
     assert len(list(queue.store.objects.entries(f"payloads/{gone.id}/"))) == 2
     assert retention.prune(queue.store, older_than=NOW) == [would]
     assert list(queue.store.objects.versions(f"payloads/{gone.id}/")) == []
+    assert list(queue.store.objects.versions(queue.store.logs.prefix(gone.id))) == []
     assert waiting.refresh().input == LARGE
+    assert list(queue.store.logs.numbers(waiting.id, 1)) == [0]
     assert queue.store.objects.get("payloads/mine/notes.txt") is not None
+    assert queue.store.objects.get("logs/0/mine/1/99999999") is not None
 
 
-@pytest.mark.parametrize("moment", range(1, 14))
+@pytest.mark.parametrize("moment", range(1, 15))
 def test_a_task_that_is_replayed_meanwhile_is_never_lost(moment):
     """Somebody replays the task before the so-manieth request of the pruning: it is pending then, or quite gone."""
     time = FakeTime()

@@ -19,7 +19,16 @@ __all__ = ["PRICE_PER_GB_MONTH", "Amount", "Survey", "survey"]
 PRICE_PER_GB_MONTH = 0.023
 
 _GB = 1e9
-_FOLDERS = (model.TASKS, model.PAYLOADS, model.READY, model.LEASES, model.ENDED, model.WORKERS, model.IDEMPOTENCY)
+_FOLDERS = (
+    model.TASKS,
+    model.PAYLOADS,
+    model.LOGS,
+    model.READY,
+    model.LEASES,
+    model.ENDED,
+    model.WORKERS,
+    model.IDEMPOTENCY,
+)
 
 
 @dataclass
@@ -47,7 +56,7 @@ class Amount:
 class Survey:
     """What lies in a queue's part of a bucket."""
 
-    #: Newest versions, by folder, such as ``tasks``, ``payloads``, ``ready``, ``leases``, ``ended``, ``workers``.
+    #: Newest versions, by folder, such as ``tasks``, ``payloads``, ``logs``, ``ready``, ``leases``, ``ended``, ``workers``.
     current: dict[str, Amount] = field(default_factory=lambda: defaultdict(Amount))
     #: Versions that have been replaced or removed, by folder.
     old: dict[str, Amount] = field(default_factory=lambda: defaultdict(Amount))

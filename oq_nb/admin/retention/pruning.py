@@ -1,10 +1,10 @@
-"""`prune`: remove finished tasks with their versions and payloads.
+"""`prune`: remove finished tasks with their versions, payloads and logs.
 
 Invariants:
 
 * Only versions that were listed are removed, a task's newest one last, and none of a task with a version younger than
   a minute: a task that somebody replays meanwhile keeps its new version and runs.
-* Payloads, and the entry of an unhappy end, go after their task, never before it.
+* Payloads, logs, and the entry of an unhappy end, go after their task, never before it.
 
 Imports nothing of the package but `errors`, `model`, `s3` and `store`.
 """
@@ -35,7 +35,7 @@ _ORPHANED_FOR = timedelta(days=1)
 
 @dataclass(frozen=True)
 class Pruned:
-    """A finished task that was removed, or would be; status ``removed``: payloads of one that was gone already."""
+    """A finished task that was removed, or would be; status ``removed``: what is left of one that was gone already."""
 
     task_id: str
     task_type: str
@@ -58,10 +58,11 @@ def prune(
     limit: int | None = None,
     told: Callable[[Pruned], object] | None = None,
 ) -> list[Pruned]:
-    """Remove finished tasks, with all their versions and payloads. It cannot be undone.
+    """Remove finished tasks, with all their versions, payloads and logs. It cannot be undone.
 
-    A task that changed within the last minute is left to the next time. Unless ``statuses`` are named, payloads go too
-    that a task left behind which is no more, as a lifecycle rule does, and idempotency keys that are no longer valid.
+    A task that changed within the last minute is left to the next time. Unless ``statuses`` are named, payloads and
+    logs go too that a task left behind which is no more, as a lifecycle rule does, and idempotency keys that are no
+    longer valid.
 
     Args:
         store: the tasks.
@@ -75,9 +76,9 @@ def prune(
         ConfigurationError: a status that is not final.
         StorageError: the store did not answer; what was told of is removed.
 
-    Requests: 1 LIST per 1,000 tasks, payloads, entries of unhappy ends and idempotency keys; for each task that is old
-    enough 1 GET, 2 LIST and 1 DELETE a version, and 1 LIST and 1 DELETE for such an entry; for each key that is 30 days
-    old 1 GET, 1 LIST and 1 DELETE a version.
+    Requests: 1 LIST per 1,000 tasks, payloads, pieces of logs, entries of unhappy ends and idempotency keys; for each
+    task that is old enough 1 GET, 3 LIST and 1 DELETE a version or piece, and 1 LIST and 1 DELETE for such an entry;
+    for each key that is 30 days old 1 GET, 1 LIST and 1 DELETE a version.
     """
     wanted = frozenset(FINISHED if statuses is None else statuses)
     if not wanted <= frozenset(FINISHED):
@@ -105,11 +106,11 @@ def prune(
         if record.status not in wanted or record.updated_at > limit_at:
             continue
         lines = _versions(store.objects, record.key)
-        payloads = _versions(store.objects, f"{model.PAYLOADS}{record.id}/")
-        if not dry_run and not _remove(store, held, lines, payloads):
+        more = _beside(store, record.id)
+        if not dry_run and not _remove(store, held, lines, more):
             continue
         seen[record.id] = None
-        size = sum(line.size for line in (*lines, *payloads))
+        size = sum(line.size for line in (*lines, *more))
         note(Pruned(record.id, record.task_type, record.status.value, record.updated_at, len(lines), size))
     if statuses is None:
         before = min(limit_at, store.clock.earliest() - _ORPHANED_FOR)
@@ -117,7 +118,7 @@ def prune(
             if limit is not None and len(removed) >= limit:
                 break
             if not dry_run:
-                _delete_all(store.objects, _versions(store.objects, f"{model.PAYLOADS}{made.task_id}/"))
+                _delete_all(store.objects, _beside(store, made.task_id))
             note(made)
         if not dry_run:
             _remove_stale_entries(store, set(changed_at), seen)
@@ -144,10 +145,13 @@ def _remove_stale_entries(store: TaskStore, known: set[str], seen: dict[str, Tas
 
 def _orphans(store: TaskStore, known: set[str], before: datetime) -> Iterator[Pruned]:
     """Yield what is left of tasks that are no more, unless it is young: payloads are written before their task."""
-    payloads: dict[str, list[Entry]] = defaultdict(list)
+    left: dict[str, list[Entry]] = defaultdict(list)
     for entry in store.objects.entries(model.PAYLOADS):
-        payloads[entry.key.split("/")[1]].append(entry)
-    for name, entries in payloads.items():
+        left[entry.key.split("/")[1]].append(entry)
+    for entry in store.objects.entries(model.LOGS):
+        if (parsed := model.parse_log_key(entry.key)) is not None and parsed[0] not in known:
+            left[parsed[0]].append(entry)
+    for name, entries in left.items():
         changed_at = max(entry.last_modified for entry in entries)
         if name in known or changed_at > before:
             continue
@@ -159,13 +163,19 @@ def _orphans(store: TaskStore, known: set[str], before: datetime) -> Iterator[Pr
             yield Pruned(task_id, "", "removed", changed_at, len(entries), sum(entry.size for entry in entries))
 
 
+def _beside(store: TaskStore, task_id: str) -> list[Entry]:
+    """Return the payloads of a task, and the pieces of its logs."""
+    prefixes = (f"{model.PAYLOADS}{task_id}/", store.logs.prefix(task_id))
+    return [line for prefix in prefixes for line in _versions(store.objects, prefix)]
+
+
 def _versions(objects: ObjectStore, prefix: str) -> list[Entry]:
     lines = objects.versions(prefix) if objects.is_versioned else objects.entries(prefix)
     return [line for line in lines if prefix.endswith("/") or line.key == prefix]
 
 
-def _remove(store: TaskStore, held: VersionedTask, lines: list[Entry], payloads: list[Entry]) -> bool:
-    """Remove the versions that were listed, then the payloads; return whether the task is gone."""
+def _remove(store: TaskStore, held: VersionedTask, lines: list[Entry], more: list[Entry]) -> bool:
+    """Remove the versions that were listed, then what stands beside the task; return whether the task is gone."""
     latest = next((line for line in lines if line.is_latest), None)
     if latest is None or latest.etag != held.etag:
         return False  # it has changed since it was read
@@ -176,7 +186,7 @@ def _remove(store: TaskStore, held: VersionedTask, lines: list[Entry], payloads:
     store.objects.delete(latest.key, version_id=latest.version_id)
     if store.objects.get(latest.key) is not None:
         return False  # replayed in this very moment: it runs, and needs its payloads
-    _delete_all(store.objects, payloads)
+    _delete_all(store.objects, more)
     store.ended.remove(store.ended.find(held.record))
     return True
 

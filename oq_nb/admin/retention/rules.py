@@ -1,4 +1,4 @@
-"""Lifecycle rules: the store removes old versions and tagged finished tasks by itself.
+"""Lifecycle rules: the store removes old versions, tagged finished tasks and logs by itself.
 
 Invariants:
 
@@ -20,7 +20,7 @@ from oq_nb.store import FINISHED_TAG
 
 __all__ = ["HasLifecycle", "read_finished_rule", "read_rule", "remove_rule", "rule_id", "set_finished_rule", "set_rule"]
 
-_OLD_VERSIONS, _FINISHED_TASKS = "oq-old-versions", "oq-finished-tasks"
+_OLD_VERSIONS, _FINISHED_TASKS, _LOGS = "oq-old-versions", "oq-finished-tasks", "oq-logs"
 
 
 class HasLifecycle(ObjectStore, Protocol):
@@ -93,13 +93,14 @@ def set_finished_rule(objects: HasLifecycle, *, days: int) -> dict[str, Any]:
     """Have the store remove finished tasks by itself: those that carry the tag of ``connect(tag_finished=True)``.
 
     Their payloads, objects of their own above 64 KiB, are left to `prune`; their versions to the rule of `set_rule`.
+    A second rule removes what handlers have printed (``logs/``), of all tasks, so long after it was written.
 
     Args:
         objects: the bucket.
         days: how long a task is kept after it has ended, from 1.
 
     Returns:
-        The rule as the store has it.
+        The rule for tasks as the store has it.
 
     Raises:
         ConfigurationError: the store keeps no tags, or did not take the rule.
@@ -116,7 +117,13 @@ def set_finished_rule(objects: HasLifecycle, *, days: int) -> dict[str, Any]:
         "Filter": {"And": {"Prefix": objects.prefix + model.TASKS, "Tags": [{"Key": tag, "Value": value}]}},
         "Expiration": {"Days": days},
     }
-    return _replace(objects, rules, rule)
+    logs: dict[str, Any] = {
+        "ID": rule_id(_LOGS, objects.prefix),
+        "Status": "Enabled",
+        "Filter": {"Prefix": objects.prefix + model.LOGS},
+        "Expiration": {"Days": days},
+    }
+    return _replace(objects, rules, rule, logs)
 
 
 def _check_days(days: int) -> None:
@@ -138,14 +145,20 @@ def _prove_tags(objects: HasLifecycle) -> None:
         raise ConfigurationError("lifecycle: this store drops tags, prune removes finished tasks")
 
 
-def _replace(objects: HasLifecycle, rules: list[dict[str, Any]], rule: dict[str, Any]) -> dict[str, Any]:
-    """Write one rule beside the others, and see that the store has it as it was given."""
-    others = [other for other in rules if other.get("ID") != rule["ID"]]
-    _write(objects, [*others, rule])
-    kept = _find(_rules(objects), rule["ID"])
-    if kept is not None and all(_says(kept.get(part), rule[part]) for part in rule):
-        return kept
-    if kept is not None:
+def _replace(objects: HasLifecycle, rules: list[dict[str, Any]], *new: dict[str, Any]) -> dict[str, Any]:
+    """Write rules beside the others, and see that the store has them as they were given; return the first."""
+    ids = {rule["ID"] for rule in new}
+    others = [other for other in rules if other.get("ID") not in ids]
+    _write(objects, [*others, *new])
+    found = _rules(objects)
+    kept = [_find(found, rule["ID"]) for rule in new]
+    is_as_given = [
+        has is not None and all(_says(has.get(part), rule[part]) for part in rule)
+        for has, rule in zip(kept, new, strict=True)
+    ]
+    if kept[0] is not None and all(is_as_given):
+        return kept[0]
+    if any(has is not None for has in kept):
         _write(objects, others)  # half a rule might remove more than it should
     raise ConfigurationError("lifecycle: the store answered that it took the rule, but does not show it: prune instead")
 
@@ -160,7 +173,7 @@ def _says(kept: Any, given: Any) -> bool:
 def remove_rule(objects: HasLifecycle) -> bool:
     """Remove the queue's rules; return whether there was one. Requests: 1 GET, and 1 PUT or DELETE."""
     rules = _rules(objects)
-    ours = [rule_id(which, objects.prefix) for which in (_OLD_VERSIONS, _FINISHED_TASKS)]
+    ours = [rule_id(which, objects.prefix) for which in (_OLD_VERSIONS, _FINISHED_TASKS, _LOGS)]
     others = [rule for rule in rules if rule.get("ID") not in ours]
     if len(others) < len(rules):
         _write(objects, others)
