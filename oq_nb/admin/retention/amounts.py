@@ -56,7 +56,7 @@ class Amount:
 class Survey:
     """What lies in a queue's part of a bucket."""
 
-    #: Newest versions, by folder, such as ``tasks``, ``payloads``, ``logs``, ``ready``, ``leases``, ``ended``, ``workers``.
+    #: Newest versions, by folder, such as ``tasks``, ``payloads``, ``logs``, ``ready``, ``leases``, ``ended``.
     current: dict[str, Amount] = field(default_factory=lambda: defaultdict(Amount))
     #: Versions that have been replaced or removed, by folder.
     old: dict[str, Amount] = field(default_factory=lambda: defaultdict(Amount))
