@@ -5,6 +5,7 @@
 `queue_options`         ``--bucket`` and the other options that say which queue
 `output`                text, tables and JSON on the terminal
 `queries`, `watch`      status, history, list, workers, tail; ``--watch``
+`logs`                  logs
 `outcomes`              result, wait, failures
 `changes`               submit, cancel, replay, archive
 `worker`                worker

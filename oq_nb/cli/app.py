@@ -19,7 +19,7 @@ from typing import Annotated, Any
 
 import typer
 
-from oq_nb.cli import changes, demo, doctor, local_store, outcomes, queries, retention, ui, worker
+from oq_nb.cli import changes, demo, doctor, local_store, logs, outcomes, queries, retention, ui, worker
 from oq_nb.cli.output import complain
 from oq_nb.errors import ConfigurationError, OqError
 
@@ -60,7 +60,7 @@ def _options(
     del version
 
 
-for _commands in (queries, outcomes, changes, worker, doctor, ui, demo, retention):
+for _commands in (queries, logs, outcomes, changes, worker, doctor, ui, demo, retention):
     _commands.add_to(app)
 local_store.add_to(app)
 

@@ -56,6 +56,20 @@ def worker(
     metrics_host: Annotated[
         str, typer.Option("--metrics-host", metavar="ADDRESS", help="0.0.0.0 for scrapers on other machines.")
     ] = "127.0.0.1",
+    logs: Annotated[
+        bool,
+        typer.Option("--logs", help="Keep what handlers print and log in the bucket, for oq logs, widget and page."),
+    ] = False,
+    log_limit: Annotated[
+        float | None,
+        typer.Option(
+            "--log-limit",
+            metavar="MEGABYTES",
+            min=0.01,
+            max=1000,
+            help="Keep so much of each attempt, its beginning and its end; else 10. It implies --logs.",
+        ),
+    ] = None,
     grace: Annotated[
         float, typer.Option("--grace", metavar="SECONDS", min=0, help="Time that running tasks get at the end.")
     ] = 30.0,
@@ -86,6 +100,10 @@ def worker(
         found = load_worker(target, options)
         if concurrency is not None:
             found.concurrency = concurrency
+        if logs or log_limit is not None:
+            found.logs = True
+        if log_limit is not None:
+            found.log_limit_bytes = int(log_limit * 1_000_000)
         found.set_limits(exit_when_idle, max_tasks)
         log = WorkerLog(found, json_stream=stream)
         with _serve_metrics(found, metrics_port, metrics_host) as url:

@@ -175,6 +175,17 @@ def test_tasks(oq, ready):
     assert oq("result", ids["done"]) == ["y" * 100_000]
 
 
+def test_logs(oq, ready):
+    queue, ids = ready
+    body = b'{"line":0,"bytes":0}\n{"t":"2026-11-26T08:00:00.125Z","s":"err","m":"caf\xc3\xa9 \\u001b[1mbold"}\n'
+    queue.store.logs.write(ids["done"], 1, 0, body)
+    (line,) = oq("logs", ids["done"])
+    check("Line of a log", line)
+    nothing_is_documented_that_was_not_seen("Line of a log")
+    assert line == {"time": "2026-11-26T08:00:00.125Z", "stream": "err", "text": "café \x1b[1mbold"}
+    assert oq("logs", ids["done"], "--follow") == [line]
+
+
 def test_failures(oq, ready):
     queue, _ = ready
     task, lease_id = queue.submit("t"), model.new_id()

@@ -1,0 +1,78 @@
+"""``oq logs``: what a task's handler has printed and logged."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from oq_nb import ansi
+from oq_nb.cli.output import JsonOption, complain, is_screen, note, say, say_json
+from oq_nb.cli.queue_options import IdArgument, QueueOptions, find, with_queue_options
+from oq_nb.model import Timestamp
+from oq_nb.text import local_time
+
+if TYPE_CHECKING:
+    from oq_nb.model.logs import LogLine
+
+__all__ = ["add_to"]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("logs")(with_queue_options(logs))
+
+
+def logs(
+    options: QueueOptions,
+    task_id: IdArgument,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Wait for further lines until the task has ended.")
+    ] = False,
+    lines: Annotated[
+        int | None, typer.Option("--lines", "-n", metavar="COUNT", min=1, help="Only so many lines, the newest.")
+    ] = None,
+    attempt: Annotated[
+        int | None,
+        typer.Option("--attempt", metavar="NUMBER", min=1, help="Of this attempt; else of the present or last one."),
+    ] = None,
+    times: Annotated[bool, typer.Option("--times", "-t", help="Put the time before each line.")] = False,
+    interval: Annotated[
+        float, typer.Option("--interval", metavar="SECONDS", min=0.1, help="Time between two looks with --follow.")
+    ] = 2.0,
+    as_json: JsonOption = False,
+) -> int:
+    """Print what a task's handler has printed and logged, where its worker keeps that (oq worker --logs).
+
+    Colours are shown on a terminal only (and not with NO_COLOR set); other control characters are made visible. With
+    --follow and without --attempt it goes on with the attempts that follow.
+    """
+    from oq_nb.queue.logs import follow_logs, read_logs
+
+    task = find(options.connect(starts_store=False), task_id)
+    if follow:
+        found: Iterable[LogLine] = follow_logs(
+            task, attempt, lines, interval, on_trouble=lambda exc: complain(f"{exc}; trying on")
+        )
+    else:
+        found = read_logs(task, attempt, lines)
+    count = 0
+    has_colours = is_screen() and not os.environ.get("NO_COLOR")
+    for line in found:
+        count += 1
+        if as_json:
+            say_json({"time": str(Timestamp.parse(line.time)), "stream": line.stream, "text": line.text})
+        else:
+            say(_text(line, times=times, has_colours=has_colours))
+    if not count and not as_json:
+        which = attempt or task.attempt
+        whose = f"attempt {which} of task {task.id}" if which else f"task {task.id}, which no worker has begun,"
+        note(f"{whose} has printed nothing, or its worker keeps no logs (oq worker MODULE --logs)")
+    return 0
+
+
+def _text(line: LogLine, *, times: bool, has_colours: bool) -> str:
+    text = ansi.reset_at_end(line.text) if has_colours else ansi.plain(line.text)
+    return f"{local_time(line.time)}  {text}" if times else text
