@@ -155,8 +155,6 @@ FOREIGN = {*sys.stdlib_module_names, "annotated_types", "boto3", "botocore", "ip
 nitpick_ignore = [
     ("py:class", name)
     for name in (
-        "oq_nb.errors._Brief",
-        "oq_nb.model.records._Record",
         "oq_nb.progress.notebook_bar.tqdm",
         "Instant",
         "P.args",
@@ -192,7 +190,7 @@ def resolve(app: Sphinx, env: typing.Any, node: nodes.Element, contnode: nodes.E
     root, _, last = target.partition(".")[0], *target.rpartition(".")[1:]
     if target.startswith("oq_nb.model.timestamps.Annotated"):
         target = "oq_nb.model.timestamps.Timestamp"
-    if root in FOREIGN or hasattr(builtins, root) or hasattr(typing, root) or re.fullmatch("[A-Z]", last):
+    if root in FOREIGN or hasattr(builtins, root) or hasattr(typing, root) or re.fullmatch("[A-Z]|_.*", last):
         return contnode
     domain = env.get_domain("py")
     if name := documented(domain, target):

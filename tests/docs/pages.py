@@ -1,7 +1,8 @@
 """The fenced blocks of a Markdown page, and a program that runs those in Python: ``python pages.py PAGE``.
 
-All Python blocks of a page run in order, in one module, as a reader would type them. Two kinds of comments in the page's source
-say more; a reader of the site does not see them:
+All Python blocks of a page run in order, in one module, as a reader would type them. One that begins with ``# jobs.py``
+is written into such a file of the working directory, and imported. Two kinds of comments in the page's source say more;
+a reader of the site does not see them:
 
     <!-- setup                          what a reader is assumed to have: runs where it stands
     paths = ["a.png"]
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import importlib
 import inspect
 import re
 import sys
@@ -66,11 +68,17 @@ def blocks(text: str) -> Iterator[Block]:
 
 def run(page: Path) -> int:
     """Run the Python blocks of a page; return how many."""
+    sys.path.insert(0, "")
     module = types.ModuleType("__main__")
     sys.modules["__main__"] = module
     count = 0
     for block in blocks(page.read_text(encoding="utf-8")):
         if block.language != "python" or block.reason is not None:
+            continue
+        if named := re.match(r"# (\w+)\.py\b", block.code):
+            Path(f"{named[1]}.py").write_text(block.code, encoding="utf-8")
+            importlib.import_module(named[1])
+            count += 1
             continue
         source = "\n" * (block.line - 1) + block.code  # so that a traceback names the page's line
         code = compile(source, str(page), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)

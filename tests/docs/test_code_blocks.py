@@ -19,8 +19,13 @@ from oq_nb.cli import app
 
 #: Python blocks that say why they are not run, by page. Another one has to be added here.
 NOT_RUN = {
+    "docs/how-to/deploy.md": 3,
+    "docs/how-to/phone.md": 1,
+    "docs/how-to/track.md": 1,
     "docs/reference/stores.md": 1,
 }
+#: Packages that pages need, and that are not there for each Python.
+NEEDED = {"docs/evidence/interop.md": "buquet", "docs/how-to/track.md": "pandas"}
 PAGES = {str(path.relative_to(ROOT)): path for path in pages() if path.exists()}
 BLOCKS = {name: list(blocks(path.read_text(encoding="utf-8"))) for name, path in PAGES.items()}
 RUN = [name for name, found in BLOCKS.items() if any(b.language == "python" and b.reason is None for b in found)]
@@ -29,7 +34,9 @@ LANGUAGES = {"", "python", "bash", "console", "json", "yaml", "ini", "toml", "te
 
 
 def test_every_block_is_of_a_known_kind():
-    unknown = {(name, b.line, b.language) for name, found in BLOCKS.items() for b in found if b.language not in LANGUAGES}
+    unknown = {
+        (name, b.line, b.language) for name, found in BLOCKS.items() for b in found if b.language not in LANGUAGES
+    }
     assert not {entry for entry in unknown if not entry[2].startswith("{")}
 
 
@@ -40,8 +47,16 @@ def test_blocks_that_are_not_run_are_counted():
 
 @pytest.mark.parametrize("name", RUN)
 def test_python_blocks_run(name, place, tmp_path):
+    if name in NEEDED:
+        pytest.importorskip(NEEDED[name])
     _, environment = place
-    program = [sys.executable, "-W", "error::SyntaxWarning", str(ROOT / "tests" / "docs" / "pages.py"), str(PAGES[name])]
+    program = [
+        sys.executable,
+        "-W",
+        "error::SyntaxWarning",
+        str(ROOT / "tests" / "docs" / "pages.py"),
+        str(PAGES[name]),
+    ]
     environment["PYTHONPATH"] = f"{ROOT}"
     done = subprocess.run(program, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -124,7 +139,7 @@ COMMANDS = sorted(
 
 @pytest.mark.parametrize(("name", "words"), COMMANDS, ids=[f"{name}: oq {' '.join(words)}" for name, words in COMMANDS])
 def test_oq_commands_are_understood(name, words):
-    parse([word for word in words])
+    parse([re.sub(r"^\$\w+$", "4", word) for word in words])  # for a variable of the shell
 
 
 def test_commands_are_found_and_wrong_ones_refused():

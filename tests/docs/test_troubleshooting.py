@@ -13,7 +13,11 @@ PAGE = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
 #: Texts that are put together elsewhere; each is looked for in the page by its first words.
 ASSEMBLED = {
     "attempt/lease.py": ["A lost lease is logged with the text of its [LeaseExpiredError]"],
-    "progress/tracked.py": ["`track:…: the loop goes on", "`track:…: another program ended", "`track:…: the end of the loop"],
+    "progress/tracked.py": [
+        "`track:…: the loop goes on",
+        "`track:…: another program ended",
+        "`track:…: the end of the loop",
+    ],
     "store/permission.py": ["`the credentials may not list versions", "`finished tasks are not tagged"],
 }
 
@@ -24,11 +28,12 @@ def logged():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args):
                 continue
-            if node.func.attr not in ("warning", "error", "exception", "critical", "warn"):
+            if node.func.attr not in ("warning", "error", "exception", "critical", "warn", "log"):
                 continue
             if not re.search(r"log|warnings", ast.unparse(node.func.value)):
                 continue
-            text = node.args[0].value if isinstance(node.args[0], ast.Constant) else None
+            said = node.args[1 if node.func.attr == "log" else 0]
+            text = said.value if isinstance(said, ast.Constant) else None
             assembled = text is None or not re.search("[a-z]{3}", re.sub(r"%\.?\d*[sdrgi]", "", text))
             yield path.relative_to(ROOT / "oq_nb").as_posix(), None if assembled else text
 
@@ -40,7 +45,7 @@ def as_documented(text: str) -> str:
 
 def test_every_error_class_has_a_section_that_says_what_to_do():
     sections = dict(re.findall(r"^### (\w+)\n\n(.*?)(?=^##)", PAGE, re.MULTILINE | re.DOTALL))
-    classes = [name for name in errors.__all__]
+    classes = list(errors.__all__)
     assert len(classes) == 17
     missing = [name for name in classes if len(sections.get(name, "").split()) < 10]
     assert missing == []
@@ -64,4 +69,17 @@ def test_the_page_names_no_warning_that_is_no_more():
         if said in known:
             continue
         words = max(re.split("…|track:", said.strip("`")), key=len).strip(" :;")[:40]
-        assert words in source or "the credentials may not {what}" in source and "the credentials may not" in words, said
+        assert words in source or "the credentials may not {what}" in source and "the credentials may not" in words, (
+            said
+        )
+
+
+def test_every_environment_variable_has_a_row():
+    page = (ROOT / "docs" / "reference" / "environment.md").read_text(encoding="utf-8")
+    read = set()
+    for path in (ROOT / "oq_nb").rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        read |= set(re.findall(r'environ(?:\.get\(|\[|\.pop\()\s*"([A-Z_0-9]+)"', text))
+        read |= set(re.findall(r'_flag\("([A-Z_]+)"\)', text))
+    assert {"S3_BUCKET", "OQ_TAG_FINISHED", "OQ_LOCAL_DIR"} <= read
+    assert sorted(name for name in read if f"`{name}`" not in page) == []
