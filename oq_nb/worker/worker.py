@@ -83,7 +83,7 @@ class Worker:
             is on the same bucket and prefix: it removes the ready entry that leads to the task until then, and should
             this worker die before the other entry is written, nothing leads to the task any more.
         logs: keep what handlers print and log in the bucket, for ``task.logs()``, ``oq logs``, widget and page; see
-            docs/logs.md for what is caught. Whoever can read the bucket can read it.
+            docs/how-to/logs.md for what is caught. Whoever can read the bucket can read it.
         log_limit_bytes: how much is kept of each attempt, from 10,000: its beginning and its end.
         functions: ``queue.functions``, to run all task functions of the queue in this process, also those that are
             defined later; see `oq_nb.Queue.start_worker`.
