@@ -1,4 +1,4 @@
-"""`TaskWidget`: a task in a notebook, always as it is; with Cancel, and Retry once it has failed.
+"""`TaskWidget`: a task in a notebook, always as it is; with its log, Cancel, and Retry once it has failed.
 
 Imports of the package: `model`, `queue`, and of this room all but the other widgets; ipywidgets when it is shown.
 """
@@ -16,6 +16,7 @@ from markupsafe import Markup
 
 from oq_nb.display import live, markup, view
 from oq_nb.display.buttons import Action, button_of
+from oq_nb.display.log_fold import LogFold, fold_html
 from oq_nb.display.pauses import ReportPauses
 from oq_nb.display.render_loop import loop
 from oq_nb.display.safe import EMPTY
@@ -25,6 +26,7 @@ from oq_nb.queue.watcher import TaskState, TaskWatch, check_interval
 
 if TYPE_CHECKING:
     from oq_nb.queue import Queue
+    from oq_nb.queue.logs import TaskLogs
     from oq_nb.queue.task import Task
 
 __all__ = ["TaskWidget"]
@@ -89,6 +91,8 @@ class TaskWidget(live.LiveDisplay):
         self._watch: TaskWatch | None = None
         self._last_progress: Progress | None = task.record.last_progress
         self._action = Action(task.queue)
+        self._fold = LogFold(task.queue)
+        self._over_since: float | None = None
         self._pauses = ReportPauses()
         self._failed_at: float | None = None
         self._last_report: _LastReport | None = None
@@ -110,8 +114,12 @@ class TaskWidget(live.LiveDisplay):
         self._said = self._own(widgets.HTML(layout=rest, style=self._main.style))
         self._button = self._own(widgets.Button(description="Cancel", layout=narrow))
         self._button.on_click(live.weakly(self._press))
-        row = self._own(widgets.HBox([self._button, self._said], layout=wide))
-        root = self._own(widgets.VBox([self._main, self._detail, row], layout=wide))
+        beside = widgets.Layout(width="auto", flex="0 0 auto", margin=".2em .8em .2em 0")
+        self._log_button = self._own(widgets.Button(description="Log", layout=beside))
+        self._log_button.on_click(live.weakly(self._press_log))
+        self._log = self._own(widgets.HTML(layout=wide, style=self._main.style))
+        row = self._own(widgets.HBox([self._button, self._log_button, self._said], layout=wide))
+        root = self._own(widgets.VBox([self._main, self._detail, row, self._log], layout=wide))
         live.browser.look_for(root)
         root.add_class("oq-task")
         return root
@@ -125,6 +133,10 @@ class TaskWidget(live.LiveDisplay):
             self._action.replay(record)
         else:
             self._action.cancel(record)
+
+    def _press_log(self, _button: Any) -> None:
+        """Show the log, or hide it; called as `_press`."""
+        self._fold.toggle()
 
     # --- life
 
@@ -149,6 +161,7 @@ class TaskWidget(live.LiveDisplay):
             record is not None and record.status is TaskStatus.FAILED and not state.is_gone and not record.is_loop
         )
         is_reading = state.is_over and not state.is_gone and self._is_reading_last_report()
+        is_reading = self._draw_log(state) or is_reading
         if state.is_over:
             self._main.value = str(self._main_html(is_live=is_failed))
         else:
@@ -165,7 +178,7 @@ class TaskWidget(live.LiveDisplay):
         if not state.is_over or is_reading:
             return
         if not is_failed:
-            self._button.layout.display = "none"
+            self._button.layout.display = self._log_button.layout.display = "none"
             self._finish()
         else:
             self._draw_failed()
@@ -198,10 +211,25 @@ class TaskWidget(live.LiveDisplay):
             self._save(keeps_widget=has_browser)
         since = time.monotonic() - self._failed_at
         if since > _RETRY_SECONDS and not self._action.is_busy:
-            self._button.layout.display = "none"
+            self._button.layout.display = self._log_button.layout.display = "none"
             self._finish()
         elif self._output.is_static == has_browser and (has_browser or since > _VIEW_SECONDS):
             self._save(keeps_widget=has_browser)
+
+    def _draw_log(self, state: TaskState) -> bool:
+        """Bring the log up to date; return whether the end of the task waits for the end of it."""
+        record = state.record
+        has_log = record is not None and not record.is_loop and not state.is_gone
+        self._log_button.layout.display = None if has_log else "none"
+        self._log_button.description = "Hide log" if self._fold.is_open else "Log"
+        is_reading = has_log and self._fold.refresh(record)
+        self._log.value = str(self._fold.html(self._queue.now()))
+        if not state.is_over:
+            self._over_since = None
+            return False
+        if self._over_since is None:
+            self._over_since = time.monotonic()
+        return is_reading and time.monotonic() - self._over_since < _REPORT_SECONDS
 
     def _draw_button(self, state: TaskState, is_failed: bool) -> None:
         if state.record is None:
@@ -230,7 +258,7 @@ class TaskWidget(live.LiveDisplay):
         return EMPTY if record is None else markup.more_html(record)
 
     def _frozen(self) -> live.Frozen:
-        return partial(_frozen, *self._shown())
+        return partial(_frozen, *self._shown(), logs=self._fold.logs if self._fold.is_open else None)
 
 
 def _status_view(state: TaskState, now: datetime, longest_pause: float | None) -> StatusView:
@@ -260,7 +288,12 @@ def _main_html(
 
 
 def _frozen(
-    state: TaskState, last_progress: Progress | None, longest_pause: float | None, now: datetime
+    state: TaskState,
+    last_progress: Progress | None,
+    longest_pause: float | None,
+    now: datetime,
+    *,
+    logs: TaskLogs | None,
 ) -> tuple[str, str]:
     """Return a task as HTML and as text that stand without a kernel."""
     main = _main_html(state, last_progress, longest_pause, now, is_live=False)
@@ -268,4 +301,5 @@ def _frozen(
         return main, f"task {state.task_id}, not seen yet"
     line = view.task_line(state.record, now, longest_pause=longest_pause)
     text = "\n  ".join([line, *_status_view(state, now, longest_pause).notes])
-    return main + markup.more_html(state.record), text
+    log = fold_html(logs, now) if logs is not None else EMPTY
+    return main + markup.more_html(state.record) + log, text

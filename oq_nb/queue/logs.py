@@ -245,14 +245,16 @@ class LogTail:
         self._lines: deque[LogLine] = deque(maxlen=limit)
         self._read_for: TaskRecord | None = None
         self._read_at = float("-inf")
+        self._has_failed = False
 
     def is_due(self, record: TaskRecord, interval: float) -> bool:
         """Return whether something may be new: nothing was read yet, the task has changed, or it runs."""
-        if self._read_for is None or self._read_for.status is not record.status:
+        known, is_time = self._read_for, time.monotonic() - self._read_at >= interval
+        if self._has_failed:
+            return is_time
+        if known is None or (known.status, known.attempt) != (record.status, record.attempt):
             return True
-        if self._read_for.attempt != record.attempt:
-            return True
-        return record.status is TaskStatus.RUNNING and time.monotonic() - self._read_at >= interval
+        return record.status is TaskStatus.RUNNING and is_time
 
     def read(self, record: TaskRecord) -> TaskLogs:
         """Return the last lines of the present, or last, attempt. Requests: see `LogReader.read`.
@@ -260,13 +262,13 @@ class LogTail:
         Raises:
             StorageError: the store does not answer.
         """
-        self._read_at = time.monotonic()
+        self._read_at, self._has_failed = time.monotonic(), True
         if record.attempt < 1:
-            self._read_for = record
+            self._read_for, self._has_failed = record, False
             return TaskLogs(record.id, 0, ())
         if self._reader is None or self._reader.attempt != record.attempt:
             self._lines.clear()
             self._reader = LogReader(self._pieces, record.id, record.attempt, last=self._limit)
         self._lines.extend(self._reader.read())
-        self._read_for = record
+        self._read_for, self._has_failed = record, False
         return TaskLogs(record.id, record.attempt, tuple(self._lines), is_end=len(self._lines) == self._limit)

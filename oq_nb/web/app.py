@@ -3,7 +3,7 @@
 =============================  ======================================================================
 ``GET /``                      the queue; ``status``, ``type``, ``text``, ``within``, ``error``, ``sort``, ``page``
 ``GET /find?id=…``             leads to the task whose id begins so
-``GET /task/ID``               a task
+``GET /task/ID``               a task; ``log=1`` with its log, which is read only then
 ``POST /task/ID/cancel``       cancel it, or ask it to stop; leads back to it
 ``POST /task/ID/run-again``    run it again; leads back to it
 ``POST /tasks/cancel``         the same to the tasks in its form; leads back to the list
@@ -126,7 +126,8 @@ class _Routes:
 
     async def task(self, request: Request) -> Response:
         task_id = task_id_of(request)
-        look = await self._sessions.task(task_id)
+        has_log = _shows_log(request)
+        look = await self._sessions.task(task_id, with_log=has_log)
         shown = task_page.TaskPage(
             task_id=task_id,
             state=look.state,
@@ -135,6 +136,9 @@ class _Routes:
             keeps_versions=self._queue.store.objects.is_versioned,
             message=look.message,
             is_busy=look.is_busy,
+            shows_log=has_log,
+            log=look.log,
+            log_trouble=look.log_trouble,
         )
         is_missing = look.state.is_gone and look.state.record is None
         return self._page(request, task_page.task(shown, self._queue.now()), 404 if is_missing else 200)
@@ -157,7 +161,7 @@ class _Routes:
             return actions.cancel(self._queue, task_id, "cancelled on the web page")
 
         await self._sessions.act(task_id, CANCELLING, work)
-        return RedirectResponse(f"../{task_id}", 303)
+        return RedirectResponse(f"../{task_id}{_same_log(request)}", 303)
 
     async def run_again(self, request: Request) -> Response:
         task_id = task_id_of(request)
@@ -168,7 +172,7 @@ class _Routes:
             return actions.replay(self._queue, task_id, attempt=attempt)
 
         await self._sessions.act(task_id, REPLAYING, work)
-        return RedirectResponse(f"../{task_id}", 303)
+        return RedirectResponse(f"../{task_id}{_same_log(request)}", 303)
 
     async def cancel_several(self, request: Request) -> Response:
         back, ids = filter_of(request), [task_id for task_id, _ in pressed_of(await form_of(request))]
@@ -208,3 +212,12 @@ class _Routes:
 
 #: What Starlette says of itself.
 _PHRASES = {"Not Found", "Method Not Allowed"}
+
+
+def _shows_log(request: Request) -> bool:
+    return request.query_params.get("log") == "1"
+
+
+def _same_log(request: Request) -> str:
+    """Return the query of a task's page that shows its log when the page that was on did."""
+    return "?log=1" if _shows_log(request) else ""

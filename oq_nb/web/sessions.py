@@ -25,6 +25,7 @@ from oq_nb.display.selection import failure_groups
 from oq_nb.errors import OqError
 from oq_nb.model import TaskRecord, TaskStatus
 from oq_nb.queue.actions import ActionResult, ManyResult
+from oq_nb.queue.logs import LogTail, TaskLogs
 from oq_nb.queue.watcher import Overview, OverviewWatch, TaskState, TaskWatch
 from oq_nb.web.history import History, Versions
 
@@ -44,6 +45,7 @@ _TASKS = 100  # looked at at the same time
 _FIRST_SECONDS = 5.0  # that a page waits for the first look
 _ENDED_SECONDS = 10.0  # between two looks at a task that has ended
 _HISTORY_SECONDS = 5.0  # between two readings of a task's versions
+_LOG_SECONDS = 2.0  # between two readings of a task's log
 _ACTION_SECONDS = 8.0  # that an answer waits for what a button does
 _CHANGE_SECONDS = 1.5  # that an answer waits for the list to show what a button did
 _MESSAGE_SECONDS = 30.0
@@ -154,6 +156,11 @@ class TaskLook(_Look[TaskWatch]):
         self._message_of: TaskStatus | None = None
         self.action: asyncio.Future[None] | None = None
         self.reading: asyncio.Future[None] | None = None
+        #: The end of its log, read while somebody looks at it; None before.
+        self.log: TaskLogs | None = None
+        self.log_trouble = ""
+        self.log_reading: asyncio.Future[None] | None = None
+        self._log_tail = LogTail(queue.store.logs)
         self._history = History(queue.store, task_id)
         self._read_at = float("-inf")
         self._read_for: TaskRecord | None = None
@@ -208,6 +215,26 @@ class TaskLook(_Look[TaskWatch]):
             return True
         return known != record and time.monotonic() - self._read_at >= _HISTORY_SECONDS
 
+    def log_is_due(self) -> bool:
+        """Whether to read the log: something may be new."""
+        record = self.state.record
+        if record is None or (self.log_reading is not None and not self.log_reading.done()):
+            return False
+        return self._log_tail.is_due(record, _LOG_SECONDS)
+
+    def read_log(self) -> None:
+        """Read what is new of the log; in a thread."""
+        record = self.state.record
+        if record is None:
+            return
+        try:
+            self.log, self.log_trouble = self._log_tail.read(record), ""
+        except OqError as exc:
+            self.log_trouble = str(exc)
+        except Exception as exc:
+            logger.exception("the log of a task could not be read")
+            self.log_trouble = f"{type(exc).__name__}: {exc}"
+
     def read_history(self) -> None:
         """Read the versions; in a thread."""
         self._read_at, self._read_for = time.monotonic(), self.state.record
@@ -247,11 +274,12 @@ class Sessions:
         await look.wait_for_first()
         return look
 
-    async def task(self, task_id: str) -> TaskLook:
+    async def task(self, task_id: str, *, with_log: bool = False) -> TaskLook:
         """Return what is known of a task; the first time wait for a look at it, and for its versions.
 
         Args:
             task_id: in its stored form.
+            with_log: read its log, too.
         """
         look = self._tasks.get(task_id)
         if look is None:
@@ -263,10 +291,15 @@ class Sessions:
         look.refresh_end()
         await look.wait_for_first()
         look.forget_message()
+        first: list[asyncio.Future[None]] = []
         if look.history_is_due():
             look.reading = self.in_thread(look.read_history)
-            if look.versions is None:
-                await asyncio.wait([look.reading], timeout=_FIRST_SECONDS)
+            first += [look.reading] if look.versions is None else []
+        if with_log and look.log_is_due():
+            look.log_reading = self.in_thread(look.read_log)
+            first += [look.log_reading] if look.log is None else []
+        if first:
+            await asyncio.wait(first, timeout=_FIRST_SECONDS)
         return look
 
     async def failed_until(self, key: str, until: datetime) -> list[tuple[str, int | None]]:

@@ -14,11 +14,13 @@ import htpy as h
 
 from oq_nb.display import markup, view
 from oq_nb.display.buttons import button_of
+from oq_nb.display.log_fold import fold_html
 from oq_nb.display.pauses import longest_pause
 from oq_nb.display.plot import history_svg
 from oq_nb.display.safe import quote
 from oq_nb.display.states import StatusView, status_view
 from oq_nb.model import TaskRecord, TaskStatus
+from oq_nb.queue.logs import TaskLogs
 from oq_nb.queue.watcher import TaskState
 from oq_nb.text import ago, counted, local_time, shorten
 from oq_nb.web.history import Versions
@@ -45,6 +47,12 @@ class TaskPage:
     message: str
     #: Whether a button's work is under way.
     is_busy: bool
+    #: Whether its log is shown.
+    shows_log: bool = False
+    #: None before it was read.
+    log: TaskLogs | None = None
+    #: Why it cannot be read.
+    log_trouble: str = ""
 
 
 def task(page: TaskPage, now: datetime) -> Content:
@@ -77,6 +85,7 @@ def task(page: TaskPage, now: datetime) -> Content:
         _buttons(page),
         markup.error_html(record),
         markup.output_html(record),
+        _log(page, record, now),
         h.section(aria_labelledby="history")[h.h2("#history")["Progress over time"], _history(page, versions)],
         h.section(aria_labelledby="fields")[h.h2("#fields")["Details"], _fields(record, status, now)],
     )
@@ -119,7 +128,7 @@ def _buttons(page: TaskPage) -> h.Element | None:
         track = h.code["track()"]
         why = h.span(".muted")["A loop that was followed by ", track, ": run its program again to repeat it."]
         return h.div(".buttons")[why, " ", message]
-    address = f"{page.task_id}/{'run-again' if button.replays else 'cancel'}"
+    address = f"{page.task_id}/{'run-again' if button.replays else 'cancel'}{'?log=1' if page.shows_log else ''}"
     seen = h.input(type="hidden", name="only", value=f"{page.task_id}:{record.attempt}")
     form = h.form(method="post", action=address)[h.button(disabled=not button.is_enabled)[button.name], seen]
     return h.div(".buttons")[form, None if record.status.is_terminal else _TELL, " ", message]
@@ -130,6 +139,18 @@ _TELL = h.fragment[
     h.button(".tell", type="button", data_tell=True)["Tell me when it ends"],
     h.span(".told")["A notification will say when it ends."],
 ]
+
+
+def _log(page: TaskPage, record: TaskRecord, now: datetime) -> h.Element | None:
+    """Return the end of what its handler has printed, or the way to it: it is read while it is shown only."""
+    if record.is_loop:
+        return None
+    heading = h.h2("#log")["Log"]
+    if not page.shows_log:
+        link = h.a(href=f"{page.task_id}?log=1#log")["Show what it prints"]
+        return h.section(aria_labelledby="log")[heading, h.p[link]]
+    link = h.a(href=page.task_id)["Hide the log"]
+    return h.section(".log", aria_labelledby="log")[heading, fold_html(page.log, now, page.log_trouble), h.p[link]]
 
 
 def _history(page: TaskPage, versions: Sequence[TaskRecord]) -> h.Node:
