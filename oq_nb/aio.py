@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import builtins
 
     from oq_nb.display.queue_widget import QueueWidget
+    from oq_nb.display.timeline import Timeline
     from oq_nb.model import TaskRecord, WorkerRecord
     from oq_nb.model.logs import LogLine
     from oq_nb.queue import functions
@@ -185,6 +186,14 @@ class Task:
         """See `oq_nb.Task.history`."""
         return await asyncio.to_thread(self.sync.history, limit=limit)
 
+    async def series(self, *, full: bool = False) -> Any:
+        """See `oq_nb.Task.series`."""
+        return await asyncio.to_thread(self.sync.series, full=full)
+
+    async def plot(self, *, full: bool = False) -> Any:
+        """See `oq_nb.Task.plot`."""
+        return await asyncio.to_thread(self.sync.plot, full=full)
+
 
 async def _follow(lines: Iterator[LogLine]) -> AsyncIterator[LogLine]:
     """Yield what an iterator gives that waits; each of its steps runs in a thread."""
@@ -255,6 +264,10 @@ class Queue:
     async def counts(self) -> dict[str, int]:
         """See `oq_nb.Queue.counts`."""
         return await asyncio.to_thread(self.sync.counts)
+
+    async def timeline(self, hours: float = 1.0, *, limit: int = 1000) -> Timeline:
+        """See `oq_nb.Queue.timeline`."""
+        return await asyncio.to_thread(self.sync.timeline, hours, limit=limit)
 
     async def list_ready(self, *, limit: int = 100) -> builtins.list[Task]:
         """See `oq_nb.Queue.list_ready`."""

@@ -11,11 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from oq_nb.model import Progress
+from oq_nb.model import Progress, TaskRecord
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from oq_nb.display.queue_widget import QueueWidget as QueueWidget
     from oq_nb.display.task_widget import TaskWidget as TaskWidget
+    from oq_nb.display.timeline import Timeline as Timeline
     from oq_nb.display.wait_bar import TaskGroupDisplay as TaskGroupDisplay
     from oq_nb.queue.logs import TaskLogs
     from oq_nb.queue.queue import Queue
@@ -37,7 +40,10 @@ __all__ = [
     "task_bar",
     "task_html",
     "task_line",
+    "task_plot",
+    "task_series",
     "task_widget",
+    "timeline",
 ]
 
 
@@ -88,6 +94,33 @@ def logs_html(logs: TaskLogs) -> str:
 
     now = datetime.now(timezone.utc)
     return str(log_html(logs.lines, now, attempt=logs.attempt, is_end=logs.is_end))
+
+
+def task_series(task: Task, versions: Sequence[TaskRecord] | None) -> Any:
+    """Return a task's numbers over time as a frame, of its series or, where they are given, of its versions."""
+    from oq_nb.display import numbers
+
+    return numbers.frame_of(_table(task, versions))
+
+
+def task_plot(task: Task, versions: Sequence[TaskRecord] | None) -> Any:
+    """Return a task's numbers over time as a figure; for the arguments see `task_series`."""
+    from oq_nb.display import numbers
+
+    return numbers.figure_of(_table(task, versions), f"{task.task_type} {task.id[:8]}")
+
+
+def _table(task: Task, versions: Sequence[TaskRecord] | None) -> dict[str, list[Any]]:
+    from oq_nb.display import numbers
+
+    return numbers.table_of(task.record) if versions is None else numbers.table_of_history(versions)
+
+
+def timeline(records: Iterable[TaskRecord], now: datetime, *, seconds: float, is_partial: bool) -> Timeline:
+    """Return what ran lately; see `oq_nb.display.timeline.timeline_of`."""
+    from oq_nb.display.timeline import timeline_of
+
+    return timeline_of(records, now, seconds=seconds, is_partial=is_partial)
 
 
 def display_task(task: Task) -> None:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from oq_nb import model
 from oq_nb.errors import ConfigurationError, RecordError, TaskNotFoundError, TransitionError
 from oq_nb.model import RetryPolicy, TaskRecord, TaskStatus, Timestamp, WorkerRecord, transitions
 from oq_nb.queue import faces
+from oq_nb.queue.recent import read_recent
 from oq_nb.queue.submit import LocalWorkers, Submitter, check_instant, check_whole, new_record
 from oq_nb.queue.task import Task
 from oq_nb.queue.watcher import Watcher
@@ -21,7 +22,7 @@ from oq_nb.store import UNHAPPY, TaskStore
 from oq_nb.store.index import IndexEntry
 
 if TYPE_CHECKING:
-    from oq_nb.queue.faces import PageServer, QueueWidget, Worker
+    from oq_nb.queue.faces import PageServer, QueueWidget, Timeline, Worker
     from oq_nb.queue.functions import Functions, TaskFunction
     from oq_nb.queue.groups import MapResults
 
@@ -383,6 +384,29 @@ class Queue:
             if record.status is wanted and is_late and task_type in (None, record.task_type):
                 found.append(Task(self, held))
         return found
+
+    def timeline(self, hours: float = 1.0, *, limit: int = 1000) -> Timeline:
+        """Return which worker ran what and when, lately, with throughput and waiting times; it shows itself.
+
+        Args:
+            hours: so far back; above 0, at most 720.
+            limit: so many tasks are read at most, those that run and the newest first; from 1.
+
+        Returns:
+            A picture in a notebook, lines of text as ``str``; its ``runs``, ``per_minute`` and ``waited`` are numbers.
+
+        Raises:
+            ConfigurationError: an argument is not usable.
+
+        Requests: 1 LIST, 1 LIST per 1,000 tasks in the bucket (200 at most), and 1 GET for each task that runs or has
+        changed in that time (``limit`` at most), 16 at a time. None later: it is a snapshot.
+        """
+        if isinstance(hours, bool) or not isinstance(hours, (int, float)) or not 0 < hours <= 720:
+            raise ConfigurationError(f"hours: a number above 0, at most 720, is needed, not {hours!r}")
+        check_whole("limit", limit, 1)
+        now = self.now()
+        records, is_partial = read_recent(self.store, now - timedelta(hours=hours), limit)
+        return faces.timeline(records, self.now(), seconds=hours * 3600, is_partial=is_partial)
 
     def counts(self) -> dict[str, int]:
         """Return how many tasks are ``ready`` (can be claimed), ``scheduled`` (for later) and ``running``.

@@ -237,6 +237,38 @@ class Task:
             return logs.follow_logs(self, attempt, last, interval)
         return logs.read_logs(self, attempt, last)
 
+    # --- its numbers
+
+    def series(self, *, full: bool = False) -> Any:
+        """Return its numbers over time: position, rate, and each metric that it reported.
+
+        What was last seen of it is used: `refresh` first for what is new. A task that has ended keeps its last series.
+
+        Args:
+            full: every report of all attempts that the bucket still has, instead of the series of 60 points.
+
+        Returns:
+            A pandas frame with the time (UTC) as its index; where pandas is not installed, a dict of lists.
+
+        Requests: none; with ``full`` 1 LIST per 1,000 versions, 1 GET each.
+        """
+        return faces.task_series(self, self.history() if full else None)
+
+    def plot(self, *, full: bool = False) -> Any:
+        """Return a matplotlib figure of its numbers over local time: position, rate, and each metric.
+
+        A notebook shows it; ``task.plot().savefig("run.png")`` keeps it.
+
+        Args:
+            full: as for `series`.
+
+        Raises:
+            ConfigurationError: matplotlib is not installed: ``pip install 'oq-nb[plot]'``.
+
+        Requests: as `series`.
+        """
+        return faces.task_plot(self, self.history() if full else None)
+
     # --- showing
 
     def widget(self, interval: float = 1.0) -> TaskWidget:

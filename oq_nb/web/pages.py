@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import htpy as h
 from markupsafe import Markup
@@ -18,6 +18,7 @@ from markupsafe import Markup
 from oq_nb.display import markup
 from oq_nb.display.safe import quote
 from oq_nb.display.selection import ALL, TaskFilter
+from oq_nb.display.timeline import timeline_of
 from oq_nb.queue.watcher import Overview, is_alive
 from oq_nb.text import ago, counted, local_time
 from oq_nb.web import lists
@@ -125,6 +126,7 @@ def overview(seen: Overview, chosen: TaskFilter, now: datetime, *, message: str 
         lists.tables(seen, chosen, now),
         lists.failures(seen, chosen, now) if chosen.status == ALL else None,
         workers,
+        _timeline(seen, now),
     )
     return Content(f"{running:,} running · oq", body)
 
@@ -149,6 +151,21 @@ def _worker_note(seen: Overview, now: datetime) -> h.Element:
     verb = "waits" if waiting == 1 else "wait"
     return h.p(".note")[
         f"⚠ No worker is alive, and {counted(waiting, 'task')} {verb}: ", h.code["oq worker MODULE"], " starts one."
+    ]
+
+
+def _timeline(seen: Overview, now: datetime) -> h.Element:
+    """Return which worker ran what in the last hour, of the tasks that the overview knows. Requests: none.
+
+    It ends with the present minute, so that the page stays the same for as long as nothing happens.
+    """
+    end = now.replace(second=0, microsecond=0) + timedelta(minutes=1)
+    records = {held.record.id: held.record for held in (*seen.live, *seen.ended, *seen.failures)}
+    is_partial = seen.ended_total > len(seen.ended) and seen.ended[-1].record.updated_at > end - timedelta(hours=1)
+    made = timeline_of(records.values(), end, is_partial=is_partial)
+    return h.section(aria_labelledby="timeline")[
+        h.h2("#timeline")["Last hour"],
+        h.div(".timeline")[made.html()] if made.runs else h.p(".muted")["Nothing ran."],
     ]
 
 
