@@ -15,6 +15,7 @@ from servers import connect_to
 from oq_nb import local
 from oq_nb.queue import Queue
 from oq_nb.queue import connection as client
+from oq_nb.queue.hints import flush_all
 from oq_nb.store import TaskStore
 from oq_nb.testing import FakeStore
 
@@ -42,6 +43,7 @@ def surroundings_of_its_own(monkeypatch, tmp_path_factory):
 def no_thread_is_left_behind():
     before = set(threading.enumerate())
     yield
+    flush_all()  # hints for workers, which would be written within a second
     deadline = time.monotonic() + HANGS_AFTER_SECONDS  # one that is left would never end; the others are about to
     for thread in [t for t in threading.enumerate() if t not in before and t.name.startswith("oq-")]:
         thread.join(max(0.0, deadline - time.monotonic()))

@@ -27,14 +27,14 @@ _GRANTS: dict[str, tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]] = {
     "client": (
         (("s3:GetObject",), ("tasks", "payloads", "workers", "idempotency", "logs")),
         (("s3:GetObjectVersion",), ("tasks",)),
-        (("s3:PutObject",), ("tasks", "payloads", "ready", "leases", "ended", "idempotency")),
-        (("s3:DeleteObjectVersion",), ("ready", "leases", "ended")),
+        (("s3:PutObject",), ("tasks", "payloads", "ready", "leases", "ended", "idempotency", "hints")),
+        (("s3:DeleteObjectVersion",), ("ready", "leases", "ended", "hints")),
     ),
     "worker": (
-        (("s3:GetObject",), ("tasks", "payloads")),
+        (("s3:GetObject",), ("tasks", "payloads", "hints")),
         (("s3:GetObjectVersion",), ("tasks",)),
-        (("s3:PutObject",), ("tasks", "payloads", "ready", "leases", "ended", "workers", "logs")),
-        (("s3:DeleteObjectVersion",), ("ready", "leases", "workers", "logs")),
+        (("s3:PutObject",), ("tasks", "payloads", "ready", "leases", "ended", "workers", "logs", "hints")),
+        (("s3:DeleteObjectVersion",), ("ready", "leases", "workers", "logs", "hints")),
     ),
     "doctor": ((("s3:GetObject", "s3:GetObjectVersion", "s3:PutObject", "s3:DeleteObjectVersion"), ("oq-doctor-*",)),),
 }

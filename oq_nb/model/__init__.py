@@ -15,6 +15,7 @@ May import: `oq_nb.errors`, `oq_nb.text` and `oq_nb.ansi`, nothing else of the p
 from oq_nb.model.codec import canonical_json, to_json
 from oq_nb.model.keys import (
     ENDED,
+    HINT,
     IDEMPOTENCY,
     LEASES,
     LOGS,
@@ -59,6 +60,7 @@ from oq_nb.model.timestamps import Instant, Timestamp
 
 __all__ = [
     "ENDED",
+    "HINT",
     "IDEMPOTENCY",
     "LEASES",
     "LOGS",

@@ -15,6 +15,7 @@ from oq_nb.errors import ConfigurationError
 
 __all__ = [
     "ENDED",
+    "HINT",
     "IDEMPOTENCY",
     "LEASES",
     "LOGS",
@@ -53,6 +54,8 @@ TASKS, READY, LEASES, WORKERS, PAYLOADS, IDEMPOTENCY, ENDED, LOGS = (
     "ended/",
     "logs/",
 )
+#: The object that changes when tasks were submitted, see `oq_nb.store.hint`.
+HINT = "hints/ready"
 MAX_TASK_TYPE_CHARS = 200
 _LAST_PIECE = 99_999_999
 

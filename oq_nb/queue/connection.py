@@ -92,7 +92,7 @@ def connect(
     )
     _prepare_bucket(objects, create=create or bool(label), allow_unversioned=allow_unversioned)
     store = TaskStore(objects, shard_prefix_len=shard_prefix_len, tag_finished=tag_finished)
-    _default_queue = Queue(store, label=label)
+    _default_queue = Queue(store, label=label, hints=True)
     return _default_queue
 
 

@@ -14,11 +14,12 @@ from oq_nb import model
 from oq_nb.errors import ConfigurationError, RecordError, TaskNotFoundError, TransitionError
 from oq_nb.model import RetryPolicy, TaskRecord, TaskStatus, Timestamp, WorkerRecord, transitions
 from oq_nb.queue import faces
+from oq_nb.queue.hints import HintWriter
 from oq_nb.queue.recent import read_recent
 from oq_nb.queue.submit import LocalWorkers, Submitter, check_instant, check_whole, new_record
 from oq_nb.queue.task import Task
 from oq_nb.queue.watcher import Watcher
-from oq_nb.store import UNHAPPY, TaskStore
+from oq_nb.store import UNHAPPY, ReadyHint, TaskStore
 from oq_nb.store.index import IndexEntry
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ __all__ = ["Queue"]
 P = ParamSpec("P")
 R = TypeVar("R")
 
+_SOON = timedelta(seconds=1)
+
 
 class Queue:
     """The tasks in a bucket. Safe to use from several threads.
@@ -38,14 +41,17 @@ class Queue:
     Args:
         store: the tasks.
         label: shown in the repr, such as ``embedded seaweedfs``.
+        hints: leave hints for idle workers elsewhere, and have workers look at them; see `oq_nb.store.hint`.
     """
 
-    def __init__(self, store: TaskStore, *, label: str = "") -> None:
+    def __init__(self, store: TaskStore, *, label: str = "", hints: bool = False) -> None:
         self.store = store
         self._label = label
         #: Workers of this process, woken for each task that is submitted here.
         self.local_workers = LocalWorkers()
-        self._submitter = Submitter(store, self.local_workers)
+        #: Writes hints for idle workers elsewhere; None: nobody is told.
+        self.hints = HintWriter(ReadyHint(store.objects)) if hints else None
+        self._submitter = Submitter(store, self.wake_workers)
         #: Watches tasks for the widgets, pages and waiters of this process; makes no request while nobody does.
         self.watcher = Watcher(store)
         self._widget: QueueWidget | None = None
@@ -55,6 +61,15 @@ class Queue:
     def __repr__(self) -> str:
         label = f" ({self._label})" if self._label else ""
         return f"<Queue {repr(self.store.objects)[1:-1].removeprefix('S3Store ')}{label}>"
+
+    def wake_workers(self, record: TaskRecord) -> None:
+        """Have idle workers look for a task that is pending: those of this process at once, others within seconds.
+
+        Requests: in the background at most 1 PUT and 1 DELETE a second, for the hint; none for a task for later.
+        """
+        self.local_workers.wake(record.shard)
+        if self.hints is not None and record.available_at - record.updated_at < _SOON:
+            self.hints.ring(record.shard)
 
     # --- showing
 
@@ -524,7 +539,7 @@ class Queue:
             TaskNotFoundError: there is no such task.
         """
         task = self._update(task_id, lambda record, now: transitions.replay(record, now, attempt=attempt))
-        self.local_workers.wake(task.record.shard)
+        self.wake_workers(task.record)
         return task
 
     retry = replay

@@ -13,7 +13,7 @@ Imports of the package: `errors`, `model`, `store`.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from typing import Any, Protocol
@@ -128,19 +128,19 @@ class Submitter:
 
     Args:
         store: where to.
-        workers: woken for each task.
+        wake: called with each task that was written.
     """
 
-    def __init__(self, store: TaskStore, workers: LocalWorkers) -> None:
+    def __init__(self, store: TaskStore, wake: Callable[[TaskRecord], object]) -> None:
         self._store = store
-        self._workers = workers
+        self._wake = wake
 
     def create(self, record: TaskRecord) -> VersionedTask:
         """Write a task. Requests: 2 PUT; 1 PUT more for a large input."""
         value, ref = self._store.payloads.save(record.id, "input", record.input)
         held = self._store.create(record.evolve(input=value, input_ref=ref))
         self._store.emit("submitted", record.task_type)
-        self._workers.wake(record.shard)
+        self._wake(record)
         return held
 
     def create_many(self, records: Sequence[TaskRecord]) -> tuple[list[VersionedTask], OqError | None]:

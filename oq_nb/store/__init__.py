@@ -4,6 +4,7 @@
 `task_store`            `TaskStore`: the one bounded compare-and-swap loop
 `index`                 entries under ``ready/`` and ``leases/``, which are hints
 `ended`                 entries under ``ended/``: which tasks failed, as hints
+`hint`                  an object that changes when tasks were submitted
 `idempotency`           idempotency keys
 `permission`            what the credentials allow, learned from refusals
 `logs`                  what handlers print, in pieces
@@ -16,6 +17,7 @@ May import: `oq_nb.backoff`, `oq_nb.errors`, `oq_nb.text`, `oq_nb.model`, `oq_nb
 
 from oq_nb.store.ended import UNHAPPY, EndedEntries, EndedEntry
 from oq_nb.store.fitness import verify_conditional_writes
+from oq_nb.store.hint import ReadyHint
 from oq_nb.store.index import Index, IndexEntry
 from oq_nb.store.logs import LogPieces
 from oq_nb.store.payloads import PAYLOAD_LIMIT_BYTES, Payloads
@@ -32,6 +34,7 @@ __all__ = [
     "Listener",
     "LogPieces",
     "Payloads",
+    "ReadyHint",
     "TaskStore",
     "Transition",
     "VersionedTask",

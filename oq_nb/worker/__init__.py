@@ -4,6 +4,8 @@
 `worker`                `Worker`: registration, start and stop
 `session`               the threads of a worker between start and stop
 `polling`               the thread that looks for tasks and lapsed leases
+`pauses`                how long between two looks; pure
+`hint_watch`            looks at the hint of those who submit
 `runner`                the threads that claim and run
 `backlog`               index entries on their way from the one to the others
 `claims`                what is done at an index entry

@@ -8,7 +8,8 @@ Invariants:
 * Entries that are of no use here delay the others, but do not hide them: what a look left over is read on soon.
 * Recovering tasks does not hold up the look for tasks.
 
-Imports of the package: `model`, `errors`, `store`, `attempt`, and of this room `backlog`, `claims`, `index_reader`.
+Imports of the package: `model`, `errors`, `store`, `attempt`, and of this room `backlog`, `claims`, `hint_watch`,
+`index_reader`, `pauses`.
 """
 
 from __future__ import annotations
@@ -26,16 +27,14 @@ from oq_nb.store import TaskStore
 from oq_nb.store.index import IndexEntry
 from oq_nb.worker.backlog import Backlog
 from oq_nb.worker.claims import Claims
+from oq_nb.worker.hint_watch import HintWatch
 from oq_nb.worker.index_reader import IndexReader
+from oq_nb.worker.pauses import PollPauses
 
-__all__ = ["MIN_POLL_SECONDS", "IndexPoller"]
+__all__ = ["IndexPoller"]
 
 logger = logging.getLogger("oq_nb.worker")
 
-#: Shortest pause between two looks for tasks.
-MIN_POLL_SECONDS = 0.1
-_LEASE_SCAN_SECONDS = (2.0, 60.0)
-_ROUND_SECONDS = 60.0  # in which all shards are read, where that takes more than one LIST
 _ENTRIES_PER_THREAD = 4  # kept waiting
 _MAX_RECOVERIES = 128  # under way or waiting at a time
 
@@ -50,7 +49,8 @@ class IndexPoller:
         worker_id: named in the log.
         shards: only entries of these.
         concurrency: tasks at a time.
-        max_poll_seconds: longest pause between two looks for tasks.
+        pauses: how long between two looks.
+        hint: asked whether tasks were submitted, while looks are rare; None: nobody is.
         own_tasks: ids of the tasks that this worker runs.
         recovery: its threads recover tasks; None: they are recovered at once, one after the other.
     """
@@ -64,7 +64,8 @@ class IndexPoller:
         worker_id: str,
         shards: Sequence[str],
         concurrency: int,
-        max_poll_seconds: float,
+        pauses: PollPauses,
+        hint: HintWatch | None = None,
         own_tasks: Collection[str] = (),
         recovery: Scheduler | None = None,
     ) -> None:
@@ -74,7 +75,7 @@ class IndexPoller:
         self._ready = IndexReader(store.index, model.READY, shards)
         self._leases = IndexReader(store.index, model.LEASES, shards)
         self._concurrency = concurrency
-        self._max_poll_seconds = max_poll_seconds
+        self._pauses, self._hint = pauses, hint
         self._own_tasks = own_tasks
         self._recovery = recovery
         self._batch = 1
@@ -101,9 +102,17 @@ class IndexPoller:
             if self._claims.next_due_at(model.READY) <= now:
                 next_ready = min(next_ready, now)
             try:
+                if self._hint is not None and now < next_ready and self._backlog.wants_more:
+                    hinted = self._hint.look(idle_since, now)
+                    if hinted is not None:
+                        next_ready = now
+                        self._ready.hurry(hinted)
                 if now >= next_ready and self._backlog.wants_more:
-                    if self.find_tasks():
+                    has_found = self.find_tasks()
+                    if has_found:
                         idle_since = now
+                    if self._hint is not None:
+                        self._hint.listed(has_found=has_found)
                     is_out = False
                     next_ready = time.monotonic() + self.pause_after(now - idle_since)
                 if now >= next_leases:
@@ -120,26 +129,24 @@ class IndexPoller:
             except Exception:
                 logger.exception("worker %s: a look for tasks failed", self._worker_id)
                 next_ready = next_leases = time.monotonic() + 5
-            self._backlog.wait(partial(self._seconds_to_wait, next_ready, next_leases))
+            next_hint = float("inf") if self._hint is None or is_out else self._hint.next_at(idle_since, now)
+            self._backlog.wait(partial(self._seconds_to_wait, min(next_ready, next_hint), next_leases))
 
-    def _seconds_to_wait(self, next_ready: float, next_leases: float, wants_more: bool) -> float:
+    def _seconds_to_wait(self, next_look: float, next_leases: float, wants_more: bool) -> float:
         """Return how long nothing has to be done, unless something changes."""
         until = next_leases
         if wants_more:
-            until = min(until, next_ready, self._claims.next_due_at(model.READY))
+            until = min(until, next_look, self._claims.next_due_at(model.READY))
         return until - time.monotonic()
 
     def pause_after(self, idle_seconds: float) -> float:
-        """Return the pause between two looks: a quarter of the time that nothing was found, within bounds."""
-        longest = self._max_poll_seconds
-        if self._ready.reads_a_round > 1:
-            longest = min(longest, _ROUND_SECONDS / self._ready.reads_a_round)
-        pause = 0.0 if self._ready.has_urgent else idle_seconds / 4
-        return min(longest, max(MIN_POLL_SECONDS, pause)) * random.uniform(0.8, 1.0)
+        """Return the pause between two looks for tasks, after so long without any."""
+        return self._pauses.for_tasks(
+            idle_seconds, reads_a_round=self._ready.reads_a_round, is_urgent=self._ready.has_urgent
+        )
 
     def _lease_pause(self, idle_seconds: float) -> float:
-        low, high = _LEASE_SCAN_SECONDS
-        return min(high / self._leases.reads_a_round, max(low, idle_seconds / 4))
+        return self._pauses.for_leases(idle_seconds, reads_a_round=self._leases.reads_a_round)
 
     def find_tasks(self) -> bool:
         """Read the ready index; return whether there was anything for the handler threads. Requests: 1 LIST."""

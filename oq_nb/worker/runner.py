@@ -239,6 +239,8 @@ class Runner:
             left = lease.finish(
                 lambda record, now: transitions.release(record, now, lease_id=lease.lease_id), give_up=lambda: True
             )
+            if left.record.status is TaskStatus.PENDING:
+                self._queue.wake_workers(left.record)
             logger.info("task %s was handed back: it is %s", lease.task_id, left.record.status)
         except LeaseExpiredError as exc:  # its handler came to an end just now
             logger.debug("task %s is not handed back: %s", lease.task_id, exc)

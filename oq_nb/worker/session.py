@@ -24,13 +24,15 @@ from typing import TYPE_CHECKING
 from oq_nb.attempt.handlers import Handler
 from oq_nb.attempt.scheduler import Scheduler
 from oq_nb.queue import Queue
-from oq_nb.store import verify_conditional_writes
+from oq_nb.store import ReadyHint, verify_conditional_writes
 from oq_nb.worker.backlog import Backlog
 from oq_nb.worker.claims import Claims
 from oq_nb.worker.ending import Ending, RunLimits
 from oq_nb.worker.heartbeat import Heartbeat
+from oq_nb.worker.hint_watch import HintWatch
 from oq_nb.worker.logs import WorkerLogs
 from oq_nb.worker.parallel import run_until
+from oq_nb.worker.pauses import PollPauses
 from oq_nb.worker.polling import IndexPoller
 from oq_nb.worker.runner import OnEnded, Runner
 
@@ -43,6 +45,7 @@ logger = logging.getLogger("oq_nb.worker")
 
 #: What handing tasks back and ending threads takes at most.
 CLOSING_SECONDS = 5.0
+_LONG_IDLE_SECONDS = 300.0  # after which heartbeats are rarer
 _END_SECONDS = 1.5  # of these for ending processes
 
 
@@ -125,6 +128,11 @@ class Session:
             renews=settings.renew_leases,
             on_ended=on_ended,
         )
+        self.heartbeat = Heartbeat(queue.store.objects, settings.worker_id, describe, is_idle=self._is_long_idle)
+        pauses = PollPauses(settings.max_poll_seconds)
+        hint: HintWatch | None = None
+        if queue.hints is not None:
+            hint = HintWatch(ReadyHint(queue.store.objects), pauses, lambda: self.heartbeat.workers)
         self.poller = IndexPoller(
             queue.store,
             self.claims,
@@ -132,13 +140,13 @@ class Session:
             worker_id=settings.worker_id,
             shards=settings.shards,
             concurrency=settings.concurrency,
-            max_poll_seconds=settings.max_poll_seconds,
+            pauses=pauses,
+            hint=hint,
             own_tasks=self.runner,
             recovery=recovery,
         )
         #: Says when a worker with limits has come to its end.
         self.ending = Ending(settings.limits, self.backlog, self.poller)
-        self.heartbeat = Heartbeat(queue.store.objects, settings.worker_id, describe)
         self._threads: list[threading.Thread] = []
 
     @property
@@ -150,6 +158,10 @@ class Session:
     def is_limited(self) -> bool:
         """Whether it ends by itself."""
         return bool(self._settings.limits)
+
+    def _is_long_idle(self) -> bool:
+        since = self.backlog.idle_since
+        return since is not None and time.monotonic() - since > _LONG_IDLE_SECONDS
 
     def register(self) -> None:
         """Write the worker's object, and show that the store refuses stale writes. Requests: 4 PUT."""

@@ -4,7 +4,7 @@ Its threads live in a `Session`, a new one for each start: one polls the index, 
 
 Invariants: what it was told is read when it starts; counters are kept from one start to the next.
 
-Imports of the package: `queue`, `attempt`, and of this room `session` and `polling`.
+Imports of the package: `queue`, `attempt`, and of this room `session` and `pauses`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from oq_nb.queue.functions import place_of
 from oq_nb.worker.ending import Limit, RunLimits
 from oq_nb.worker.hooks import Hooks
 from oq_nb.worker.parallel import run_until
-from oq_nb.worker.polling import MIN_POLL_SECONDS
+from oq_nb.worker.pauses import MIN_POLL_SECONDS
 from oq_nb.worker.reruns import changed_handlers, say_replaced
 from oq_nb.worker.runner import EndedAttempt
 from oq_nb.worker.session import Session, WorkerSettings

@@ -25,6 +25,7 @@ from oq_nb.model import Timestamp, WorkerRecord
 from oq_nb.s3 import S3Store
 from oq_nb.s3.clock import Clock
 from oq_nb.testing import FakeStore
+from oq_nb.worker.pauses import PollPauses
 
 GOOD = ["connection", "region", "credentials", "bucket", "versioning", "objects", "clock"] + [
     "conditional writes",
@@ -320,7 +321,8 @@ def as_worker(queue, ids):
     def fail(_):
         raise ValueError("no")
 
-    with worker:
+    with pytest.MonkeyPatch.context() as patch, worker:
+        patch.setattr(PollPauses, "needs_hint", lambda self, idle, **options: True)  # as when it is idle
         for task in [queue.get(task_id) for task_id in ids]:
             task.wait(60)
 
@@ -341,8 +343,16 @@ def as_doctor(queue, ids):
     assert examine(queue.store.objects).is_fit
 
 
-#: What a role needs only when an answer was lost, or an attempt prints more than is kept.
-UNUSUAL = {"worker": {("s3:GetObjectVersion", "tasks"), ("s3:DeleteObjectVersion", "logs")}}
+#: What a role needs only when an answer was lost, when an attempt prints more than is kept, when tasks are handed back,
+#: or for hints that others have left.
+UNUSUAL = {
+    "worker": {
+        ("s3:GetObjectVersion", "tasks"),
+        ("s3:DeleteObjectVersion", "logs"),
+        ("s3:PutObject", "hints"),
+        ("s3:DeleteObjectVersion", "hints"),
+    }
+}
 
 
 @pytest.mark.parametrize("role", ROLES)

@@ -20,6 +20,7 @@ from oq_nb.errors import RescheduleError, RetryableError
 from oq_nb.model import RetryPolicy, TaskRecord, TaskStatus, Timestamp, transitions
 from oq_nb.progress import tracked
 from oq_nb.progress.loops import Ending
+from oq_nb.store import ReadyHint
 from oq_nb.worker import Worker
 
 Scenario = Callable[[World], None]
@@ -175,6 +176,21 @@ def _served(task_type: str, task_input: Any = None, **options: Any) -> Scenario:
 
 def submitted(world: World) -> None:
     submit(world, "quick")
+
+
+def hinted(world: World) -> None:
+    """A client leaves hints after its submission; an idle worker looks at them before it looks at the index."""
+    worker, client = world.process("worker"), world.process("client")
+    read, written = ReadyHint(worker.objects), ReadyHint(client.objects)
+    world.act(worker, read.look)
+    settings = {"timeout_seconds": LEASE_SECONDS, "retry_policy": AT_ONCE}
+    task = world.act(client, lambda: client.queue.submit("quick", **settings))
+    if task is not None:
+        world.submitted.append(task.id)
+    for _ in range(2):
+        world.act(client, lambda: written.write({"0"}))
+    world.act(worker, read.look)
+    world.act(worker, worker.serve)
 
 
 def scheduled(world: World) -> None:
@@ -406,6 +422,7 @@ def worker_registers(world: World) -> None:
 SCENARIOS: dict[str, Scenario] = {
     "submit": submitted,
     "claim and complete": _served("quick"),
+    "hinted": hinted,
     "scheduled": scheduled,
     "waits an hour": waits_an_hour,
     "progress": _served("work"),

@@ -115,6 +115,7 @@ _STOPPED_LATE = "DELETE leases 1, DELETE ready 2, PUT ended 1, PUT leases 1, PUT
 STORIES: dict[str, Story] = {
     "submit": Story("pending 0", completed(), "PUT ready 1, PUT tasks 1", left=1),
     "claim and complete": Story(_RAN, completed(), _writes(tasks=3), is_sure=True),
+    "hinted": Story(_RAN, completed(), _writes(tasks=3) + ", DELETE hints 1, PUT hints 2", is_sure=True),
     "scheduled": Story(_RAN, completed(), _writes(tasks=3), is_sure=True),
     "waits an hour": Story(_RAN, completed(), _writes(tasks=3), is_sure=True),
     "progress": Story(_REPORTED, completed(), _writes(tasks=5), is_sure=True),

@@ -25,7 +25,7 @@ ALIKE = (
 A_FEW = ("submit", "claim and complete", "cancel while pending", "idempotent submit", "tracked loop")
 #: Stories in which it makes no difference how entries are kept.
 AS_USUAL = (
-    *("waits an hour", "fail after throttled progress", "without renewal"),
+    *("hinted", "waits an hour", "fail after throttled progress", "without renewal"),
     *("beside an idle worker", "claimed by an old listing"),
 )
 HOW = [

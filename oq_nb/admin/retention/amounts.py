@@ -28,6 +28,7 @@ _FOLDERS = (
     model.ENDED,
     model.WORKERS,
     model.IDEMPOTENCY,
+    "hints/",
 )
 
 
