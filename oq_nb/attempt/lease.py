@@ -94,6 +94,7 @@ class Lease:
         self._changed = threading.Condition()  # guards what follows
         self._held = held
         self._pending: Progress | None = None
+        self._newest: Progress | None = None  # that was reported, written or not
         self._asked = 0  # number of the newest report
         self._written = 0  # number of the newest report that is written
         self._last_write = float("-inf")
@@ -173,7 +174,7 @@ class Lease:
             return
         now = self._monotonic()
         with self._changed:
-            self._pending = progress
+            self._pending = self._newest = progress
             self._asked += 1
             number = self._asked
             due = max(now, self._last_write + throttle_seconds, self._retry_at)
@@ -345,8 +346,9 @@ class Lease:
 
         def noted(record: TaskRecord, now: Timestamp) -> TaskRecord:
             nonlocal ended
-            if (held_back := self._pending) is not None:  # it is kept with the end, as what was reached
-                record = transitions.report(record, now, lease_id=self.lease_id, progress=held_back)
+            # Kept with the end as what was reached: it may have been held back, or dropped by another program.
+            if (newest := self._newest) is not None:
+                record = transitions.report(record, now, lease_id=self.lease_id, progress=newest)
             changed = transition(record, now)
             ended = _how_it_ended(record, changed)
             return changed

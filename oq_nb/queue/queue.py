@@ -21,6 +21,7 @@ from oq_nb.queue.task import Task
 from oq_nb.queue.watcher import Watcher
 from oq_nb.store import UNHAPPY, ReadyHint, TaskStore
 from oq_nb.store.index import IndexEntry
+from oq_nb.tracing import submit_span
 
 if TYPE_CHECKING:
     from oq_nb.queue.faces import PageServer, QueueWidget, Timeline, Worker
@@ -220,21 +221,23 @@ class Queue:
 
         Requests: 2 PUT; 1 PUT more for a large input, 1 PUT more with an idempotency key.
         """
-        record = new_record(
-            self.store,
-            task_type,
-            input,
-            timeout_seconds=timeout_seconds,
-            max_retries=max_retries,
-            retry_policy=retry_policy,
-            schedule_at=schedule_at,
-            ttl_seconds=ttl_seconds,
-            expires_at=expires_at,
-            max_reschedules=max_reschedules,
-        )
-        if idempotency_key is None:
-            return Task(self, self._submitter.create(record))
-        return Task(self, self._submitter.create_once(record, idempotency_key, idempotency_scope or task_type))
+        with submit_span(task_type) as trace:
+            record = new_record(
+                self.store,
+                task_type,
+                input,
+                timeout_seconds=timeout_seconds,
+                max_retries=max_retries,
+                retry_policy=retry_policy,
+                schedule_at=schedule_at,
+                ttl_seconds=ttl_seconds,
+                expires_at=expires_at,
+                max_reschedules=max_reschedules,
+                trace=trace,
+            )
+            if idempotency_key is None:
+                return Task(self, self._submitter.create(record))
+            return Task(self, self._submitter.create_once(record, idempotency_key, idempotency_scope or task_type))
 
     def submit_many(self, task_type: str, inputs: Iterable[Any], **options: Any) -> builtins.list[Task]:
         """Add many tasks, some at the same time.
@@ -257,8 +260,10 @@ class Queue:
             raise ConfigurationError("idempotency_key: one key cannot stand for many tasks; use submit for each")
         if isinstance(inputs, (str, bytes)):
             raise ConfigurationError("inputs: an iterable of inputs is needed, not text")
-        records = [new_record(self.store, task_type, item, **options) for item in inputs]
-        made, failure = self._submitter.create_many(records)
+        items = list(inputs)
+        with submit_span(task_type, task_count=len(items)) as trace:
+            records = [new_record(self.store, task_type, item, trace=trace, **options) for item in items]
+            made, failure = self._submitter.create_many(records)
         tasks = [Task(self, held) for held in made]
         if failure is not None:
             failure.submitted = tasks  # type: ignore[attr-defined]

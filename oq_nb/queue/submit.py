@@ -67,6 +67,7 @@ def new_record(
     ttl_seconds: float | None = None,
     expires_at: datetime | None = None,
     max_reschedules: int | None = None,
+    trace: dict[str, str] | None = None,
 ) -> TaskRecord:
     """Return the record of a new, pending task. Nothing is written.
 
@@ -81,6 +82,7 @@ def new_record(
         ttl_seconds: see there.
         expires_at: see there.
         max_reschedules: see there.
+        trace: what it carries of the trace that it belongs to, see `oq_nb.tracing`.
 
     Raises:
         ConfigurationError: an argument is not usable.
@@ -120,6 +122,7 @@ def new_record(
         updated_at=now,
         max_reschedules=max_reschedules,
         expires_at=ends,
+        trace=trace,
     )
 
 

@@ -29,6 +29,7 @@ from oq_nb.attempt.scheduler import Scheduler
 from oq_nb.errors import LeaseExpiredError, OqError, StorageError
 from oq_nb.model import TaskStatus, transitions
 from oq_nb.queue import Queue
+from oq_nb.tracing import attempt_span
 from oq_nb.worker.backlog import Backlog
 from oq_nb.worker.claims import Claim, Claims
 
@@ -219,9 +220,17 @@ class Runner:
             if self._backlog.is_closed:  # it was being claimed when `stop` began
                 self.hand_back(lease)
                 return
-            output, error = run_attempt(
-                store, lease, handler, context, run=run_logged, gives_up=lambda: self._backlog.is_closed
-            )
+            with attempt_span(
+                record.trace,
+                task_id=record.id,
+                task_type=record.task_type,
+                attempt=record.attempt,
+                worker_id=self._worker_id,
+            ) as span:
+                output, error = run_attempt(
+                    store, lease, handler, context, run=run_logged, gives_up=lambda: self._backlog.is_closed
+                )
+                span.end(lease.record.status.value, error)
         except LeaseExpiredError as exc:
             why = str(exc).removeprefix(f"task {record.id}: ")
             logger.warning("the result of task %s is thrown away: %s", record.id, why)

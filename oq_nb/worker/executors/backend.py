@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Executor, Future
 from typing import Any
 
+from oq_nb import tracing
 from oq_nb.attempt.capture import capturing
 from oq_nb.attempt.context import TaskContext
 from oq_nb.attempt.handlers import Handler
@@ -161,7 +162,7 @@ class ExecutorBackend:
             try:
                 executor = pool.get()
                 if shares_memory(executor):
-                    future = executor.submit(_call_here, job)
+                    future = executor.submit(tracing.bound(_call_here), job)
                 else:
                     code, transport = _code(job.handler, job.retry_on), self._open_transport(executor)
                     mailbox = transport.open()
@@ -216,7 +217,8 @@ class ExecutorBackend:
             return self._transport
 
     def _request(self, job: Job, code: bytes, address: tuple[Any, ...], mailbox: Mailbox) -> CallRequest:
-        record = job.lease.record.evolve(input=None, output=None)
+        record = job.lease.record
+        record = record.evolve(input=None, output=None, trace=tracing.current_trace() or record.trace)
         return CallRequest(
             address=address,
             call_id=mailbox.call_id,

@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from oq_nb import model
+from oq_nb import model, tracing
 from oq_nb.attempt import capture
 from oq_nb.attempt.context import TaskContext
 from oq_nb.attempt.invoke import Outcome, Verdict, call, failure
@@ -96,14 +96,15 @@ def _run(request: CallRequest, lease: RemoteLease) -> Outcome:
     except Exception as exc:
         return failure(exc)
     context = TaskContext(lease, throttle_seconds=request.throttle_seconds)
-    if lease.log is None:
-        return call(handler, request.task_input, context, retry_on=retry_on)
-    capture.install()
-    try:
-        with capture.capturing(lease.log.buffer, everything=request.ends_with_worker):
+    with tracing.attached(lease.record.trace):
+        if lease.log is None:
             return call(handler, request.task_input, context, retry_on=retry_on)
-    finally:
-        capture.uninstall()
+        capture.install()
+        try:
+            with capture.capturing(lease.log.buffer, everything=request.ends_with_worker):
+                return call(handler, request.task_input, context, retry_on=retry_on)
+        finally:
+            capture.uninstall()
 
 
 @contextlib.contextmanager
