@@ -90,8 +90,21 @@ class Action:
         self._start(record, CANCELLING, lambda: actions.cancel(self._queue, record.id, "cancelled in a notebook"))
 
     def replay(self, record: TaskRecord) -> None:
-        """Run a task again. Requests: see `Queue.replay`."""
-        self._start(record, REPLAYING, lambda: actions.replay(self._queue, record.id))
+        """Run a task again, unless it has been run again since. Requests: see `Queue.replay`."""
+        self._start(record, REPLAYING, lambda: actions.replay(self._queue, record.id, attempt=record.attempt))
+
+    def refuse(self, record: TaskRecord, message: str) -> None:
+        """Do nothing, and say why.
+
+        Args:
+            record: the task as it is.
+            message: why.
+        """
+        with self._lock:
+            if self._is_busy:
+                return
+            self._message, self._about = message, _state_of(record)
+        loop.wake()
 
     def message(self, record: TaskRecord | None) -> str:
         """Return what was done to a task, or is being done; nothing once the task has gone on since.

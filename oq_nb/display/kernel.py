@@ -97,7 +97,7 @@ class Cell:
     def __init__(self) -> None:
         self.context: contextvars.Context | None = None
         self.is_running = True
-        self._ended_at = float("inf")
+        self._began_at = self._ended_at = float("inf")
         self._shell: Any = None
         self._observer: CellObserver | None = None
 
@@ -106,19 +106,28 @@ class Cell:
         """For how long no cell has been running; 0 or less while one does, and before the first has ended."""
         return 0.0 if self.is_running else time.monotonic() - self._ended_at
 
+    @property
+    def busy_seconds(self) -> float:
+        """For how long the present cell has been running; 0 or less while none does, or none was seen to begin."""
+        return time.monotonic() - self._began_at if self.is_running else 0.0
+
     def follow(self, observer: CellObserver) -> None:
         """Be told when a cell begins; from now on the observer is, too."""
         from IPython import get_ipython
 
         shell = get_ipython()
         if shell is not self._shell:
-            self._shell, self._observer = shell, observer
+            self._shell, self._observer, self._began_at = (
+                shell,
+                observer,
+                time.monotonic(),
+            )  # a cell runs: it shows this
             atexit.register(observer.kernel_ends)
             shell.events.register("pre_run_cell", self._begin)
             shell.events.register("post_run_cell", self._end)
 
     def _begin(self, *_: object) -> None:
-        self.context, self.is_running = contextvars.copy_context(), True
+        self.context, self.is_running, self._began_at = contextvars.copy_context(), True, time.monotonic()
         if self._observer is not None:
             self._observer.cell_began()
 

@@ -29,7 +29,10 @@ from oq_nb.display.render_loop import loop
 from oq_nb.display.safe import fill
 from oq_nb.text import local_time
 
-__all__ = ["Frozen", "LiveDisplay", "browser", "stale_html", "weakly"]
+__all__ = ["BUSY_SECONDS", "Frozen", "LiveDisplay", "browser", "stale_html", "weakly"]
+
+#: So long a cell runs before a button says that it is not heard meanwhile.
+BUSY_SECONDS = 1.0
 
 _STALE_SECONDS = 20
 _NO_BROWSER_SECONDS = 10.0  # without a cell running: a browser would have reported the views of widgets by then
@@ -129,16 +132,16 @@ class LiveDisplay:
         """Bring the models up to date."""
         raise NotImplementedError
 
+    def _draw_over(self) -> None:
+        """Add to the plain HTML what has happened since; by default nothing has."""
+
     def _frozen(self) -> Frozen:
         """Return what makes the present state as HTML and as text; it must not refer to this display."""
         raise NotImplementedError
 
     def _own(self, model: Any) -> Any:
-        """Note a model, its layout and its style: ipywidgets would not close the latter two."""
-        for part in (model, getattr(model, "layout", None), getattr(model, "style", None)):
-            if part is not None and all(part is not known for known in self._output.models):
-                self._output.models.append(part)
-        return model
+        """Note a model that is to be closed in the end."""
+        return self._output.own(model)
 
     def _save(self, *, keeps_widget: bool = False) -> None:
         """Have the outputs say the present state in plain HTML.
@@ -206,6 +209,8 @@ class LiveDisplay:
 
     def draw_if_open(self) -> bool:
         """Draw; return whether to draw again in a second. Called by the thread that draws."""
+        if self._is_over and not self._is_closed:
+            self._draw_over()
         if self.is_finished:
             return False
         self._draw()

@@ -1,6 +1,6 @@
 """`Output`: what a live display leaves in a notebook, and what outlives it.
 
-Imports of the package: `display.kernel`.
+Imports of the package: `display.clicks`, `display.kernel`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from oq_nb.display import kernel
+from oq_nb.display.clicks import without_cell_hooks
 
 __all__ = ["Frozen", "Output"]
 
@@ -44,6 +45,21 @@ class Output:
         self._published_at = 0.0
         #: Became plain while no cell ran: published again with the next.
         self.is_missed = False
+
+    def own(self, model: Any) -> Any:
+        """Note a model, its layout and style, to be closed in the end: ipywidgets would not close the latter two."""
+        for part in (model, getattr(model, "layout", None), getattr(model, "style", None)):
+            if part is not None and all(part is not known for known in self.models):
+                self.models.append(part)
+                without_cell_hooks(part)
+        return model
+
+    def disown(self, model: Any) -> None:
+        """Close a model and its style before the end; others may have the same layout."""
+        for part in (model, getattr(model, "style", None)):
+            if part is not None:
+                part.close()
+                self.models = [known for known in self.models if known is not part]
 
     @property
     def is_live(self) -> bool:

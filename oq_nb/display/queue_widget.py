@@ -7,6 +7,7 @@ shown.
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
@@ -15,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from oq_nb.display import live, markup, view
-from oq_nb.display.buttons import Action, button_of
+from oq_nb.display import kernel, live, markup, view
+from oq_nb.display.buttons import Action
 from oq_nb.display.choice import Choice, Option
 from oq_nb.display.pauses import ReportPauses, longest_pause
 from oq_nb.display.plot import history_svg
@@ -24,6 +25,7 @@ from oq_nb.display.render_loop import loop
 from oq_nb.display.safe import EMPTY, fill, quote
 from oq_nb.display.selection import STATUSES, Known, Selection, TaskFilter, select_tasks, type_options
 from oq_nb.display.states import status_view
+from oq_nb.display.task_button import LateNote, TaskButton
 from oq_nb.errors import OqError
 from oq_nb.model import TaskRecord
 from oq_nb.queue.watcher import Overview, OverviewWatch, check_interval
@@ -63,6 +65,7 @@ class QueueWidget(live.LiveDisplay):
         self._last = Overview()
         self._action = Action(queue)
         self._pauses = ReportPauses()
+        self._late_note = LateNote(queue)
         self._detail = _Detail(queue)
         # What the user has chosen: set by callbacks in any thread, read by the thread that draws.
         self._wanted = TaskFilter()
@@ -102,12 +105,10 @@ class QueueWidget(live.LiveDisplay):
         narrow = widgets.Layout(width="auto", flex="0 0 auto")
         self._back = self._own(widgets.Button(description="‹ Previous", layout=narrow))
         self._next = self._own(widgets.Button(description="Next ›", layout=narrow))
-        hidden = widgets.Layout(width="auto", flex="0 0 auto", display="none")
-        self._button = self._own(widgets.Button(description="Cancel", layout=hidden))
+        self._buttons = self._make_buttons(widgets)
         self._statuses.observe(live.weakly(self._choose_status), "value")
         self._back.on_click(live.weakly(self._go_back))
         self._next.on_click(live.weakly(self._go_on))
-        self._button.on_click(live.weakly(self._press))
         line = widgets.Layout(flex_flow="row wrap", width="100%", margin="0")
         models = [self._types.model, self._statuses, self._back, self._next]
         self._filters = self._own(widgets.HBox(models, layout=line))
@@ -117,6 +118,31 @@ class QueueWidget(live.LiveDisplay):
         live.browser.look_for(root)
         root.add_class("oq-queue")
         return root
+
+    def _make_buttons(self, widgets: Any) -> TaskButton:
+        hidden = widgets.Layout(width="auto", flex="0 0 auto", display="none")
+        board = weakref.ref(self)
+
+        def make(name: str) -> Any:
+            return widgets.Button(description=name, layout=hidden)
+
+        def find(task_id: str) -> TaskRecord | None:
+            shown = board()
+            return shown.record_of(task_id) if shown is not None else None
+
+        return TaskButton(make, self._output, self._action, find)
+
+    @property
+    def _button(self) -> Any:
+        return self._buttons.model
+
+    def record_of(self, task_id: str) -> TaskRecord | None:
+        """Return a task as it was last seen; None when it is not among those that are known."""
+        detail, overview = self._detail.record, self.state
+        if detail is not None and detail.id == task_id:
+            return detail
+        known = (*overview.live, *overview.ended, *overview.failures)
+        return next((held.record for held in known if held.record.id == task_id), None)
 
     # --- callbacks: in the kernel's main thread, a subshell's, or (where this module sets options) the drawing one
 
@@ -142,15 +168,6 @@ class QueueWidget(live.LiveDisplay):
         self._wanted = replace(self._wanted, page=self._wanted.page + 1)
         loop.wake()
 
-    def _press(self, _button: Any) -> None:
-        record = self._detail.record
-        if record is None or record.id != self._selected:
-            return
-        if record.status.is_terminal:
-            self._action.replay(record)
-        else:
-            self._action.cancel(record)
-
     # --- life
 
     def _start(self) -> None:
@@ -174,7 +191,6 @@ class QueueWidget(live.LiveDisplay):
         self._offer_types(overview)
         self._offer_tasks([*selection.records, *selection.newest_ended])
         self._draw_detail(overview, now)
-        self._said.value = str(self._action.html(self._detail.record))
 
     def _select(self, overview: Overview) -> Selection:
         """Return the page of tasks that is asked for, and set the buttons that turn pages."""
@@ -204,12 +220,13 @@ class QueueWidget(live.LiveDisplay):
         detail, more = self._detail.html(now)
         self._detail_box.value, self._more_box.value = str(detail), str(more)
         record = self._detail.record
-        button = button_of(record, is_busy=self._action.is_busy) if record is not None and self._selected else None
-        if button is None:
-            self._button.layout.display = "none"
-            return
-        self._button.layout.display = None
-        self._button.description, self._button.disabled = button.name, not button.is_enabled
+        is_late = kernel.cell.busy_seconds > live.BUSY_SECONDS
+        if self._buttons.show(record if self._selected else None, is_late=is_late):
+            self._chosen.children = (self._tasks.model, self._button, self._said)
+        said = self._action.html(record)
+        if is_late and record is not None and self._selected and not self._buttons.is_heard:
+            said += self._late_note.html(record.id)
+        self._said.value = str(said)
 
     def _frozen(self) -> live.Frozen:
         return partial(_frozen, self._name, self.state, self._store.clock.now())

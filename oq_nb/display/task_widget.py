@@ -8,19 +8,22 @@ from __future__ import annotations
 import logging
 import threading
 import time
+import weakref
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from oq_nb.display import live, markup, view
-from oq_nb.display.buttons import Action, button_of
+from oq_nb.display import kernel, live, markup, view
+from oq_nb.display.buttons import Action
+from oq_nb.display.clicks import hear_while_busy
 from oq_nb.display.log_fold import LogFold, fold_html
 from oq_nb.display.pauses import ReportPauses
 from oq_nb.display.render_loop import loop
 from oq_nb.display.safe import EMPTY
 from oq_nb.display.states import StatusView, status_view
+from oq_nb.display.task_button import LateNote, TaskButton
 from oq_nb.model import Progress, TaskRecord, TaskStatus
 from oq_nb.queue.watcher import TaskState, TaskWatch, check_interval
 
@@ -93,6 +96,7 @@ class TaskWidget(live.LiveDisplay):
         self._action = Action(task.queue)
         self._fold = LogFold(task.queue)
         self._over_since: float | None = None
+        self._late_note = LateNote(task.queue)
         self._pauses = ReportPauses()
         self._failed_at: float | None = None
         self._last_report: _LastReport | None = None
@@ -112,30 +116,33 @@ class TaskWidget(live.LiveDisplay):
         self._main = self._own(widgets.HTML(layout=wide))
         self._detail = self._own(widgets.HTML(layout=wide, style=self._main.style))
         self._said = self._own(widgets.HTML(layout=rest, style=self._main.style))
-        self._button = self._own(widgets.Button(description="Cancel", layout=narrow))
-        self._button.on_click(live.weakly(self._press))
+        widget = weakref.ref(self)
+
+        def find(_task_id: str) -> TaskRecord | None:
+            shown = widget()
+            return shown.state.record if shown is not None else None
+
+        def make(name: str) -> Any:
+            return widgets.Button(description=name, layout=narrow)
+
+        self._buttons = TaskButton(make, self._output, self._action, find)
         beside = widgets.Layout(width="auto", flex="0 0 auto", margin=".2em .8em .2em 0")
         self._log_button = self._own(widgets.Button(description="Log", layout=beside))
         self._log_button.on_click(live.weakly(self._press_log))
+        hear_while_busy(self._log_button)
         self._log = self._own(widgets.HTML(layout=wide, style=self._main.style))
-        row = self._own(widgets.HBox([self._button, self._log_button, self._said], layout=wide))
-        root = self._own(widgets.VBox([self._main, self._detail, row, self._log], layout=wide))
+        self._row = self._own(widgets.HBox([self._button, self._log_button, self._said], layout=wide))
+        root = self._own(widgets.VBox([self._main, self._detail, self._row, self._log], layout=wide))
         live.browser.look_for(root)
         root.add_class("oq-task")
         return root
 
-    def _press(self, _button: Any) -> None:
-        """Cancel or retry; called in the kernel's main thread or a subshell's."""
-        record = self.state.record
-        if record is None:
-            return
-        if self.state.is_over:
-            self._action.replay(record)
-        else:
-            self._action.cancel(record)
+    @property
+    def _button(self) -> Any:
+        return self._buttons.model
 
     def _press_log(self, _button: Any) -> None:
-        """Show the log, or hide it; called as `_press`."""
+        """Show the log, or hide it; called in the kernel's main thread or a subshell's."""
         self._fold.toggle()
 
     # --- life
@@ -173,12 +180,13 @@ class TaskWidget(live.LiveDisplay):
         # What is published anew is drawn anew, which folds what somebody has unfolded: so it is published first.
         if not (is_reading and live.browser.is_likely):
             self._detail.value = str(self._detail_html())
-        self._said.value = str(self._action.html(record))
         self._draw_button(state, is_failed)
+        self._said.value = str(self._action.html(record) + self._late_html())
         if not state.is_over or is_reading:
             return
         if not is_failed:
-            self._button.layout.display = self._log_button.layout.display = "none"
+            self._buttons.hide()
+            self._log_button.layout.display = "none"
             self._finish()
         else:
             self._draw_failed()
@@ -211,7 +219,8 @@ class TaskWidget(live.LiveDisplay):
             self._save(keeps_widget=has_browser)
         since = time.monotonic() - self._failed_at
         if since > _RETRY_SECONDS and not self._action.is_busy:
-            self._button.layout.display = self._log_button.layout.display = "none"
+            self._buttons.hide()
+            self._log_button.layout.display = "none"
             self._finish()
         elif self._output.is_static == has_browser and (has_browser or since > _VIEW_SECONDS):
             self._save(keeps_widget=has_browser)
@@ -232,16 +241,21 @@ class TaskWidget(live.LiveDisplay):
         return is_reading and time.monotonic() - self._over_since < _REPORT_SECONDS
 
     def _draw_button(self, state: TaskState, is_failed: bool) -> None:
-        if state.record is None:
-            self._button.disabled = True
-            return
-        button = button_of(state.record, is_busy=self._action.is_busy)
-        self._button.layout.display = None if button is not None else "none"
-        if button is None:
-            return
-        self._button.description = button.name
-        self._button.tooltip = f"{button.name} task {self._first.task_id[:8]}"
-        self._button.disabled = not button.is_enabled or (state.is_over and not is_failed)
+        is_late = kernel.cell.busy_seconds > live.BUSY_SECONDS
+        is_pressable = state.record is not None and (is_failed or not state.is_over)
+        if self._buttons.show(state.record, is_pressable=is_pressable, is_late=is_late):
+            self._row.children = (self._button, self._log_button, self._said)
+
+    def _late_html(self) -> Markup:
+        """Return what works while a cell runs where the button is not heard."""
+        is_late = kernel.cell.busy_seconds > live.BUSY_SECONDS and not self._buttons.is_heard and not self.state.is_over
+        return self._late_note.html(self._first.task_id) if is_late else EMPTY
+
+    def _draw_over(self) -> None:
+        """Add what was said of a click that came too late."""
+        if self._action.message(self.state.record):
+            self._output.frozen = partial(_with_note, self._frozen(), self._action.html(self.state.record))
+            self._output.publish()
 
     # --- what it looks like
 
@@ -285,6 +299,11 @@ def _main_html(
         last_progress=last_progress,
         is_live=is_live,
     )
+
+
+def _with_note(frozen: live.Frozen, note: Markup) -> tuple[str, str]:
+    html, text = frozen()
+    return html + note, text
 
 
 def _frozen(

@@ -112,6 +112,11 @@ class Queue:
             self._page = faces.serve_page(self, port, interval=interval, allow_hosts=hosts)
         return self._page
 
+    @property
+    def page(self) -> PageServer | None:
+        """The web page that `serve_ui` serves; None where none is served."""
+        return self._page if self._page is not None and self._page.is_running else None
+
     # --- functions that are tasks
 
     @property

@@ -37,7 +37,9 @@ class SingleUseCodes:
     def issue(self) -> str:
         """Return a new code."""
         code = secrets.token_urlsafe(24)
+        now = time.monotonic()
         with self._lock:
+            self._codes = {known: one for known, one in self._codes.items() if one.session or one.ends_at >= now}
             self._codes[code] = _Code(time.monotonic() + _LIFE_SECONDS)
         return code
 

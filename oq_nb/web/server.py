@@ -91,8 +91,17 @@ class PageServer:
         return f"{self.address}?token={self._token}"
 
     def single_use_url(self) -> str:
-        """Return an address that opens the page once, within two minutes: for a place that others can see."""
-        return f"{self.address}?code={self._codes.issue()}"
+        """Return an address that opens the page once, within two minutes: for a place that others can see.
+
+        Under a JupyterHub it is the path at which jupyter-server-proxy has the page.
+        """
+        return f"{self._hub_path or self.address}?code={self._codes.issue()}"
+
+    @property
+    def _hub_path(self) -> str:
+        """The path of the page under a JupyterHub that has jupyter-server-proxy; empty where there is no hub."""
+        base = os.environ.get("JUPYTERHUB_SERVICE_PREFIX")
+        return f"{base.rstrip('/')}/proxy/{self.port}/" if base is not None else ""
 
     @property
     def address(self) -> str:
@@ -121,9 +130,8 @@ class PageServer:
         if not self.is_running:
             return f"<div>The page of {escape(repr(self.queue)[1:-1])} is no longer served.</div>"
         link = f'<a href="{escape(self.url)}" target="_blank" rel="noopener noreferrer">{escape(self.address)}</a>'
-        base = os.environ.get("JUPYTERHUB_SERVICE_PREFIX")
-        if base is not None:
-            path = f"{base.rstrip('/')}/proxy/{self.port}/"
+        path = self._hub_path
+        if path:
             link = (
                 f'<a href="{escape(path)}?token={escape(self._token)}" target="_blank" rel="noopener noreferrer">'
                 f"{escape(path)}</a> (where the server has jupyter-server-proxy)"

@@ -177,6 +177,41 @@ def test_buttons_and_a_reload(open_lab, connecting, queue):
     assert complaints(lab, page) == []
 
 
+WAITING = """
+import matplotlib.pyplot as plt
+task = q.submit("count", 4000)
+task.widget().display()
+fig, ax = plt.subplots(figsize=(2, 1))
+lines = 0
+while not task.is_done:
+    lines += 1
+    ax.plot([0, 1], [lines, lines])
+    try:
+        task.result(0.2)
+    except TimeoutError:
+        pass
+    except oq_nb.TaskCancelledError:
+        print(f"cancelled after {lines} lines, {len(ax.lines)} in one figure of {len(plt.get_fignums())}")
+"""
+
+
+def test_cancel_is_heard_while_a_cell_waits(open_lab, connecting, queue):
+    """With the ipykernel that is installed; a figure of the waiting cell is whole."""
+    lab, page = open_lab([connecting + WORK, WAITING])
+    run_all(page)
+    page.locator(".oq-task").get_by_text("step 2", exact=True).wait_for()
+    page.wait_for_function("() => document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')[1].textContent === '[*]:'")
+    page.get_by_role("button", name="Cancel").click()
+    wait_until_run(page, 2)
+    said = page.locator(".jp-OutputArea-output", has_text="cancelled after").inner_text().split()
+    assert said[2] == said[4], "lines that it has drawn, and that are in the figure"
+    page.locator(".jp-OutputArea-output img").wait_for()
+    assert page.locator(".jp-OutputArea-output img").count() == 1
+    [stored] = queue.list(status="cancelled", task_type="count")
+    assert stored.record.attempt == 1
+    assert complaints(lab, page) == []
+
+
 def test_tasks_that_end_while_they_are_shown(open_lab, connecting, queue):
     """Every output is replaced soon after it was shown, some while the page still makes its view of the widget."""
     setup = """
