@@ -199,7 +199,7 @@ def test_cancel_is_heard_while_a_cell_waits(open_lab, connecting, queue):
     """With the ipykernel that is installed; a figure of the waiting cell is whole."""
     lab, page = open_lab([connecting + WORK, WAITING])
     run_all(page)
-    page.locator(".oq-task").get_by_text("step 2", exact=True).wait_for()
+    page.locator(".oq-task").get_by_text("step").first.wait_for()
     page.wait_for_function("() => document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')[1].textContent === '[*]:'")
     page.get_by_role("button", name="Cancel").click()
     wait_until_run(page, 2)
