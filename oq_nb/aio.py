@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from oq_nb.queue import functions
     from oq_nb.queue.logs import TaskLogs
     from oq_nb.web.server import PageServer
+    from oq_nb.worker import Worker as SyncWorker
 
 __all__ = ["AsyncTaskContext", "Queue", "Task", "TaskFunction", "Worker", "connect"]
 
@@ -393,7 +394,7 @@ class Worker:
 
         #: The synchronous worker.
         found: Any = getattr(queue, "sync", queue)
-        self.sync = worker.Worker(found, worker_id, shards, **options)
+        self.sync: SyncWorker = worker.Worker(found, worker_id, shards, **options)
 
     def __repr__(self) -> str:
         return repr(self.sync)

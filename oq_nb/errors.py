@@ -237,7 +237,7 @@ class RescheduleError(Exception):
         super().__init__(message or f"reschedule in {delay} s")
         if not isinstance(delay, (int, float)) or isinstance(delay, bool) or not 0 <= delay <= 10 * 365 * 86400:
             raise ValueError(f"delay: seconds from 0 to ten years, not {delay!r}")
-        self.delay = float(delay)
+        self.delay: float = float(delay)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuilt, (type(self), self.args, self.__dict__)

@@ -91,7 +91,7 @@ class Metrics:
             worker = source
             self._is_known = lambda task_type: task_type in named or task_type in worker.task_types
         self._store = queue.store
-        self.registry = registry if registry is not None else prometheus.CollectorRegistry()
+        self.registry: CollectorRegistry = registry if registry is not None else prometheus.CollectorRegistry()
         labels = ["task_type"]
         self._counters = {
             event: prometheus.Counter(name, text, labels, registry=self.registry)

@@ -33,7 +33,7 @@ class FakeTime:
     """A time that moves only when told to; hand `monotonic` and `wall` to a `Clock`."""
 
     def __init__(self, start: float = 1_800_000_000.0) -> None:
-        self.seconds = start
+        self.seconds: float = start
 
     def monotonic(self) -> float:
         """Return seconds."""
@@ -71,7 +71,7 @@ class FakeStore:
     """
 
     def __init__(self, time: FakeTime | None = None, *, versioned: bool = True, fault: Fault | None = None) -> None:
-        self.clock = Clock(time.monotonic, time.wall) if time is not None else Clock()
+        self.clock: Clock = Clock(time.monotonic, time.wall) if time is not None else Clock()
         self.requests: Counter[str] = Counter()
         self.is_versioned = versioned
         self.fault = fault

@@ -29,7 +29,7 @@ from oq_nb.store.permission import Permission
 
 __all__ = ["AttemptLog", "LogPermissions"]
 
-logger = logging.getLogger("oq_nb.logs")
+logger: logging.Logger = logging.getLogger("oq_nb.logs")
 
 _FIRST_SECONDS = 2.0  # after the first line
 _PIECE_SECONDS = 5.0
@@ -55,8 +55,8 @@ class LogPermissions:
     """
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
-        self.write = Permission(monotonic, _WRITE, lasting_seconds=0.0)
-        self.remove = Permission(monotonic, _REMOVE, lasting_seconds=0.0)
+        self.write: Permission = Permission(monotonic, _WRITE, lasting_seconds=0.0)
+        self.remove: Permission = Permission(monotonic, _REMOVE, lasting_seconds=0.0)
 
 
 class AttemptLog:
@@ -85,11 +85,12 @@ class AttemptLog:
         permissions: LogPermissions,
         on_over: Callable[[AttemptLog], object] = lambda _: None,
     ) -> None:
-        self.task_id, self.attempt = task_id, attempt
+        self.task_id = task_id
+        self.attempt = attempt
         self._pieces, self._now, self._scheduler = pieces, now, scheduler
         self._permissions, self._on_over = permissions, on_over
         #: Takes what is printed.
-        self.buffer = LogBuffer(limit_bytes, self._plan)
+        self.buffer: LogBuffer = LogBuffer(limit_bytes, self._plan)
         self._assembler = LineAssembler()
         self._packer = LogPacker(limit_bytes)
         self._unwritten: Piece | None = None

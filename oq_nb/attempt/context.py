@@ -21,7 +21,7 @@ from oq_nb.model.series import check_metrics
 
 __all__ = ["Hold", "TaskContext", "current_context", "make_progress", "with_series"]
 
-logger = logging.getLogger("oq_nb.progress")
+logger: logging.Logger = logging.getLogger("oq_nb.progress")
 
 _MAX_COUNT = 2**64 - 1
 _current: ContextVar[TaskContext | None] = ContextVar("oq_nb_current_context", default=None)

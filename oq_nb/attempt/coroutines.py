@@ -19,7 +19,7 @@ from typing import Any
 
 __all__ = ["CoroutineRunner"]
 
-logger = logging.getLogger("oq_nb.worker")
+logger: logging.Logger = logging.getLogger("oq_nb.worker")
 
 _CANCEL_SECONDS = 5.0
 _MAX_NAMED = 5

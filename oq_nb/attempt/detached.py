@@ -14,7 +14,7 @@ from oq_nb.model import Progress, TaskRecord, TaskStatus, Timestamp
 
 __all__ = ["DetachedHold", "detached_context"]
 
-logger = logging.getLogger("oq_nb.progress")
+logger: logging.Logger = logging.getLogger("oq_nb.progress")
 
 
 class DetachedHold:
@@ -27,7 +27,7 @@ class DetachedHold:
 
     def __init__(self, task_type: str, *, cancel_requested: bool = False) -> None:
         task_id, now = model.new_id(), Timestamp.of(self.now())
-        self.record = TaskRecord(
+        self.record: TaskRecord = TaskRecord(
             id=task_id,
             shard=model.shard_of(task_id),
             task_type=task_type,

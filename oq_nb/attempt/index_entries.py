@@ -30,7 +30,7 @@ from oq_nb.store.index import Index, IndexEntry
 
 __all__ = ["AttemptIndexEntries"]
 
-logger = logging.getLogger("oq_nb.worker")
+logger: logging.Logger = logging.getLogger("oq_nb.worker")
 
 _RETRIES = Backoff(0.5, 30.0)
 

@@ -39,7 +39,7 @@ from oq_nb.store.index import IndexEntry
 
 __all__ = ["Lease"]
 
-logger = logging.getLogger("oq_nb.lease")
+logger: logging.Logger = logging.getLogger("oq_nb.lease")
 
 _CONFLICT_TRIES = 12
 _REPORT_WAIT_SECONDS = 5.0
@@ -78,8 +78,8 @@ class Lease:
     ) -> None:
         if held.record.lease_id is None:
             raise ValueError("the task has no lease")
-        self.task_id = held.record.id
-        self.lease_id = held.record.lease_id
+        self.task_id: str = held.record.id
+        self.lease_id: str = held.record.lease_id
         self.lease_seconds = lease_seconds
         self._on_lost = on_lost
         self._on_ended = on_ended

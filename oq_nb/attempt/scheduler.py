@@ -17,7 +17,7 @@ from oq_nb.forks import after_fork
 
 __all__ = ["Periodic", "Scheduler"]
 
-logger = logging.getLogger("oq_nb.scheduler")
+logger: logging.Logger = logging.getLogger("oq_nb.scheduler")
 
 
 class Periodic(Protocol):

@@ -32,7 +32,7 @@ The bucket is --bucket or S3_BUCKET (with S3_ENDPOINT, S3_REGION and AWS credent
 Exit codes: 0; 1 for a failed or missing task, or a store that cannot be used; 2 for bad usage; 130 after Ctrl-C.
 """
 
-app = typer.Typer(
+app: typer.Typer = typer.Typer(
     name="oq",
     help=_HELP,
     no_args_is_help=True,

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CANCELLING", "REPLAYING", "Action", "Button", "button_of", "failure_message"]
 
-logger = logging.getLogger("oq_nb.widget")
+logger: logging.Logger = logging.getLogger("oq_nb.widget")
 
 CANCELLING, REPLAYING = "Cancelling …", "Starting it again …"
 

@@ -31,7 +31,7 @@ class Choice:
     def __init__(self, make: Callable[[list[Option]], Any], first: Option) -> None:
         self._make, self._first = make, first
         self._options = [first]
-        self.model = make(self._options)
+        self.model: Any = make(self._options)
         self._old: Any = None
 
     def offer(self, options: Sequence[Option], value: str) -> bool:
@@ -49,7 +49,8 @@ class Choice:
             if self._old is not None:
                 self._old.close()
             self._options = wanted
-            self._old, self.model = self.model, self._make(wanted)
+            self._old = self.model
+            self.model = self._make(wanted)
         else:
             labels = {chosen: label for label, chosen in wanted}
             made = [(labels.get(chosen, label), chosen) for label, chosen in self._options]

@@ -96,7 +96,7 @@ class Cell:
 
     def __init__(self) -> None:
         self.context: contextvars.Context | None = None
-        self.is_running = True
+        self.is_running: bool = True
         self._began_at = self._ended_at = float("inf")
         self._shell: Any = None
         self._observer: CellObserver | None = None
@@ -137,4 +137,4 @@ class Cell:
             self._observer.cell_ended()
 
 
-cell = Cell()
+cell: Cell = Cell()

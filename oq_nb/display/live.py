@@ -43,7 +43,7 @@ _CLOSING_NOTE = '<div style="opacity:.75">No longer refreshed: <code>.widget()</
 class _Browser:
     """Whether a browser shows displays of this kernel: only then is anybody there to press buttons."""
 
-    is_there = False
+    is_there: bool = False
     #: A cell was sent by a program that shows notebooks: it is likely to report a view soon.
     is_expected = False
 
@@ -68,7 +68,7 @@ class _Browser:
             loop.wake()
 
 
-browser = _Browser()
+browser: _Browser = _Browser()
 
 
 def stale_html(comfort: str, code: str) -> Markup:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LogFold", "fold_html"]
 
-logger = logging.getLogger("oq_nb.widget")
+logger: logging.Logger = logging.getLogger("oq_nb.widget")
 
 _READ_SECONDS = 2.0
 
@@ -45,7 +45,7 @@ class LogFold:
         self._is_reading = False
         self._trouble = ""
         #: Whether it is shown.
-        self.is_open = False
+        self.is_open: bool = False
         #: What was read last; None before.
         self.logs: TaskLogs | None = None
 

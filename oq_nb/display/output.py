@@ -39,12 +39,12 @@ class Output:
         self.models: list[Any] = []
         #: What it would say now.
         self.frozen: Frozen = lambda: ("", "")
-        self.is_static = False
+        self.is_static: bool = False
         #: There is no widget: its HTML is updated in place.
-        self.is_plain = False
+        self.is_plain: bool = False
         self._published_at = 0.0
         #: Became plain while no cell ran: published again with the next.
-        self.is_missed = False
+        self.is_missed: bool = False
 
     def own(self, model: Any) -> Any:
         """Note a model, its layout and style, to be closed in the end: ipywidgets would not close the latter two."""

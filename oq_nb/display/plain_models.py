@@ -15,8 +15,10 @@ __all__ = ["HTML", "Button", "Dropdown", "HBox", "Layout", "VBox"]
 
 
 class _Model:
+    """What the models of plain HTML have in common."""
+
     def __init__(self, children: Iterable[Any] = (), **fields: Any) -> None:
-        self.children = tuple(children)
+        self.children: tuple[Any, ...] = tuple(children)
         self.value: Any = ""
         self.style: Any = None
         self.__dict__.update(fields)

@@ -37,7 +37,7 @@ from oq_nb.display.output import Output
 
 __all__ = ["Drawable", "RenderLoop", "loop"]
 
-logger = logging.getLogger("oq_nb.widget")
+logger: logging.Logger = logging.getLogger("oq_nb.widget")
 
 _TICK_SECONDS = 1.0
 _SHORTEST_SECONDS = 0.2
@@ -202,4 +202,4 @@ class RenderLoop:
             return False
 
 
-loop = RenderLoop()
+loop: RenderLoop = RenderLoop()

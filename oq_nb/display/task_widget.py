@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TaskWidget"]
 
-logger = logging.getLogger("oq_nb.widget")
+logger: logging.Logger = logging.getLogger("oq_nb.widget")
 
 _RETRY_SECONDS = 300.0  # so long a failed task keeps its Retry button in a browser, then it becomes plain HTML too
 _REPORT_SECONDS = 5.0  # so long the end of a task waits for its last report

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["GroupDisplay", "TaskGroupDisplay", "group_bar", "task_bar"]
 
-logger = logging.getLogger("oq_nb.widget")
+logger: logging.Logger = logging.getLogger("oq_nb.widget")
 
 _INTERVAL_SECONDS = 1.0  # between two looks at a group that nobody waits for
 

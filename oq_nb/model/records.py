@@ -70,8 +70,10 @@ Self = TypeVar("Self", bound="_Record")
 
 
 class _Record(BaseModel):
+    """An object of the bucket: immutable, and fields that it does not know are kept."""
+
     # Built by `prepare`: that takes a third of the time that importing the package would take otherwise.
-    model_config = ConfigDict(frozen=True, extra="allow", defer_build=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="allow", defer_build=True)
 
     #: Fields that are left out of the JSON when they are None (all others are written as null).
     absent_when_unset: ClassVar[frozenset[str]] = frozenset()
@@ -123,7 +125,7 @@ class RetryPolicy(_Record):
     """
 
     # Built by `prepare`: that takes a third of the time that importing the package would take otherwise.
-    model_config = ConfigDict(frozen=True, extra="allow", defer_build=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="allow", defer_build=True)
 
     #: Milliseconds before the first retry.
     initial_interval_ms: int = Field(1000, ge=0)
@@ -152,7 +154,7 @@ class RetryPolicy(_Record):
 class Progress(_Record):
     """Last reported progress of a running task. Every field but ``updated_at`` may be absent."""
 
-    absent_when_unset = frozenset(
+    absent_when_unset: ClassVar[frozenset[str]] = frozenset(
         {"percent", "current", "total", "message", "rate", "unit", "unit_divisor", "metrics", "series"}
     )
 
@@ -202,7 +204,7 @@ class Progress(_Record):
 class TaskRecord(_Record):
     """A task as stored in the bucket."""
 
-    absent_when_unset = frozenset(
+    absent_when_unset: ClassVar[frozenset[str]] = frozenset(
         {
             "input_ref",
             "output_ref",
@@ -371,7 +373,7 @@ def _is_count(value: Any) -> TypeGuard[int]:
 class WorkerRecord(_Record):
     """A worker's registration and heartbeat."""
 
-    absent_when_unset = frozenset({"current_tasks", "task_types"})
+    absent_when_unset: ClassVar[frozenset[str]] = frozenset({"current_tasks", "task_types"})
 
     worker_id: str
     started_at: Instant
@@ -389,7 +391,7 @@ class WorkerRecord(_Record):
 class IdempotencyRecord(_Record):
     """Which task an idempotency key stands for."""
 
-    absent_when_unset = frozenset({"task_written_at"})
+    absent_when_unset: ClassVar[frozenset[str]] = frozenset({"task_written_at"})
 
     key: str
     key_hash: str

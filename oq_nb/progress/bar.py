@@ -85,6 +85,10 @@ class tqdm(notebook_bar.tqdm, Generic[T]):
     Requests: at most 1 PUT per ``throttle_seconds``, by a background thread.
     """
 
+    status_printer: Any  # these three are tqdm's
+    miniters: float
+    mininterval: float
+
     _sink: RunningTask | LoopTask | None = None
     _loop: Loop[Any] | None = None
     _ticks: Ticks | None = None

@@ -18,7 +18,7 @@ import re
 import uuid
 from collections import deque
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm as _auto_tqdm
 from tqdm.std import tqdm as _std_tqdm
@@ -28,9 +28,29 @@ from oq_nb.text import printable
 
 __all__ = ["is_widget_bar", "tqdm"]
 
-logger = logging.getLogger("oq_nb.widget")
+logger: logging.Logger = logging.getLogger("oq_nb.widget")
 
-_Base: Any = _auto_tqdm  # its type stubs know the text bar only
+if TYPE_CHECKING:
+
+    class _AnyName(type):
+        def __getattr__(cls, name: str) -> Any: ...
+
+    class _Base(metaclass=_AnyName):
+        """tqdm for type checkers: any name. Its stubs know the text bar only."""
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+        def __getattr__(self, name: str) -> Any: ...
+        def __enter__(self) -> Any: ...
+        def __exit__(self, *error: Any) -> Any: ...
+        def __iter__(self) -> Any: ...
+        def __anext__(self) -> Any: ...
+        def __del__(self) -> None: ...
+        def clear(self, *args: Any, **kwargs: Any) -> Any: ...
+        def close(self) -> Any: ...
+        def display(self, *args: Any, **kwargs: Any) -> Any: ...
+        def refresh(self, *args: Any, **kwargs: Any) -> Any: ...
+else:
+    _Base = _auto_tqdm
 _KEPT = 50
 _ended: deque[Any] = deque()
 
@@ -40,7 +60,7 @@ def is_widget_bar() -> bool:
     return _auto_tqdm.status_printer is not _std_tqdm.status_printer
 
 
-class tqdm(_Base):  # type: ignore[misc]
+class tqdm(_Base):
     """tqdm; in a notebook its output becomes plain HTML when it is closed. Takes everything that tqdm takes."""
 
     _display_id: str | None = None  # None: not to be shown, or not by us

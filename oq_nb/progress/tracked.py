@@ -42,7 +42,7 @@ from oq_nb.queue.task import Task
 
 __all__ = ["FLUSH_SECONDS", "BarState", "LoopTask", "RunningTask"]
 
-logger = logging.getLogger("oq_nb.track")
+logger: logging.Logger = logging.getLogger("oq_nb.track")
 
 FLUSH_SECONDS = 5.0
 _RETRY_SECONDS = 5.0

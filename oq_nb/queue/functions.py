@@ -91,7 +91,7 @@ class TaskFunction(Generic[P, R]):
         idempotent: bool = False,
         options: Mapping[str, Any] | None = None,
     ) -> None:
-        self.task_type = model.check_task_type(name) if name is not None else _own_name(function)
+        self.task_type: str = model.check_task_type(name) if name is not None else _own_name(function)
         _check_kind(function, self.task_type)
         functools.update_wrapper(self, function)
         self._function = function

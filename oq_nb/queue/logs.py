@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 from oq_nb import ansi
 from oq_nb.errors import ConfigurationError, StorageDeniedError, StorageError, brief_interrupts
@@ -46,7 +46,11 @@ class TaskLogs(Sequence[LogLine]):
     #: Only the last lines were asked for.
     is_end: bool = False
 
-    def __getitem__(self, index):  # type: ignore[no-untyped-def]
+    @overload
+    def __getitem__(self, index: int) -> LogLine: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[LogLine, ...]: ...
+    def __getitem__(self, index: int | slice) -> LogLine | tuple[LogLine, ...]:
         return self.lines[index]
 
     def __len__(self) -> int:
@@ -84,7 +88,8 @@ class LogReader:
     """
 
     def __init__(self, pieces: LogPieces, task_id: str, attempt: int, *, last: int | None = None) -> None:
-        self._pieces, self._task_id, self.attempt = pieces, task_id, attempt
+        self._pieces, self._task_id = pieces, task_id
+        self.attempt = attempt
         self._last = last
         self._parser = LogParser()
         self._next: int | None = None  # number of the next piece; None before the first was seen

@@ -120,7 +120,7 @@ class TaskPoller:
         self._store = store
         #: By task id: the task as last seen, None when it is not there, or why its object cannot be read.
         self.seen: dict[str, VersionedTask | RecordError | None] = {}
-        self.overview = Overview()
+        self.overview: Overview = Overview()
         self.workers: tuple[WorkerRecord, ...] = ()
         self._worker_objects: dict[str, tuple[str, WorkerRecord | None]] = {}
         self._workers_at: float | None = None

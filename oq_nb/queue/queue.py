@@ -49,12 +49,12 @@ class Queue:
         self.store = store
         self._label = label
         #: Workers of this process, woken for each task that is submitted here.
-        self.local_workers = LocalWorkers()
+        self.local_workers: LocalWorkers = LocalWorkers()
         #: Writes hints for idle workers elsewhere; None: nobody is told.
-        self.hints = HintWriter(ReadyHint(store.objects)) if hints else None
+        self.hints: HintWriter | None = HintWriter(ReadyHint(store.objects)) if hints else None
         self._submitter = Submitter(store, self.wake_workers)
         #: Watches tasks for the widgets, pages and waiters of this process; makes no request while nobody does.
-        self.watcher = Watcher(store)
+        self.watcher: Watcher = Watcher(store)
         self._widget: QueueWidget | None = None
         self._page: PageServer | None = None
         self._functions: Functions | None = None

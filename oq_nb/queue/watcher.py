@@ -59,7 +59,7 @@ __all__ = [
     "is_alive",
 ]
 
-logger = logging.getLogger("oq_nb.watch")
+logger: logging.Logger = logging.getLogger("oq_nb.watch")
 
 _TOGETHER_SECONDS = 0.02  # after a new watch of a whole queue: others are likely to follow
 FIRST_SECONDS = 0.01  # between the first two reads of a task
@@ -135,8 +135,9 @@ class Watch(Generic[State]):
         self._state: State = state
         self._own = threading.Event()
         self._signal = signal
-        self.interval, self.longest = interval, max(interval, longest)
-        self.is_closed = False
+        self.interval = interval
+        self.longest: float = max(interval, longest)
+        self.is_closed: bool = False
         self._first = interval if first is None else min(first, interval)
         self._pause = min(self._first, _TOGETHER_SECONDS)
         self._began_at = self._changed_at = time.monotonic()

@@ -87,8 +87,10 @@ class S3Store(Bucket):
     ) -> None:
         import botocore.exceptions as failures
 
-        self.bucket, self.prefix, self.endpoint = bucket, prefix, endpoint
-        self.clock = clock or Clock()
+        self.bucket = bucket
+        self.prefix: str = prefix
+        self.endpoint: str | None = endpoint
+        self.clock: Clock = clock or Clock()
         self.requests: Counter[str] = Counter()
         self.is_versioned = True
         self._attempts = max(1, attempts)

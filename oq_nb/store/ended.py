@@ -31,7 +31,7 @@ from oq_nb.store.permission import Permission
 
 __all__ = ["UNHAPPY", "EndedEntries", "EndedEntry"]
 
-logger = logging.getLogger("oq_nb.ended")
+logger: logging.Logger = logging.getLogger("oq_nb.ended")
 
 #: How a task ends without an output.
 UNHAPPY = (TaskStatus.FAILED, TaskStatus.CANCELLED, TaskStatus.EXPIRED)

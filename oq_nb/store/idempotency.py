@@ -23,7 +23,7 @@ from oq_nb.s3 import ObjectStore
 
 __all__ = ["IdempotencyKeys"]
 
-logger = logging.getLogger("oq_nb.store")
+logger: logging.Logger = logging.getLogger("oq_nb.store")
 
 _VALID = timedelta(days=30)
 _TRIES = 5

@@ -28,7 +28,7 @@ from oq_nb.store.permission import Permission
 
 __all__ = ["FreshEntry", "Index", "IndexEntry"]
 
-logger = logging.getLogger("oq_nb.index")
+logger: logging.Logger = logging.getLogger("oq_nb.index")
 
 _SWEEP_LIMIT = 20  # leftovers removed per scan
 _PAUSE_SECONDS = 60.0  # between an entry and its task; after a longer one the entry is written again

@@ -15,7 +15,7 @@ from oq_nb.errors import StorageDeniedError, StorageError
 
 __all__ = ["Permission"]
 
-logger = logging.getLogger("oq_nb.index")
+logger: logging.Logger = logging.getLogger("oq_nb.index")
 
 _LASTING_SECONDS = 60.0
 _ASK_AGAIN_SECONDS = 600.0

@@ -48,7 +48,7 @@ from oq_nb.store.permission import Permission
 
 __all__ = ["FINISHED_TAG", "Listener", "TaskStore", "Transition", "VersionedTask"]
 
-logger = logging.getLogger("oq_nb.store")
+logger: logging.Logger = logging.getLogger("oq_nb.store")
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -100,14 +100,14 @@ class TaskStore:
         with _preparing:
             model.prepare()
         self.objects = objects
-        self.index = Index(objects)
-        self.payloads = Payloads(objects)
+        self.index: Index = Index(objects)
+        self.payloads: Payloads = Payloads(objects)
         #: What failed, was cancelled or expired leaves an entry here.
-        self.ended = EndedEntries(objects, self.index)
-        self.keys = IdempotencyKeys(objects)
+        self.ended: EndedEntries = EndedEntries(objects, self.index)
+        self.keys: IdempotencyKeys = IdempotencyKeys(objects)
         #: What handlers print, where their workers keep it.
-        self.logs = LogPieces(objects, self.shard_of)
-        self.shards = model.shards(shard_prefix_len)
+        self.logs: LogPieces = LogPieces(objects, self.shard_of)
+        self.shards: list[str] = model.shards(shard_prefix_len)
         self._prefix_len = shard_prefix_len
         self._tag_finished = tag_finished
         self._may_tag = Permission(objects.clock.monotonic, _UNTAGGED, lasting_seconds=0.0)

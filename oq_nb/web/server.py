@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PageServer"]
 
-logger = logging.getLogger("oq_nb.web")
+logger: logging.Logger = logging.getLogger("oq_nb.web")
 
 _HOST = "127.0.0.1"
 _START_SECONDS = 10.0

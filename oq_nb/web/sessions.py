@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["QueueLook", "Sessions", "TaskLook"]
 
-logger = logging.getLogger("oq_nb.web")
+logger: logging.Logger = logging.getLogger("oq_nb.web")
 
 T = TypeVar("T")
 AnyWatch = TypeVar("AnyWatch", TaskWatch, OverviewWatch)
@@ -63,7 +63,8 @@ class _Look(Generic[AnyWatch]):
         self._open_watch: Callable[[_Bell], AnyWatch] = open_watch
         self._bell = _Bell()
         self.watch: AnyWatch = open_watch(self._bell)
-        self.opened_at = self.asked_at = time.monotonic()
+        self.opened_at: float = time.monotonic()
+        self.asked_at: float = self.opened_at
 
     async def wait_for_first(self) -> None:
         """Wait until something is known, but not for ever."""
@@ -150,15 +151,15 @@ class TaskLook(_Look[TaskWatch]):
     def __init__(self, queue: Queue, task_id: str, interval: float) -> None:
         super().__init__(lambda bell: queue.watcher.watch(task_id, interval=interval, workers=True, signal=bell))
         self.versions: Versions | None = None
-        self.history_trouble = ""
-        self.message = ""
+        self.history_trouble: str = ""
+        self.message: str = ""
         self._message_at = 0.0
         self._message_of: TaskStatus | None = None
         self.action: asyncio.Future[None] | None = None
         self.reading: asyncio.Future[None] | None = None
         #: The end of its log, read while somebody looks at it; None before.
         self.log: TaskLogs | None = None
-        self.log_trouble = ""
+        self.log_trouble: str = ""
         self.log_reading: asyncio.Future[None] | None = None
         self._log_tail = LogTail(queue.store.logs)
         self._history = History(queue.store, task_id)

@@ -31,7 +31,7 @@ from oq_nb.text import printable
 
 __all__ = ["Claim", "Claims"]
 
-logger = logging.getLogger("oq_nb.worker")
+logger: logging.Logger = logging.getLogger("oq_nb.worker")
 
 _YOUNG_ENTRY = timedelta(minutes=2)  # twice what may lie between an entry and its task
 _OLD_ENTRY = timedelta(minutes=10)  # rule 1

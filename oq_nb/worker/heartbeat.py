@@ -17,7 +17,7 @@ from oq_nb.s3 import SETTLED, ObjectStore
 
 __all__ = ["Heartbeat"]
 
-logger = logging.getLogger("oq_nb.worker")
+logger: logging.Logger = logging.getLogger("oq_nb.worker")
 
 _HEARTBEAT_SECONDS = 15.0
 _IDLE_HEARTBEAT_SECONDS = 25.0  # a worker counts as silent after 60
@@ -46,7 +46,7 @@ class Heartbeat:
         is_idle: Callable[[], bool] = lambda: False,
     ) -> None:
         self._objects = objects
-        self.key = model.worker_key(worker_id)
+        self.key: str = model.worker_key(worker_id)
         self.body = body
         self._is_idle = is_idle
         #: How many workers the queue has, this one included, as far as known.

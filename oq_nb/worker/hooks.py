@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Hook", "Hooks"]
 
-logger = logging.getLogger("oq_nb.worker")
+logger: logging.Logger = logging.getLogger("oq_nb.worker")
 
 Hook = Callable[..., Any]
 

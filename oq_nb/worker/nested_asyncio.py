@@ -24,7 +24,7 @@ from oq_nb.errors import ConfigurationError
 
 __all__ = ["NestedAsyncio", "enable_nested_asyncio"]
 
-logger = logging.getLogger("oq_nb.nested")
+logger: logging.Logger = logging.getLogger("oq_nb.nested")
 
 _PACKAGES = ("nest_asyncio2", "nest_asyncio")
 _PATCHES = "asyncio.run, Task, Future and get_event_loop, and the class of the loop, for the whole process"

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 
 __all__ = ["run_until"]
 
-logger = logging.getLogger("oq_nb.worker")
+logger: logging.Logger = logging.getLogger("oq_nb.worker")
 
 _MAX_THREADS = 32
 

@@ -33,7 +33,7 @@ from oq_nb.worker.pauses import PollPauses
 
 __all__ = ["IndexPoller"]
 
-logger = logging.getLogger("oq_nb.worker")
+logger: logging.Logger = logging.getLogger("oq_nb.worker")
 
 _ENTRIES_PER_THREAD = 4  # kept waiting
 _MAX_RECOVERIES = 128  # under way or waiting at a time
@@ -83,9 +83,9 @@ class IndexPoller:
         self._found_nothing = True
         self._reads_in_vain = 0  # of the round under way
         #: Since when (monotonic) the store has answered each look, and there was nothing to run.
-        self.quiet_since = time.monotonic()
+        self.quiet_since: float = time.monotonic()
         #: How often the whole index was read since the start, and had nothing to run.
-        self.empty_rounds = 0
+        self.empty_rounds: int = 0
 
     def run(self) -> None:
         """Look for tasks and for lapsed leases until the backlog is closed."""

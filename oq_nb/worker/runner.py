@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Backend", "EndedAttempt", "Logs", "OnEnded", "Runner"]
 
-logger = logging.getLogger("oq_nb.worker")
+logger: logging.Logger = logging.getLogger("oq_nb.worker")
 
 
 @dataclass(frozen=True)

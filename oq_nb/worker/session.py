@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CLOSING_SECONDS", "Session", "WorkerSettings"]
 
-logger = logging.getLogger("oq_nb.worker")
+logger: logging.Logger = logging.getLogger("oq_nb.worker")
 
 #: What handing tasks back and ending threads takes at most.
 CLOSING_SECONDS = 5.0
@@ -99,7 +99,7 @@ class Session:
         self._scheduler, self._index_scheduler, self._recovery = scheduler, index_scheduler, recovery
         self._backend = backend
         self._describe = describe
-        self.claims = Claims(
+        self.claims: Claims = Claims(
             queue.store,
             settings.worker_id,
             lambda task_type: task_type in handlers,
@@ -107,14 +107,16 @@ class Session:
             lease_entry_delay_seconds=settings.lease_entry_delay_seconds,
         )
         is_blocked = (lambda: False) if backend is None else (lambda: backend.problem is not None)
-        self.backlog = Backlog(settings.concurrency, is_blocked=is_blocked, max_attempts=settings.limits.max_tasks)
+        self.backlog: Backlog = Backlog(
+            settings.concurrency, is_blocked=is_blocked, max_attempts=settings.limits.max_tasks
+        )
         limit = settings.log_limit_bytes
         self._logs = (
             None
             if limit is None
             else WorkerLogs(queue.store, settings.worker_id, concurrency=settings.concurrency, limit_bytes=limit)
         )
-        self.runner = Runner(
+        self.runner: Runner = Runner(
             queue,
             self.claims,
             self.backlog,
@@ -128,12 +130,12 @@ class Session:
             renews=settings.renew_leases,
             on_ended=on_ended,
         )
-        self.heartbeat = Heartbeat(queue.store.objects, settings.worker_id, describe, is_idle=self._is_long_idle)
+        self.heartbeat: Heartbeat = Heartbeat(queue.store.objects, settings.worker_id, describe, is_idle=self._is_long_idle)
         pauses = PollPauses(settings.max_poll_seconds)
         hint: HintWatch | None = None
         if queue.hints is not None:
             hint = HintWatch(ReadyHint(queue.store.objects), pauses, lambda: self.heartbeat.workers)
-        self.poller = IndexPoller(
+        self.poller: IndexPoller = IndexPoller(
             queue.store,
             self.claims,
             self.backlog,

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Worker"]
 
-logger = logging.getLogger("oq_nb.worker")
+logger: logging.Logger = logging.getLogger("oq_nb.worker")
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -145,22 +145,22 @@ class Worker:
                 f"{log_limit_bytes!r}"[:200]
             )
         self.queue = queue
-        self.worker_id = _worker_id(worker_id)
-        self.shards = _own_shards(shards, queue.all_shards())
+        self.worker_id: str = _worker_id(worker_id)
+        self.shards: list[str] = _own_shards(shards, queue.all_shards())
         self.concurrency = concurrency
         self.progress_throttle_seconds = progress_throttle_seconds
         self.renew_leases = renew_leases
-        self.max_poll_seconds = max(MIN_POLL_SECONDS, max_poll_seconds)
+        self.max_poll_seconds: float = max(MIN_POLL_SECONDS, max_poll_seconds)
         self.lease_entry_delay_seconds = lease_entry_delay_seconds
         #: Keep what handlers print; read when it starts.
         self.logs = logs
         self.log_limit_bytes = log_limit_bytes
         #: Attempts whose output was written.
-        self.tasks_completed = 0
+        self.tasks_completed: int = 0
         #: Attempts whose handler raised; not those of tasks that were cancelled or put off.
-        self.tasks_failed = 0
+        self.tasks_failed: int = 0
         #: What `on_startup` and the like have registered.
-        self.hooks = Hooks()
+        self.hooks: Hooks = Hooks()
         self._lock = threading.Lock()  # guards the counters, and the change from one session to none
         self._retry_on = tuple(retry_on)
         self._backend = None if executor is None else _make_backend(executor, self.worker_id)

@@ -59,7 +59,10 @@ class Route:
     """
 
     def __init__(self, base: str, region: str, service: str, *, signs_body: bool, user_agent: str) -> None:
-        self.base, self.region, self.service, self.signs_body = base, region, service, signs_body
+        self.base = base
+        self.region = region
+        self.service = service
+        self.signs_body = signs_body
         self._signer = Signer(base, region, service)
         self._unsigned = {"User-Agent": user_agent}
 

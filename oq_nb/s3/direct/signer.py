@@ -36,7 +36,7 @@ class Signer:
         parts = urlsplit(base)
         host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or ""
         is_default = parts.port is None or parts.port == _DEFAULT_PORTS.get(parts.scheme)
-        self.host = host if is_default else f"{host}:{parts.port}"
+        self.host: str = host if is_default else f"{host}:{parts.port}"
         self._origin_length = len(parts.scheme) + len("://") + len(parts.netloc)
         self._region, self._service = region, service
         self._key: tuple[tuple[str, str], bytes] = (("", ""), b"")  # for which secret and day, and the key

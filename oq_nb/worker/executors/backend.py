@@ -37,7 +37,7 @@ from oq_nb.worker.executors.supervisor import ENDED, CallSupervisor, Job
 
 __all__ = ["ExecutorBackend", "make_backend"]
 
-logger = logging.getLogger("oq_nb.executor")
+logger: logging.Logger = logging.getLogger("oq_nb.executor")
 
 _TRIES = 3
 

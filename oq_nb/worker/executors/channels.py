@@ -35,7 +35,7 @@ __all__ = [
     "dial",
 ]
 
-logger = logging.getLogger("oq_nb.executor")
+logger: logging.Logger = logging.getLogger("oq_nb.executor")
 
 Message = dict[str, Any]
 

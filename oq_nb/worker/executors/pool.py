@@ -33,7 +33,9 @@ class ExecutorPool:
     """
 
     def __init__(self, make: Callable[[], Any], *, is_own: bool, is_for_one: bool) -> None:
-        self._make, self.is_own, self.is_for_one = make, is_own, is_for_one
+        self._make = make
+        self.is_own = is_own
+        self.is_for_one = is_for_one
         self._lock = threading.Lock()
         self._executor: Executor | None = None
 

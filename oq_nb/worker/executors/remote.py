@@ -148,7 +148,9 @@ class RemoteLease:
         self._is_closing = False
         self._heard_at = time.monotonic()
         #: Takes what the handler prints; None: nothing does.
-        self.log = RemoteLog(request.log_limit_bytes, connection, self._wake) if request.log_limit_bytes else None
+        self.log: RemoteLog | None = None
+        if request.log_limit_bytes:
+            self.log = RemoteLog(request.log_limit_bytes, connection, self._wake)
         self._thread = threading.Thread(target=self._talk, name=f"oq-remote-{self.task_id[:8]}", daemon=True)
 
     def __repr__(self) -> str:

@@ -37,7 +37,7 @@ class RemoteLog:
         self._wake = wake
         self._message_chars = connection.log_chars
         #: Takes what is printed.
-        self.buffer = LogBuffer(min(limit_bytes, connection.log_burst_bytes), self._note_news)
+        self.buffer: LogBuffer = LogBuffer(min(limit_bytes, connection.log_burst_bytes), self._note_news)
         self._out: deque[list[Any]] = deque()
         self._send_at = float("inf")
         self._sent_at = float("-inf")

@@ -31,7 +31,7 @@ from oq_nb.worker.executors.remote_log import take_over
 
 __all__ = ["ENDED", "CallSupervisor", "Job"]
 
-logger = logging.getLogger("oq_nb.executor")
+logger: logging.Logger = logging.getLogger("oq_nb.executor")
 
 #: What a mailbox receives when the executor has ended a call.
 ENDED: Message = {"kind": "ended"}
@@ -76,7 +76,7 @@ class CallSupervisor:
         self._sent_at = 0.0
         self._hung_up_at = self._lost_at = float("inf")
         #: Whether the executor gave back something else than a result.
-        self.has_crashed = False
+        self.has_crashed: bool = False
         #: Why the executor is of no use at all.
         self.problem: str | None = None
 
