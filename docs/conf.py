@@ -7,6 +7,7 @@ answer.
 
 from __future__ import annotations
 
+import ast
 import builtins
 import contextlib
 import json
@@ -150,25 +151,21 @@ def public_names() -> dict[str, str]:
 PUBLIC = public_names()
 #: Roots of names that other projects document, which are links only where their inventories answered.
 FOREIGN = {*sys.stdlib_module_names, "annotated_types", "boto3", "botocore", "ipywidgets", "IPython", "numpy", "pandas",
-           "prometheus_client", "pydantic", "tqdm", "typer", "CollectorRegistry", "Executor"}  # fmt: skip
-#: Names of signatures that have no page: base classes of no interest, and aliases of plain types.
-nitpick_ignore = [
-    ("py:class", name)
+           "prometheus_client", "pydantic", "tqdm", "typer", "CollectorRegistry",
+    "ConfigDict", "markupsafe", "Executor"}  # fmt: skip
+#: Every class, type and alias that the package defines at the top of a module.
+DEFINED = {
+    name
+    for path in (ROOT / "oq_nb").rglob("*.py")
+    for node in ast.parse(path.read_text(encoding="utf-8")).body
     for name in (
-        "oq_nb.progress.notebook_bar.tqdm",
-        "Instant",
-        "P.args",
-        "P.kwargs",
-        "oq_nb.attempt.context.Hold",
-        "oq_nb.attempt.handlers.Handler",
-        "oq_nb.attempt.invoke.Verdict",
-        "oq_nb.attempt.signature.Signature",
-        "oq_nb.queue.functions.HandlerListener",
-        "oq_nb.queue.watcher.Signal",
-        "oq_nb.queue.watcher.State",
-        "oq_nb.s3.clock.Clock",
+        [node.name]
+        if isinstance(node, ast.ClassDef)
+        else [target.id for target in node.targets if isinstance(target, ast.Name)]
+        if isinstance(node, ast.Assign)
+        else []
     )
-]
+}
 
 
 def documented(domain: typing.Any, target: str) -> str | None:
@@ -190,13 +187,19 @@ def resolve(app: Sphinx, env: typing.Any, node: nodes.Element, contnode: nodes.E
     root, _, last = target.partition(".")[0], *target.rpartition(".")[1:]
     if target.startswith("oq_nb.model.timestamps.Annotated"):
         target = "oq_nb.model.timestamps.Timestamp"
-    if root in FOREIGN or hasattr(builtins, root) or hasattr(typing, root) or re.fullmatch("[A-Z]|_.*", last):
+    if (
+        root in FOREIGN
+        or hasattr(builtins, root)
+        or hasattr(typing, root)
+        or re.fullmatch("[A-Z]|_.*|args|kwargs", last)
+    ):
         return contnode
     domain = env.get_domain("py")
     if name := documented(domain, target):
         return domain.resolve_xref(env, node["refdoc"], app.builder, "obj", name, node, contnode)
     is_word = node.get("reftype") == "obj"  # single backticks in a docstring: any name of the code, public or not
-    return contnode if is_word else None
+    is_internal = (root == "oq_nb" or "." not in target) and target.rpartition(".")[2] in DEFINED  # has no page
+    return contnode if is_word or is_internal else None
 
 
 def setup(app: Sphinx) -> None:

@@ -94,7 +94,7 @@ def main() -> int:
         venv.create(home, with_pip=False)
         binaries = home / ("Scripts" if os.name == "nt" else "bin")
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-        pip = (sys.executable, "-m", "pip", "--python", binaries / "python", "install", "--quiet")
+        pip = (sys.executable, "-m", "pip", "--python", binaries / "python", "install", "-qq")
         options = ("--disable-pip-version-check", "--retries", "1", "--no-compile")
         installed = subprocess.run([str(part) for part in (*pip, *options, f"{wheel}[metrics]")], env=environment)
         if installed.returncode:
