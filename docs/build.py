@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import http.server
+import shutil
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
@@ -80,8 +81,11 @@ def build() -> int:
     """Build the site and check it; return the exit code."""
     from sphinx.cmd.build import build_main
 
+    shutil.rmtree(SITE, ignore_errors=True)  # pages that are no more
+    for path in (HERE / "reference" / "api" / "generated").glob("*.rst"):
+        path.unlink()
     failed = build_main(
-        ["-W", "--keep-going", "-q", "-b", "html", "-d", str(HERE / "_build" / "cache"), str(HERE), str(SITE)]
+        ["-W", "-a", "--keep-going", "-q", "-b", "html", "-d", str(HERE / "_build" / "cache"), str(HERE), str(SITE)]
     )
     if failed:
         return failed

@@ -3,7 +3,8 @@
 What a page sends waits for the end of the running cell, except on a *subshell*: a thread of the kernel that takes
 messages of its own. JupyterLab 4.4 and Notebook 7.4 name one for messages of widgets. ipykernel 7.0 to 7.3 follow them.
 ipykernel 7.4 sends such a message to the shell in which Python last published on that widget instead, which is the busy
-one (``docs/ipykernel-subshells.md``). So each button here says itself where its clicks go: to a subshell of our own.
+one (``docs/evidence/ipykernel-subshells.md``). So each button here says itself where its clicks go: to a subshell of
+our own.
 
 This uses private names of ipykernel. Where one is missing nothing changes: clicks wait as they always did, and
 `hear_while_busy` returns False, so that the button can say so.
@@ -30,7 +31,7 @@ from typing import Any
 
 __all__ = ["hear_while_busy", "without_cell_hooks"]
 
-logger = logging.getLogger("oq_nb.widget")
+logger: logging.Logger = logging.getLogger("oq_nb.widget")
 
 _SUBSHELL_SECONDS = 2.0  # in which a subshell can be made
 

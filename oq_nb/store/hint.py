@@ -25,7 +25,7 @@ from oq_nb.s3 import SETTLED, NotModified, ObjectStore
 
 __all__ = ["ReadyHint"]
 
-logger = logging.getLogger("oq_nb.hint")
+logger: logging.Logger = logging.getLogger("oq_nb.hint")
 
 _ASK_AGAIN_SECONDS = 600.0  # after a refusal
 _TIDY_LIMIT = 200

@@ -50,7 +50,7 @@ class Heartbeat:
         self.body = body
         self._is_idle = is_idle
         #: How many workers the queue has, this one included, as far as known.
-        self.workers = 1
+        self.workers: int = 1
         self._tidy_at = float("inf")  # not before the first `tidy`
         self._version: str | None = None
         self._is_removed = False

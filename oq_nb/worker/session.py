@@ -130,7 +130,9 @@ class Session:
             renews=settings.renew_leases,
             on_ended=on_ended,
         )
-        self.heartbeat: Heartbeat = Heartbeat(queue.store.objects, settings.worker_id, describe, is_idle=self._is_long_idle)
+        self.heartbeat: Heartbeat = Heartbeat(
+            queue.store.objects, settings.worker_id, describe, is_idle=self._is_long_idle
+        )
         pauses = PollPauses(settings.max_poll_seconds)
         hint: HintWatch | None = None
         if queue.hints is not None:
@@ -148,7 +150,7 @@ class Session:
             recovery=recovery,
         )
         #: Says when a worker with limits has come to its end.
-        self.ending = Ending(settings.limits, self.backlog, self.poller)
+        self.ending: Ending = Ending(settings.limits, self.backlog, self.poller)
         self._threads: list[threading.Thread] = []
 
     @property
