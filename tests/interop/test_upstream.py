@@ -140,9 +140,13 @@ def _oq(*arguments: str) -> str:
 
 
 def test_both_kinds_of_workers_on_one_queue_with_200_tasks(ours, theirs):
-    """Each side submits 100; each task is run once, by one side or the other, and both sides run some."""
+    """Each side submits 100; each task is run once, by one side or the other, and both sides run some.
+
+    Ours keeps logs, which nothing of theirs minds.
+    """
 
     def here(given):
+        print(f"ours runs {given['n']}")
         time.sleep(0.01)
         return {"n": given["n"], "by": "ours"}
 
@@ -151,13 +155,16 @@ def test_both_kinds_of_workers_on_one_queue_with_200_tasks(ours, theirs):
 
     ids = [task.id for task in theirs.submit_many([("mixed", {"n": n}) for n in range(100)])]
     ids += [task.id for task in ours.submit_many("mixed", [{"n": n} for n in range(100, 200)])]
-    with theirs.worker({"mixed": there}), our_worker(ours, "mixed", here, concurrency=2):
+    with theirs.worker({"mixed": there}), our_worker(ours, "mixed", here, concurrency=2, logs=True):
         eventually(lambda: not ours.store.index.scan("ready/"), 90)
         tasks = [ours.get(task_id).wait(60) for task_id in ids]
     assert [task.output["n"] for task in tasks] == list(range(200))
     assert {task.output["by"] for task in tasks} == {"ours", "theirs"}
     assert {(str(task.status), task.attempt, task.record.retry_count) for task in tasks} == {("completed", 1, 0)}
     assert len(ours.list(limit=None)) == 200
+    for number, task in enumerate(tasks):
+        is_ours = task.output["by"] == "ours"
+        assert task.logs().text == (f"ours runs {number}" if is_ours else "")
     for task in tasks[::20]:
         assert [str(record.status) for record in task.history()] == ["pending", "running", "completed"]
 
