@@ -25,7 +25,11 @@ NOT_RUN = {
     "docs/reference/stores.md": 1,
 }
 #: Packages that pages need, and that are not there for each Python.
-NEEDED = {"docs/evidence/interop.md": "buquet", "docs/how-to/track.md": "pandas"}
+NEEDED = {
+    "docs/evidence/interop.md": "buquet",
+    "docs/how-to/numbers.md": "opentelemetry.sdk",
+    "docs/how-to/track.md": "pandas",
+}
 PAGES = {str(path.relative_to(ROOT)): path for path in pages() if path.exists()}
 BLOCKS = {name: list(blocks(path.read_text(encoding="utf-8"))) for name, path in PAGES.items()}
 RUN = [name for name, found in BLOCKS.items() if any(b.language == "python" and b.reason is None for b in found)]

@@ -36,7 +36,7 @@ def wait_until(condition, seconds=30.0):
         time.sleep(0.05)
 
 
-def test_they_read_ask_and_replay_a_task_with_numbers(ours, theirs):
+def test_they_read_and_ask_a_task_with_numbers(ours, theirs):
     reported, go_on = threading.Event(), threading.Event()
 
     def handle(given, context):
