@@ -174,6 +174,8 @@ def list_tasks(
 ) -> int:
     """List tasks, the ones that changed last first.
 
+    A pending task says so when no live worker has a handler for it.
+
     Failed, cancelled and expired tasks are found by the entries that their ends leave, however many others there are.
     Workers of other programs, and earlier versions of oq, leave none: --all reads every task and finds these too.
     """
@@ -200,7 +202,11 @@ def list_tasks(
         return 0
     if found:
         shown = _short_ids([task.id for task in found])
-        rows = [_row(short, task.record, now) for short, task in zip(shown, found, strict=True)]
+        orphans = _without_worker(queue, [task.record for task in found], now)
+        rows = [
+            _row(short, task.record, now, is_orphan=task.id in orphans)
+            for short, task in zip(shown, found, strict=True)
+        ]
         say(table(("ID", "STATUS", "TYPE", "CHANGED", "PROGRESS"), rows, cuts=_CUTS, status_column=1))
     if is_quick and len(found) < limit:
         note(f"{len(found) or 'no'} {status} left an entry of their end; --all reads every task, those of others too")
@@ -226,7 +232,16 @@ def _short_ids(ids: list[str]) -> list[str]:
     return [task_id[:length] for task_id in ids]
 
 
-def _row(short: str, record: TaskRecord, now: datetime) -> tuple[str, str, str, str, str]:
+def _without_worker(queue: Queue, records: list[TaskRecord], now: datetime) -> set[str]:
+    """Return the pending ones that no live worker has a handler for. Requests: none, or as `Queue.workers`."""
+    from oq_nb.queue.watcher import has_handler
+
+    waiting = [record for record in records if record.status.value == "pending" and record.available_at <= now]
+    workers = queue.workers() if waiting else []
+    return {record.id for record in waiting if has_handler(workers, record, now) is False}
+
+
+def _row(short: str, record: TaskRecord, now: datetime, *, is_orphan: bool) -> tuple[str, str, str, str, str]:
     said = ""
     if record.progress is not None:
         said = "  ".join(view.progress_parts(record.progress, message_limit=1000))
@@ -234,6 +249,8 @@ def _row(short: str, record: TaskRecord, now: datetime) -> tuple[str, str, str, 
         said = first_line(record.last_error)
     elif record.status.value == "pending" and record.available_at > now:
         said = f"starts {ago(record.available_at, now)}"
+    elif is_orphan:
+        said = "no worker has this type"
     kind = printable(shorten(record.task_type, 40))
     return short, status_view(record, now).text, kind, ago(record.updated_at, now), said
 

@@ -25,6 +25,7 @@ from oq_nb.display.safe import EMPTY, fill, join, quote
 from oq_nb.display.sparkline import numbers_html
 from oq_nb.display.states import TONES, StatusView, status_view, tone_of_count
 from oq_nb.display.times import end_line, time_facts
+from oq_nb.display.tracebacks import own_part
 from oq_nb.model import Progress, TaskRecord, TaskStatus, WorkerRecord
 from oq_nb.text import ago, duration, first_line, local_time, shorten
 
@@ -61,6 +62,7 @@ _CELL = "text-align:left;padding:.15em .8em .15em 0;vertical-align:top"
 _NARROW = f"{_CELL};white-space:nowrap"
 _WIDE = f"{_CELL};{_WRAP}"
 _COLUMNS = {"Status": "10.5em", "Type": "11%", "Task": "6em", "Progress": "26%", "Remark": "", "Changed": "10em"}
+_PRE = f'<pre style="white-space:pre-wrap;{_WRAP};max-height:24em;overflow:auto;margin:.3em 0">{{}}</pre>'
 _ERROR_CHARS = 10_000
 _OUTPUT_CHARS = 2_000
 
@@ -234,12 +236,19 @@ def more_html(record: TaskRecord) -> Markup:
 
 
 def error_html(record: TaskRecord) -> Markup:
-    """Return a task's last error, folded; nothing when it has none or says it elsewhere."""
+    """Return a task's last error, folded; nothing when it has none or says it elsewhere.
+
+    The handler's own frames come first; where others are between and below them, these are in a fold of their own.
+    """
     if not record.last_error or record.status is TaskStatus.CANCELLED:
         return EMPTY
-    summary = quote(view.last_line(record.last_error).strip(), 200)
-    body = quote(record.last_error, _ERROR_CHARS, keep_newlines=True)
-    return _folded(fill("Last error: {}", summary), body)
+    summary = fill("Last error: {}", quote(view.last_line(record.last_error).strip(), 200))
+    body = fill(_PRE, quote(record.last_error, _ERROR_CHARS, keep_newlines=True))
+    own = own_part(record.last_error)
+    if not own:
+        return _folded(summary, body)
+    first = fill(_PRE, quote(own, _ERROR_CHARS, keep_newlines=True))
+    return _folded(summary, first + _folded(fill("All frames, those of libraries too"), body))
 
 
 def output_html(record: TaskRecord) -> Markup:
@@ -254,13 +263,12 @@ def output_html(record: TaskRecord) -> Markup:
     text = json.dumps(record.output, ensure_ascii=False)
     if len(text) <= 100:
         return _line(fill("Output: <code>{}</code>", text))
-    return _folded(fill("Output: <code>{}</code>", quote(text, 80)), quote(text, _OUTPUT_CHARS))
+    return _folded(fill("Output: <code>{}</code>", quote(text, 80)), fill(_PRE, quote(text, _OUTPUT_CHARS)))
 
 
 def _folded(summary: Markup, body: Markup) -> Markup:
     return fill(
-        f'<details style="{_WRAP};line-height:1.6"><summary style="cursor:pointer">{{}}</summary>'
-        f'<pre style="white-space:pre-wrap;{_WRAP};max-height:24em;overflow:auto;margin:.3em 0">{{}}</pre></details>',
+        f'<details style="{_WRAP};line-height:1.6"><summary style="cursor:pointer">{{}}</summary>{{}}</details>',
         summary,
         body,
     )

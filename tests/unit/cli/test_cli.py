@@ -299,6 +299,26 @@ def test_what_an_autoscaler_asks_for_takes_two_requests(oq, fake_queue):
     assert oq("list", "--count") == (0, "3 ready  1 scheduled  1 running\n", "")
 
 
+def test_list_says_of_pending_tasks_that_no_worker_has_their_type(oq, fake_queue, fake_store):
+    fake_queue.submit("orphan")
+    fake_queue.submit("known")
+    fake_queue.submit("later", schedule_at=fake_queue.now() + timedelta(hours=3))
+    now = fake_queue.store.clock.stamp()
+    worker = model.WorkerRecord(
+        worker_id="w", started_at=now, last_heartbeat=now, shards=fake_queue.all_shards(), task_types=["known"]
+    )
+    fake_queue.store.objects.put(model.worker_key("w"), worker.to_bytes())
+    out = oq("list")[1]
+    lines = {name: next(line for line in out.splitlines() if name in line) for name in ("orphan", "known", "later")}
+    assert lines["orphan"].endswith("  no worker has this type")
+    assert "no worker" not in lines["known"]
+    assert "  starts in " in lines["later"]
+    running(fake_queue)
+    before = fake_store.requests["GET"]
+    oq("list", "--status", "running")
+    assert fake_store.requests["GET"] - before == 4, "the tasks of the index: workers are not asked for"
+
+
 def test_list_filters_and_says_when_there_is_nothing(oq, fake_queue):
     assert oq("list") == (0, "", "no task yet: oq submit adds one\n")
     fake_queue.submit("one")
