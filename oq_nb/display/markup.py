@@ -31,6 +31,7 @@ from oq_nb.text import ago, duration, first_line, local_time, shorten
 
 __all__ = [
     "Controls",
+    "as_in_a_widget",
     "bar",
     "counts_html",
     "error_html",
@@ -130,6 +131,11 @@ def _framed(tone: str, inner: Markup) -> Markup:
         COLOURS[tone],
         inner,
     )
+
+
+def as_in_a_widget(made: Markup) -> Markup:
+    """Return HTML in the font and size of JupyterLab's widgets."""
+    return fill(f'<div style="{_FONT}">{{}}</div>', made)
 
 
 def _name(text: str, limit: int) -> Markup:
@@ -338,6 +344,7 @@ def task_row(
     name, mark = fill('<code title="{}">{}</code>', record.id, record.id[:8]), EMPTY
     if link is not None:
         name = fill('<a href="{}">{}</a>', link.format(record.id), name)
+    if link is not None or controls is not None:
         mark = fill(' data-key="{}"', record.id)
     return fill(
         _ROW,
@@ -410,6 +417,7 @@ def tasks_html(
     pauses: ReportPauses | None = None,
     has_worker: Callable[[TaskRecord], bool | None] = lambda _: None,
     controls: Controls | None = None,
+    action_width: str = "7em",
 ) -> Markup:
     """Return tasks as a table; ``is_live``, ``link`` and ``controls`` as for `task_row`.
 
@@ -422,6 +430,7 @@ def tasks_html(
         pauses: between their reports, as far as they were seen.
         has_worker: whether a live worker has a handler for a task; None where that is not known.
         controls: see there.
+        action_width: of the column of ``controls``.
     """
     known = pauses or ReportPauses()
     rows = join(
@@ -443,12 +452,15 @@ def tasks_html(
         f'<caption style="text-align:left;padding-top:.5em;{_MUTED}">{{}}</caption><thead><tr>{{}}</tr></thead>'
         "<tbody>{}</tbody></table>",
         caption,
-        _HEAD if controls is None else _HEAD_WITH_ACTION,
+        _head() if controls is None else _head(action_width),
         rows,
     )
 
 
-def _head(columns: Mapping[str, str]) -> Markup:
+@lru_cache(maxsize=8)
+def _head(action_width: str = "") -> Markup:
+    """Return the heads of the columns; with a width, of a column of buttons too."""
+    columns = _COLUMNS | ({"Status": "12.5em", "Action": action_width} if action_width else {})
     return join(
         fill(
             '<th scope="col" style="text-align:left;box-sizing:border-box;padding:0 .8em 0 0{}">{}</th>',
@@ -457,10 +469,6 @@ def _head(columns: Mapping[str, str]) -> Markup:
         )
         for name, width in columns.items()
     )
-
-
-_HEAD = _head(_COLUMNS)
-_HEAD_WITH_ACTION = _head(_COLUMNS | {"Status": "12.5em", "Action": "7em"})
 
 
 def workers_html(workers: Sequence[WorkerRecord], now: datetime, *, limit: int = 20) -> Markup:

@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import Callable, Iterable
 from typing import Any
 
-__all__ = ["HTML", "Button", "Dropdown", "HBox", "Layout", "VBox"]
+__all__ = ["HTML", "Button", "Dropdown", "HBox", "Layout", "Text", "VBox"]
 
 
 class _Model:
@@ -43,4 +43,4 @@ class _Model:
         """Nothing is left open."""
 
 
-HTML = Button = Dropdown = HBox = VBox = Layout = _Model
+HTML = Button = Dropdown = HBox = VBox = Layout = Text = _Model

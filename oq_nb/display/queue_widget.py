@@ -17,19 +17,33 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from oq_nb.display import kernel, live, markup, view
+from oq_nb.display.board_table import groups_html, tables_html
 from oq_nb.display.buttons import Action
 from oq_nb.display.choice import Choice, Option
+from oq_nb.display.clickable import Press, is_clickable, make_clickable
 from oq_nb.display.pauses import ReportPauses, longest_pause
 from oq_nb.display.plot import history_svg
 from oq_nb.display.render_loop import loop
 from oq_nb.display.safe import EMPTY, fill, quote
-from oq_nb.display.selection import STATUSES, Known, Selection, TaskFilter, select_tasks, type_options
+from oq_nb.display.selection import (
+    ALL,
+    SORTS,
+    STATUSES,
+    WITHIN,
+    Known,
+    Selection,
+    TaskFilter,
+    failure_groups,
+    select_tasks,
+    type_options,
+)
+from oq_nb.display.several import SeveralAction
 from oq_nb.display.states import status_view
 from oq_nb.display.task_button import LateNote, TaskButton
 from oq_nb.errors import OqError
-from oq_nb.model import TaskRecord
-from oq_nb.queue.watcher import Overview, OverviewWatch, check_interval
-from oq_nb.text import ago, counted, local_time, printable, shorten
+from oq_nb.model import TaskRecord, TaskStatus, Timestamp
+from oq_nb.queue.watcher import Overview, OverviewWatch, check_interval, has_handler
+from oq_nb.text import ago, counted, duration, local_time, printable, shorten
 
 if TYPE_CHECKING:
     from oq_nb.queue import Queue
@@ -64,6 +78,7 @@ class QueueWidget(live.LiveDisplay):
         self._watch: OverviewWatch | None = None
         self._last = Overview()
         self._action = Action(queue)
+        self._several = SeveralAction(queue)
         self._pauses = ReportPauses()
         self._late_note = LateNote(queue)
         self._detail = _Detail(queue)
@@ -82,7 +97,8 @@ class QueueWidget(live.LiveDisplay):
         wide = widgets.Layout(width="100%", margin="0")
         self._head = self._own(widgets.HTML(layout=wide))
         style = self._head.style
-        self._table = self._own(widgets.HTML(layout=wide, style=style))
+        self._table = self._own(make_clickable(widgets, live.weakly(self._press_in_table), layout=wide, style=style))
+        self._is_clickable = is_clickable(self._table)
         self._detail_box = self._own(widgets.HTML(layout=wide, style=style))
         # Apart from what changes every second, so that what the user has unfolded stays so.
         self._more_box = self._own(widgets.HTML(layout=wide, style=style))
@@ -90,9 +106,9 @@ class QueueWidget(live.LiveDisplay):
         slim = widgets.Layout(width="auto", max_width="24em", flex="0 0 auto", margin="2px 1em 2px 0")
         like: dict[str, Any] = {"layout": slim, "style": {"description_width": "initial"}}
 
-        def choice(name: str, first: str, chosen: Any) -> Choice:
+        def choice(name: str, first: str, chosen: Any, **changes: Any) -> Choice:
             def make(options: list[Option]) -> Any:
-                model = self._own(widgets.Dropdown(description=name, options=options, **like))
+                model = self._own(widgets.Dropdown(description=name, options=options, **(like | changes)))
                 model.observe(live.weakly(chosen), "value")
                 return model
 
@@ -101,16 +117,25 @@ class QueueWidget(live.LiveDisplay):
         self._types = choice("Type", "all types", self._choose_type)
         statuses = [(status, status) for status in STATUSES]
         self._statuses = self._own(widgets.Dropdown(description="Status", options=statuses, **like))
-        self._tasks = choice("Task", "select one …", self._choose_task)
+        self._search = self._own(widgets.Text(description="Search", value="", continuous_update=False, **like))
+        times = [(f"last {duration(seconds)}" if seconds else "any time", name) for name, seconds in WITHIN.items()]
+        self._times = self._own(widgets.Dropdown(description="Changed", options=times, value="", **like))
+        orders = [(label, name) for name, label in SORTS.items()]
+        self._orders = self._own(widgets.Dropdown(description="Order", options=orders, value="", **like))
+        # Where rows have buttons, one of these shows a task; it is still told which one that is.
+        unseen = {"layout": widgets.Layout(display="none")} if self._is_clickable else {}
+        self._tasks = choice("Task", "select one …", self._choose_task, **unseen)
         narrow = widgets.Layout(width="auto", flex="0 0 auto")
         self._back = self._own(widgets.Button(description="‹ Previous", layout=narrow))
         self._next = self._own(widgets.Button(description="Next ›", layout=narrow))
         self._buttons = self._make_buttons(widgets)
         self._statuses.observe(live.weakly(self._choose_status), "value")
+        for model in (self._search, self._times, self._orders):
+            model.observe(live.weakly(self._choose_others), "value")
         self._back.on_click(live.weakly(self._go_back))
         self._next.on_click(live.weakly(self._go_on))
         line = widgets.Layout(flex_flow="row wrap", width="100%", margin="0")
-        models = [self._types.model, self._statuses, self._back, self._next]
+        models = [self._types.model, self._statuses, self._times, self._orders, self._search, self._back, self._next]
         self._filters = self._own(widgets.HBox(models, layout=line))
         self._chosen = self._own(widgets.HBox([self._tasks.model, self._button, self._said], layout=line))
         parts = [self._head, self._filters, self._table, self._chosen, self._detail_box, self._more_box]
@@ -152,7 +177,13 @@ class QueueWidget(live.LiveDisplay):
             loop.wake()
 
     def _choose_status(self, change: Any) -> None:
-        self._wanted = replace(self._wanted, status=change["new"], page=1)
+        if change["new"] != self._wanted.status:  # else it says what was chosen by a button
+            self._wanted = replace(self._wanted, status=change["new"], error="", page=1)
+        loop.wake()
+
+    def _choose_others(self, _change: Any) -> None:
+        text, within, sort = self._search.value[:200], self._times.value, self._orders.value
+        self._wanted = replace(self._wanted, text=text, within=within, sort=sort, error="", page=1)
         loop.wake()
 
     def _choose_task(self, change: Any) -> None:
@@ -167,6 +198,37 @@ class QueueWidget(live.LiveDisplay):
     def _go_on(self, _button: Any) -> None:
         self._wanted = replace(self._wanted, page=self._wanted.page + 1)
         loop.wake()
+
+    def _press_in_table(self, press: Press) -> None:
+        """Do what a button of the table said; called in the kernel's main thread or a subshell's."""
+        ids = [task_id for task_id, _ in press.tasks]
+        if press.action == "show":
+            self._selected = ids[0] if ids else ""
+            loop.wake()
+        elif press.action in ("cancel", "cancel-selected"):
+            self._several.cancel(ids)
+        elif press.action in ("retry", "retry-selected"):
+            self._several.replay(press.tasks)
+        elif press.action == "show-group":
+            self._wanted = replace(self._wanted, status=TaskStatus.FAILED.value, error=press.group, page=1)
+            self._statuses.value = TaskStatus.FAILED.value
+            loop.wake()
+        elif press.action == "retry-group":
+            self._retry_group(press)
+
+    def _retry_group(self, press: Press) -> None:
+        """Run failed tasks of one kind again: those that had failed when the button was drawn."""
+        try:
+            until = Timestamp.parse(press.until)
+        except ValueError:
+            return
+        groups = failure_groups(known_of(self.state))
+        found = [record for group in groups if group.key == press.group for record in group.ended_by(until)]
+        attempts = [(record.id, record.attempt) for record in found if not record.is_loop]
+        if attempts:
+            self._several.replay(attempts)
+        else:
+            self._several.say("Not done: none of these tasks is failed any more.")
 
     # --- life
 
@@ -187,7 +249,7 @@ class QueueWidget(live.LiveDisplay):
         for held in overview.live:
             self._pauses.note(held.record)
         self._pauses.keep(held.record.id for held in overview.live)
-        self._table.value = str(_tables_html(selection, self._pauses, now))
+        self._table.value = str(self._table_html(overview, selection, now))
         self._offer_types(overview)
         self._offer_tasks([*selection.records, *selection.newest_ended])
         self._draw_detail(overview, now)
@@ -195,11 +257,25 @@ class QueueWidget(live.LiveDisplay):
     def _select(self, overview: Overview) -> Selection:
         """Return the page of tasks that is asked for, and set the buttons that turn pages."""
         wanted = self._wanted
-        found = select_tasks(known_of(overview), wanted, rows=_ROWS)
+        found = select_tasks(known_of(overview), wanted, rows=_ROWS, now=self._store.clock.now())
         self._back.disabled, self._next.disabled = found.page == 1, found.page == found.pages
         if found.page != wanted.page and self._wanted is wanted:
             self._wanted = replace(wanted, page=found.page)
         return found
+
+    def _table_html(self, overview: Overview, selection: Selection, now: datetime) -> Markup:
+        tables = tables_html(
+            selection,
+            self._pauses,
+            now,
+            has_worker=lambda record: has_handler(overview.workers, record, now),
+            message=self._several.message,
+            is_clickable=self._is_clickable,
+        )
+        status = self._wanted.status
+        groups = failure_groups(known_of(overview)) if status in (ALL, TaskStatus.FAILED.value) else []
+        failures = groups_html(groups, now, wants_all=status != ALL, is_clickable=self._is_clickable)
+        return markup.as_in_a_widget(tables + failures if status == ALL else failures + tables)
 
     def _offer_types(self, overview: Overview) -> None:
         chosen = self._wanted.task_type
@@ -246,14 +322,6 @@ def known_of(overview: Overview) -> Known:
         unread_failures=overview.unread_failures,
         ended_total=overview.ended_total,
     )
-
-
-def _tables_html(selection: Selection, pauses: ReportPauses, now: datetime) -> Markup:
-    made = markup.tasks_html(selection.records, now, caption=selection.title, pauses=pauses)
-    if selection.newest_ended:
-        caption = f"Ended lately: {len(selection.newest_ended)} of {selection.ended_total:,}"
-        made += markup.tasks_html(selection.newest_ended, now, caption=caption)
-    return made
 
 
 class _Detail:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import re
 import subprocess
 import sys
 import threading
@@ -18,6 +19,7 @@ from ipywidgets.widgets import widget as registry
 import oq_nb
 from oq_nb import model
 from oq_nb.display import kernel, live, render_loop
+from oq_nb.display.clickable import press_of
 from oq_nb.display.render_loop import loop
 from oq_nb.display.selection import TaskFilter
 from oq_nb.errors import ConfigurationError, StorageUnavailableError
@@ -388,9 +390,9 @@ def test_filters(board, fake_queue):
     fake_queue.cancel(few[0].id)
     until(lambda: ("few", "few") in board._types.model.options)
     board._types.model.value = "few"
-    until(lambda: board._table.value.count("<tr><td") == 2)
+    until(lambda: board._table.value.count('<tr data-key="') == 2)
     board._statuses.value = "cancelled"
-    until(lambda: board._table.value.count("<tr><td") == 1 and few[0].id in board._table.value)
+    until(lambda: board._table.value.count('<tr data-key="') == 1 and few[0].id in board._table.value)
     board._types.model.value = ""
     board._statuses.value = "completed"
     until(lambda: "none" in board._table.value)
@@ -450,6 +452,105 @@ def test_one_in_detail(board, fake_queue):
     board._tasks.model.value = ""
     until(lambda: board._detail_box.value == "")
     assert board._button.layout.display == "none"
+
+
+def press(board, action, tasks=(), **more):
+    """Press a button of a row, as the message of a browser does."""
+    board._table._handle_custom_msg({"action": action, "tasks": list(tasks)} | more, [])
+
+
+def test_buttons_in_the_rows(board, fake_queue):
+    first, second, third = [task for task in fake_queue.list(limit=None) if task.id in board._table.value][:3]
+    assert f'data-attempt="0" aria-label="Cancel many {first.id[:8]}"' in board._table.value
+    press(board, "cancel", [f"{first.id}:0"])
+    until(lambda: "1 task cancelled." in board._table.value)
+    assert first.refresh().status is TaskStatus.CANCELLED
+    press(board, "cancel-selected", [f"{task.id}:0" for task in (first, second, third)])
+    until(lambda: "2 tasks cancelled; 1 not done: task" in board._table.value)
+    press(board, "retry-selected", [f"{task.id}:0" for task in (first, second)])
+    until(lambda: "2 tasks are pending again." in board._table.value)
+    assert {task.refresh().status for task in (first, second)} == {TaskStatus.PENDING}
+    press(board, "show", [f"{third.id}:0"])
+    until(lambda: third.id in board._detail_box.value)
+    assert board._tasks.model.layout.display == "none", "a button shows the task: no list below"
+
+
+def test_what_was_pressed_late_does_what_it_said_or_nothing(board, fake_queue):
+    """Cancel, heard when the task has failed; Retry, heard when it has run again and failed again."""
+    task = fake_queue.submit("t", max_retries=0)
+    for attempt in (1, 2):
+        lease = claim(fake_queue, task.id, percent=10)
+        fake_queue.store.update(
+            task.id, lambda r, now: transitions.fail(r, now, lease_id=lease, error="ValueError: no")
+        )
+        if attempt == 1:
+            press(board, "cancel", [f"{task.id}:1"])
+            until(lambda: "cannot be cancelled: it is failed" in board._table.value)
+            task.replay()
+    press(board, "retry", [f"{task.id}:1"])
+    until(lambda: "it has run again since it was looked at" in board._table.value)
+    assert task.refresh().status is TaskStatus.FAILED
+
+
+def test_failures_by_their_errors_in_the_dashboard(board, fake_queue):
+    for number in range(3):
+        task = fake_queue.submit("resize")
+        lease = claim(fake_queue, task.id, percent=10)
+        error = f"ValueError: bad image {number}"
+        fake_queue.store.update(task.id, lambda r, now: transitions.fail(r, now, lease_id=lease, error=error))
+    until(lambda: "3 failures of 1 kind" in board._table.value)
+    group = re.search(r'data-action="retry-group" data-group="(\w+)" data-until="([^"]+)"', board._table.value)
+    press(board, "show-group", group=group[1])
+    until(lambda: board._table.value.count('<tr data-key="') == 4)  # a group, and its tasks
+    assert (board._statuses.value, board._wanted.error) == ("failed", group[1])
+    press(board, "retry-group", group=group[1], until=group[2])
+    until(lambda: "3 tasks are pending again." in board._table.value)
+    assert fake_queue.list("failed") == []
+    press(board, "retry-group", group=group[1], until=group[2])
+    until(lambda: "none of these tasks is failed any more" in board._table.value)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        None,
+        [],
+        {"action": "cancel"},
+        {"action": 3, "tasks": []},
+        {"action": "cancel", "tasks": [7]},
+        {"action": "cancel", "tasks": ["a:b"]},
+        {"action": "retry-group", "tasks": [], "group": {}},
+    ],
+)
+def test_what_no_button_sends_is_not_heard(content):
+    assert press_of(content) is None
+
+
+def test_a_task_that_is_none_is_refused(board):
+    press(board, "cancel", ["../../etc:0"])
+    until(lambda: "Not done: " in board._table.value)
+
+
+def test_search_time_and_order(board, fake_queue):
+    odd = fake_queue.submit("odd")
+    board._search.value = odd.id[:8]
+    until(lambda: board._table.value.count('<tr data-key="') == 1 and odd.id in board._table.value)
+    board._search.value = ""
+    board._orders.value = "submitted"
+    until(lambda: board._table.value.index(odd.id) < 3000)
+    board._times.value = "15m"
+    until(lambda: board._wanted == TaskFilter(within="15m", sort="submitted") and "of 46" in board._table.value)
+
+
+def test_without_anywidget_rows_have_no_buttons(fake_queue, monkeypatch):
+    monkeypatch.setattr("oq_nb.display.clickable._clickable_class", lambda: None)
+    fake_queue.submit("t")
+    board = fake_queue.widget(interval=0.01)
+    assert isinstance(board.box, ipywidgets.VBox)
+    until(lambda: "<td" in board._table.value)
+    assert "<button" not in board._table.value
+    assert board._tasks.model.layout.display is None
+    board.close()
 
 
 def test_a_thousand_rows_are_not_sent(fake_queue):
