@@ -222,7 +222,7 @@ class QueueWidget(live.LiveDisplay):
             until = Timestamp.parse(press.until)
         except ValueError:
             return
-        groups = failure_groups(known_of(self.state))
+        groups = failure_groups(known_of(self.state), TaskFilter(), self._store.clock.now())
         found = [record for group in groups if group.key == press.group for record in group.ended_by(until)]
         attempts = [(record.id, record.attempt) for record in found if not record.is_loop]
         if attempts:
@@ -273,7 +273,8 @@ class QueueWidget(live.LiveDisplay):
             is_clickable=self._is_clickable,
         )
         status = self._wanted.status
-        groups = failure_groups(known_of(overview)) if status in (ALL, TaskStatus.FAILED.value) else []
+        wants_groups = status in (ALL, TaskStatus.FAILED.value)
+        groups = failure_groups(known_of(overview), self._wanted, now) if wants_groups else []
         failures = groups_html(groups, now, wants_all=status != ALL, is_clickable=self._is_clickable)
         return markup.as_in_a_widget(tables + failures if status == ALL else failures + tables)
 

@@ -6,7 +6,7 @@ Imports of the package: `model`, `text`, `failures`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from oq_nb.display.failures import FailureGroup, error_key, group_failures
@@ -216,10 +216,18 @@ def _started(record: TaskRecord) -> tuple[bool, datetime]:
     return started_at is None, started_at or record.updated_at
 
 
-def failure_groups(known: Known) -> list[FailureGroup]:
-    """Return the failed tasks that are known by their errors, the largest group first."""
-    failed = {record.id: record for record in (*known.failures, *known.ended) if record.status is TaskStatus.FAILED}
-    return group_failures(sorted(failed.values(), key=lambda record: record.updated_at, reverse=True))
+def failure_groups(known: Known, wanted: TaskFilter, now: datetime) -> list[FailureGroup]:
+    """Return the failed tasks that are asked for by their errors, the largest group first.
+
+    Args:
+        known: to select from.
+        wanted: what is asked for; its status, page, order and group make no difference.
+        now: the store's time.
+    """
+    matches = _Matcher(replace(wanted, error=""), now)
+    both = {record.id: record for record in (*known.failures, *known.ended)}
+    failed = [record for record in both.values() if record.status is TaskStatus.FAILED and matches(record)]
+    return group_failures(_sorted(failed, "newest"))
 
 
 def _left_out(known: Known, wanted: TaskFilter) -> str:

@@ -183,7 +183,7 @@ class _Api:
             "versions": [record.to_dict() for record in read.records],
         }
 
-    async def failures(self, _: Request) -> Any:
+    async def failures(self, request: Request) -> Any:
         seen = await self._seen()
         return _when(seen) | {
             "unread": seen.unread_failures,
@@ -196,7 +196,7 @@ class _Api:
                     "until": str(group.until),
                     "task_ids": [record.id for record in group.records],
                 }
-                for group in failure_groups(known_of(seen))
+                for group in failure_groups(known_of(seen), filter_of(request), self._queue.now())
             ],
         }
 

@@ -189,7 +189,7 @@ def failures(seen: Overview, chosen: TaskFilter, now: datetime) -> h.Element | N
     """Return the failed tasks by their errors, where these are asked for; a few of the groups where all tasks are."""
     if chosen.status not in (ALL, "failed") or (chosen.error and chosen.status == ALL):
         return None
-    groups = failure_groups(known_of(seen))
+    groups = failure_groups(known_of(seen), chosen, now)
     if not groups:
         return None
     limit = len(groups) if chosen.status == "failed" else _GROUPS

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from oq_nb.display.buttons import failure_message
 from oq_nb.display.queue_widget import known_of
-from oq_nb.display.selection import failure_groups
+from oq_nb.display.selection import TaskFilter, failure_groups
 from oq_nb.errors import OqError
 from oq_nb.model import TaskRecord, TaskStatus
 from oq_nb.queue.actions import ActionResult, ManyResult
@@ -311,7 +311,9 @@ class Sessions:
             until: when the list was seen: what has failed since was not on the button.
         """
         known = known_of((await self.overview()).state)
-        group = next((group for group in failure_groups(known) if group.key == key), None)
+        group = next(
+            (group for group in failure_groups(known, TaskFilter(), self._queue.now()) if group.key == key), None
+        )
         found = group.ended_by(until) if group is not None else ()
         return [(record.id, record.attempt) for record in found if not record.is_loop]
 
@@ -359,7 +361,9 @@ class Sessions:
         await asyncio.wait([action], timeout=_ACTION_SECONDS)
         if not action.done():
             return None
-        if (result := action.result()) is not None and result.results:
+        result = action.result()
+        if result is not None and (result.results or result.refused):
+            look.watch.refresh()  # what was refused has changed since it was shown
             await look.wait_for_change(before)
         return result
 

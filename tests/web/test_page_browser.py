@@ -371,3 +371,79 @@ def test_in_a_frame_behind_jupyters_proxy(queue, worker, serve, open_page, until
         frame.get_by_role("button", name="Cancel").click()
         frame.get_by_text("Asked to stop: ").wait_for(timeout=15000)
         until(lambda: task.refresh().status is TaskStatus.CANCELLED)
+
+
+def tab_to(page, name, *, back=False):
+    """Press Tab until what has the focus is called so."""
+    for _ in range(80):
+        page.keyboard.press("Shift+Tab" if back else "Tab")
+        called = page.evaluate(
+            "() => { const e = document.activeElement;"
+            " return e.getAttribute('aria-label') || e.labels?.[0]?.textContent || e.textContent; }"
+        )
+        if name in called:
+            return
+    raise AssertionError(f"nothing called {name} has the focus")
+
+
+def test_with_the_keyboard_alone(queue, serve, open_page):
+    """Filter, open, cancel, retry; then several at once from the list."""
+    tasks = [queue.submit(name) for name in ("alpha", "beta", "beta")]
+    page = open_page(serve(queue).url)
+    press = page.keyboard.press
+    page.locator(f'[data-key="{tasks[2].id}"]').wait_for()
+    tab_to(page, "Search")
+    page.keyboard.type(tasks[1].id[:8])
+    press("Enter")
+    page.wait_for_url("**text=*")
+    assert page.locator(".tasks tbody tr").count() == 1
+    tab_to(page, tasks[1].id[:8])
+    tab_to(page, tasks[1].id[:8])  # past its box, to its link
+    assert page.evaluate("document.activeElement.tagName") == "A"
+    press("Enter")
+    page.wait_for_url(f"**/task/{tasks[1].id}")
+    tab_to(page, "Cancel")
+    press("Enter")
+    page.locator("#said", has_text="Cancelled.").wait_for()
+    page.get_by_role("button", name="Retry").wait_for()
+    assert page.evaluate("document.activeElement.textContent") == "Retry", "the focus has stayed"
+    press("Enter")
+    page.locator("#said", has_text="It is pending again").wait_for()
+    assert tasks[1].refresh().status is TaskStatus.PENDING
+    tab_to(page, "All tasks", back=True)
+    press("Enter")
+    for task in tasks[:2]:
+        tab_to(page, f"Select {task.task_type} {task.id[:8]}")
+        press("Space")
+    tab_to(page, "Cancel selected", back=True)
+    press("Enter")
+    page.locator("#said", has_text="2 tasks cancelled.").wait_for()
+    assert [task.refresh().status.value for task in tasks] == ["cancelled", "cancelled", "pending"]
+    assert page.locator("input:checked").count() == 0
+    tab_to(page, f"Retry alpha {tasks[0].id[:8]}")
+    press("Enter")
+    page.locator("#said", has_text="1 task is pending again.").wait_for()
+    assert is_silent(page)
+
+
+def test_the_title_says_the_end_and_a_notification_to_those_who_asked(queue, serve, open_page):
+    first, second = queue.submit("quiet"), queue.submit("told")
+    page = open_page(serve(queue).url, permissions=["notifications"])
+    home = page.url
+    note = """() => {
+        window.told = [];
+        const Real = window.Notification;
+        window.Notification = class extends Real { constructor(text, more) { super(text, more); told.push(text); } };
+    }"""
+    for task, asks in ((first, False), (second, True)):
+        page.goto(f"{home}task/{task.id}")
+        page.evaluate(note)
+        assert page.title().startswith(f"pending: {task.task_type} ")
+        if asks:
+            page.get_by_role("button", name="Tell me when it ends").click()
+            page.get_by_text("A notification will say when it ends.").wait_for()
+        task.cancel()
+        page.wait_for_function("document.title.startsWith('– cancelled: ')")
+        assert page.evaluate("told") == ([page.title()] if asks else [])
+        assert not page.get_by_text("A notification will say when it ends.").is_visible()
+    assert is_silent(page)

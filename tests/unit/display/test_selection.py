@@ -114,11 +114,14 @@ def test_failures_by_their_errors():
     ]
     other = made("failed", last_error="KeyError: 'lr'\n\nTraceback …\nKeyError: 'lr'", task_type="train")
     happy = made("completed", id="e" * 8 + ID[8:])
-    first, second = failure_groups(Known(ended=[happy, *failed[:5]], failures=[*failed, other]))
+    among = Known(ended=[happy, *failed[:5]], failures=[*failed, other])
+    first, second = failure_groups(among, TaskFilter("failed"), NOW)
     assert (first.error, len(first.records), first.task_types) == ("ValueError: bad image 0", 14, ["batch"])
     assert (second.error, len(second.records), second.task_types) == ("KeyError: 'lr'", 1, ["train"])
     assert first.key != second.key
     assert first.until == ago(0)
+    assert [len(group.records) for group in failure_groups(among, TaskFilter(text="bad 3"), NOW)] == [2], "3 and 13"
+    assert [group.error for group in failure_groups(among, TaskFilter(task_type="train"), NOW)] == ["KeyError: 'lr'"]
     assert len(first.ended_by(ago(10))) == 4, "those that failed ten seconds ago or before"
 
 
