@@ -242,9 +242,9 @@ def _without_worker(queue: Queue, records: list[TaskRecord], now: datetime) -> s
 
 
 def _row(short: str, record: TaskRecord, now: datetime, *, is_orphan: bool) -> tuple[str, str, str, str, str]:
-    said = ""
+    state, said = status_view(record, now), ""
     if record.progress is not None:
-        said = "  ".join(view.progress_parts(record.progress, message_limit=1000))
+        said = "  ".join(view.progress_parts(record.progress, state, message_limit=1000))
     elif record.last_error:
         said = first_line(record.last_error)
     elif record.status.value == "pending" and record.available_at > now:
@@ -252,7 +252,7 @@ def _row(short: str, record: TaskRecord, now: datetime, *, is_orphan: bool) -> t
     elif is_orphan:
         said = "no worker has this type"
     kind = printable(shorten(record.task_type, 40))
-    return short, status_view(record, now).text, kind, ago(record.updated_at, now), said
+    return short, state.text, kind, ago(record.updated_at, now), said
 
 
 def workers(options: QueueOptions, as_json: JsonOption = False) -> int:

@@ -319,6 +319,16 @@ def test_list_says_of_pending_tasks_that_no_worker_has_their_type(oq, fake_queue
     assert fake_store.requests["GET"] - before == 4, "the tasks of the index: workers are not asked for"
 
 
+def test_list_estimates_nothing_for_a_task_that_is_stalled(oq, fake_queue):
+    task = running(fake_queue, seconds_ago=600)
+    progress = task.record.progress.model_copy(update={"rate": 10.0})
+    fake_queue.store.update(task.id, lambda record, now: record.evolve(progress=progress))
+    line = oq("list")[1].splitlines()[1]
+    assert "running (stalled)" in line
+    assert "45% (450/1000)" in line
+    assert "left" not in line and "it/s" not in line
+
+
 def test_list_filters_and_says_when_there_is_nothing(oq, fake_queue):
     assert oq("list") == (0, "", "no task yet: oq submit adds one\n")
     fake_queue.submit("one")
