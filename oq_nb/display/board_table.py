@@ -21,24 +21,26 @@ from oq_nb.text import ago, counted, shorten
 
 __all__ = ["groups_html", "tables_html"]
 
-# One style for the buttons of all rows: of what is sent every second it would be a third.
+# One style for the buttons of all rows: of what is sent every second it would be a third. Where there is little room the
+# least important column goes: when a task has changed, which is among its details.
 _STYLE = fill(
     "<style>.oq-b{{font:inherit;color:inherit;background:none;border:1px solid;border-radius:.3em;cursor:pointer}}"
-    ".oq-b:disabled{{opacity:.7;cursor:default}}</style>"
+    ".oq-b:disabled{{opacity:.7;cursor:default}}.oq-c{{container-type:inline-size}}"
+    "@container (max-width:68em){{.oq-c th:nth-child(6),.oq-c td:nth-child(6){{display:none}}}}</style>"
 )
 _CELL = "text-align:left;padding:.15em .8em .15em 0;vertical-align:top"
 _GROUPS = 5  # of failures, where they are not asked for
 
 
-def _button(action: str, label: str, about: object, *, is_enabled: bool = True, **data: str) -> Markup:
+def _button(action: str, label: str, about: str | Markup = "", *, is_enabled: bool = True, **data: str) -> Markup:
     """Return a button; its name says what it is about, its attributes what is sent when it is pressed."""
     sent = join((fill(' data-{}="{}"', name, value) for name, value in data.items()))
+    called = fill(' aria-label="{} {}"', label, about) if about else EMPTY
     return fill(
-        '<button class="oq-b" data-action="{}"{} aria-label="{} {}"{}>{}</button>',
+        '<button class="oq-b" data-action="{}"{}{}{}>{}</button>',
         action,
         sent,
-        label,
-        about,
+        called,
         EMPTY if is_enabled else fill(" disabled"),
         label,
     )
@@ -86,7 +88,7 @@ def tables_html(
             pauses=pauses,
             has_worker=has_worker,
             controls=controls,
-            action_width="12em",
+            action_width="5.6em",
         )
 
     made = fill('<div role="status">{}</div>', quote(message, 500))
@@ -107,9 +109,9 @@ def _several(shown: Sequence[TaskRecord]) -> Markup:
         return EMPTY
     parts = [fill('<label><input type="checkbox" data-all> Select all on this page</label>')]
     if False in kinds:
-        parts.append(_button("cancel-selected", "Cancel selected", ""))
+        parts.append(_button("cancel-selected", "Cancel selected"))
     if True in kinds:
-        parts.append(_button("retry-selected", "Retry selected", ""))
+        parts.append(_button("retry-selected", "Retry selected"))
     return fill('<div style="line-height:2">{}</div>', join(parts, " "))
 
 

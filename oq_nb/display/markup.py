@@ -76,7 +76,7 @@ _ROW = (
     f'<tr{{mark}}><td style="{_NARROW}">{{before}}{{pill}}</td><td style="{_WIDE}"><bdi>{{kind}}</bdi></td>'
     f'<td style="{_NARROW}">{{name}}</td>{{said}}<td style="{_NARROW}">{{changed}}</td>{{action}}</tr>'
 )
-_ACTION = f'<td style="{_NARROW}">{{}}</td>'
+_ACTION = f'<td style="{_CELL}">{{}}</td>'
 _TWO_CELLS = f'<td style="{_WIDE}">{{}}</td><td style="{_WIDE}"><span dir="auto">{{}}</span></td>'
 
 
@@ -460,7 +460,7 @@ def tasks_html(
 @lru_cache(maxsize=8)
 def _head(action_width: str = "") -> Markup:
     """Return the heads of the columns; with a width, of a column of buttons too."""
-    columns = _COLUMNS | ({"Status": "12.5em", "Action": action_width} if action_width else {})
+    columns = _COLUMNS | ({"Status": "12em", "Action": action_width} if action_width else {})
     return join(
         fill(
             '<th scope="col" style="text-align:left;box-sizing:border-box;padding:0 .8em 0 0{}">{}</th>',

@@ -334,7 +334,7 @@ def test_every_state_and_the_dashboard(open_lab, connecting, request, theme):
     statuses.select_option(label="failed")
     rows.get_by_text("ValueError: could not read data/part-0007.parquet").wait_for()
     rows.get_by_role("button", name="Details train").click()
-    board.get_by_role("button", name="Retry").wait_for()
+    board.locator(".jupyter-button", has_text="Retry").wait_for()
     board.get_by_role("img", name="Progress of task").wait_for()
     shoot(page, f"detail-{theme.lower()}")
     assert axe_violations(page) == []
