@@ -32,7 +32,7 @@ from lab import Lab, run_all  # noqa: E402
 
 SECONDS = 11.0
 CELL = """import time, oq_nb
-
+queue = oq_nb.connect()
 for epoch in oq_nb.track(range(60), desc="train", throttle_seconds=0.5):
     time.sleep(0.25)"""
 # Where each window stands: left, top, width, height of what is in it.

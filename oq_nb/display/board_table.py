@@ -21,8 +21,8 @@ from oq_nb.text import ago, counted, shorten
 
 __all__ = ["groups_html", "tables_html"]
 
-# One style for the buttons of all rows: of what is sent every second it would be a third. Where there is little room the
-# least important column goes: when a task has changed, which is among its details.
+# One style for the buttons of all rows: of what is sent every second it would be a third. Where there is little room
+# the least important column goes: when a task has changed, which is among its details.
 _STYLE = fill(
     "<style>.oq-b{{font:inherit;color:inherit;background:none;border:1px solid;border-radius:.3em;cursor:pointer}}"
     ".oq-b:disabled{{opacity:.7;cursor:default}}.oq-c{{container-type:inline-size}}"
