@@ -15,6 +15,8 @@ from functools import lru_cache
 from importlib import resources
 from typing import Any
 
+from oq_nb.display.clicks import hear_while_busy
+
 __all__ = ["Press", "is_clickable", "make_clickable", "press_of"]
 
 
@@ -68,6 +70,7 @@ def make_clickable(widgets: Any, pressed: Callable[[Press], None], **fields: Any
             pressed(press)
 
     model.on_msg(tell)
+    hear_while_busy(model)
     return model
 
 

@@ -426,7 +426,7 @@ def test_with_the_keyboard_alone(queue, serve, open_page):
     assert is_silent(page)
 
 
-def test_the_title_says_the_end_and_a_notification_to_those_who_asked(queue, serve, open_page):
+def test_the_title_says_the_end_and_a_notification_to_those_who_asked(queue, serve, open_page, until):
     first, second = queue.submit("quiet"), queue.submit("told")
     page = open_page(serve(queue).url, permissions=["notifications"])
     home = page.url
@@ -443,7 +443,7 @@ def test_the_title_says_the_end_and_a_notification_to_those_who_asked(queue, ser
             page.get_by_role("button", name="Tell me when it ends").click()
             page.get_by_text("A notification will say when it ends.").wait_for()
         task.cancel()
-        page.wait_for_function("document.title.startsWith('– cancelled: ')")
+        until(lambda: page.title().startswith("– cancelled: "))
         assert page.evaluate("told") == ([page.title()] if asks else [])
         assert not page.get_by_text("A notification will say when it ends.").is_visible()
     assert is_silent(page)

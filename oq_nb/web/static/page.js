@@ -6,7 +6,7 @@
   const FASTEST = 1000, SLOWEST = 5000, SLOWEST_IN_TROUBLE = 30000, PATIENCE = 20000;
   const state = document.getElementById("state");
   const touched = new WeakSet();
-  let etag = "", pause = FASTEST, failures = 0, fresh = Date.now(), isOver = false;
+  let etag = "", pause = FASTEST, failures = 0, fresh = Date.now(), isOver = false, isSending = false;
   let timer = 0, current = null;
 
   function say(text, isLate) {
@@ -157,11 +157,12 @@
     const form = event.target, by = event.submitter;
     if (form.method !== "post") return;
     event.preventDefault();
-    const body = new URLSearchParams(new FormData(form, by));
-    for (const button of form.elements) if (button.type === "submit") button.disabled = true;
+    if (isSending) return;  // buttons are not disabled meanwhile: the one that was pressed would lose the focus
+    isSending = true;
     say("Sent …", false);
-    etag = "";  // so that the page is taken over again, whatever becomes of this
-    ask(by?.hasAttribute("formaction") ? by.formAction : form.action, { method: "POST", body });
+    const body = new URLSearchParams(new FormData(form, by));
+    const address = by?.hasAttribute("formaction") ? by.formAction : form.action;
+    ask(address, { method: "POST", body }).finally(() => { isSending = false; });
     form.reset();
   });
 
