@@ -246,7 +246,8 @@ def _row(short: str, record: TaskRecord, now: datetime, *, is_orphan: bool) -> t
     if record.progress is not None:
         said = "  ".join(view.progress_parts(record.progress, state, message_limit=1000))
     elif record.last_error:
-        said = first_line(record.last_error)
+        is_reason = record.status.value == "cancelled"
+        said = first_line(record.last_error if is_reason else view.last_line(record.last_error))
     elif record.status.value == "pending" and record.available_at > now:
         said = f"starts {ago(record.available_at, now)}"
     elif is_orphan:

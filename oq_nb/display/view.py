@@ -182,6 +182,8 @@ def task_line(record: TaskRecord, now: datetime, *, longest_pause: float | None 
         parts += progress_parts(progress, state)
     elif record.status is TaskStatus.PENDING and record.available_at > now:
         parts.append(f"available {ago(record.available_at, now)}")
-    if record.status in (TaskStatus.FAILED, TaskStatus.CANCELLED) and record.last_error:
+    if record.status is TaskStatus.FAILED and record.last_error:
+        parts.append(first_line(last_line(record.last_error), 80))
+    elif record.status is TaskStatus.CANCELLED and record.last_error:
         parts.append(first_line(record.last_error, 80))
     return ", ".join(parts)
