@@ -96,10 +96,9 @@ def tables_html(
         made = _STYLE + made + _several([*selection.records, *selection.newest_ended])
     made += table(selection.records, selection.title)
     if selection.newest_ended:
-        made += table(
-            selection.newest_ended, f"Ended lately: {len(selection.newest_ended)} of {selection.ended_total:,}"
-        )
-    return made
+        caption = f"Ended lately: {len(selection.newest_ended)} of {selection.ended_total:,}"
+        made += table(selection.newest_ended, caption)
+    return fill('<div class="oq-c">{}</div>', made) if is_clickable else made
 
 
 def _several(shown: Sequence[TaskRecord]) -> Markup:

@@ -325,6 +325,8 @@ def test_every_state_and_the_dashboard(open_lab, connecting, request, theme):
     rows = board.locator(ROWS)
     page.wait_for_function("rows => document.querySelectorAll('.oq-queue ' + rows).length === 12", arg=ROWS)
     shoot(page, f"states-{theme.lower()}")
+    tallest = max(rows.nth(number).bounding_box()["height"] for number in range(rows.count()))
+    assert tallest < 260, "no column is so narrow that its text stands on end"
     kinds.select_option(label="resize")
     page.wait_for_function("rows => document.querySelectorAll('.oq-queue ' + rows).length === 2", arg=ROWS)
     statuses.select_option(label="completed")
