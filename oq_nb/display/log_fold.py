@@ -22,7 +22,7 @@ from oq_nb.queue.logs import LogTail, TaskLogs
 if TYPE_CHECKING:
     from oq_nb.queue import Queue
 
-__all__ = ["LogFold", "fold_html"]
+__all__ = ["LogFold", "below_html", "fold_html"]
 
 logger: logging.Logger = logging.getLogger("oq_nb.widget")
 
@@ -85,7 +85,7 @@ class LogFold:
         """Return it as HTML; nothing while it is folded."""
         if not self.is_open:
             return EMPTY
-        return fold_html(self.logs, now, self._trouble)
+        return below_html(fold_html(self.logs, now, self._trouble))
 
 
 def fold_html(logs: TaskLogs | None, now: datetime, trouble: str = "") -> Markup:
@@ -102,3 +102,9 @@ def fold_html(logs: TaskLogs | None, now: datetime, trouble: str = "") -> Markup
     if logs is None:
         return said or fill('<div style="opacity:.75">Reading the log …</div>')
     return said + log_html(logs.lines, now, attempt=logs.attempt, is_end=logs.is_end)
+
+
+def below_html(log: Markup) -> Markup:
+    """Return a log as it stands below a task."""
+    style = "padding-left:calc(4px + .8em);max-width:72em;line-height:1.6"
+    return fill(f'<div style="{style}">{{}}</div>', log) if log else EMPTY

@@ -35,8 +35,8 @@ _COLOURS = {
     "cyan": ("#0b6b75", "#78d9ec"),
 }
 _PRE = (
-    "white-space:pre-wrap;overflow-wrap:anywhere;max-height:24em;overflow:auto;margin:.3em 0;line-height:1.45;"
-    "font-size:.92em"
+    "white-space:pre-wrap;word-break:normal;overflow-wrap:anywhere;max-height:none;overflow:visible;margin:.3em 0;"
+    "line-height:1.45;font-size:.92em"
 )
 
 
@@ -106,7 +106,7 @@ def log_html(lines: Sequence[LogLine], now: datetime, *, attempt: int = 0, is_en
     # The block is turned round twice, so that it opens at its end and stays there as lines come.
     block = fill(
         f'<div style="display:flex;flex-direction:column-reverse;max-height:24em;overflow:auto" tabindex="0" '
-        f'role="log"><pre style="{_PRE};max-height:none;overflow:visible">{{}}</pre></div>',
+        f'role="log"><pre style="{_PRE}">{{}}</pre></div>',
         join(shown[::-1], "\n"),
     )
     return head + block if shown else EMPTY

@@ -18,7 +18,7 @@ from markupsafe import Markup
 from oq_nb.display import kernel, live, markup, view
 from oq_nb.display.buttons import Action
 from oq_nb.display.clicks import hear_while_busy
-from oq_nb.display.log_fold import LogFold, fold_html
+from oq_nb.display.log_fold import LogFold, below_html, fold_html
 from oq_nb.display.pauses import ReportPauses
 from oq_nb.display.render_loop import loop
 from oq_nb.display.safe import EMPTY
@@ -130,9 +130,10 @@ class TaskWidget(live.LiveDisplay):
         self._log_button = self._own(widgets.Button(description="Log", layout=beside))
         self._log_button.on_click(live.weakly(self._press_log))
         hear_while_busy(self._log_button)
-        self._log = self._own(widgets.HTML(layout=wide, style=self._main.style))
+        whole = widgets.Layout(width="100%", margin="0")
+        self._log = self._own(widgets.HTML(layout=whole, style=self._main.style))
         self._row = self._own(widgets.HBox([self._button, self._log_button, self._said], layout=wide))
-        root = self._own(widgets.VBox([self._main, self._detail, self._row, self._log], layout=wide))
+        root = self._own(widgets.VBox([self._main, self._detail, self._row, self._log], layout=whole))
         live.browser.look_for(root)
         root.add_class("oq-task")
         return root
@@ -320,5 +321,5 @@ def _frozen(
         return main, f"task {state.task_id}, not seen yet"
     line = view.task_line(state.record, now, longest_pause=longest_pause)
     text = "\n  ".join([line, *_status_view(state, now, longest_pause).notes])
-    log = fold_html(logs, now) if logs is not None else EMPTY
+    log = below_html(fold_html(logs, now)) if logs is not None else EMPTY
     return main + markup.more_html(state.record) + log, text

@@ -58,10 +58,14 @@ class WorkerLogs:
         self._logs[log] = None
         return log
 
-    def stop(self, deadline: float) -> None:
-        """Have the rest of all logs written, with one try and until a monotonic time; capture no more."""
+    def end(self) -> None:
+        """Take nothing more, and have the rest of all logs written, with one try; returns at once."""
         for log in list(self._logs):
             log.stop()
+
+    def stop(self, deadline: float) -> None:
+        """End; wait for what is being written until a monotonic time, and capture no more."""
+        self.end()
         self._scheduler.finish(max(0.0, deadline - time.monotonic()))
         self._scheduler.stop(max(0.0, deadline - time.monotonic()))
         if self._is_installed:

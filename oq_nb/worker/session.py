@@ -196,6 +196,8 @@ class Session:
         self.backlog.wait_idle(max(0.0, timeout))
         deadline = time.monotonic() + CLOSING_SECONDS
         left = self.runner.leases
+        if self._logs is not None:
+            self._logs.end()
         self._scheduler.forget(self.heartbeat)
         name = f"stop-{self._settings.worker_id}"
         calls: list[Callable[[], object]] = [self.heartbeat.remove]
@@ -214,11 +216,11 @@ class Session:
                 self._settings.worker_id,
                 [lease.task_id for lease in left if not lease.is_lost],
             )
-        if self._logs is not None:
-            self._logs.stop(deadline)
         if self._index_scheduler is not None:
             self._index_scheduler.finish(max(0.0, deadline - time.monotonic()))
             self._index_scheduler.stop(max(0.0, deadline - time.monotonic()))
+        if self._logs is not None:
+            self._logs.stop(deadline)
         for scheduler in (self._scheduler, self._recovery):
             if scheduler is not None:
                 scheduler.stop(max(0.0, deadline - time.monotonic()))
