@@ -190,7 +190,7 @@ def _state_line(
         said = line or "no report yet"
         percent = progress.percent if progress is not None else None
         drawn = bar(percent, state.tone, said=f"{line}, {state.word}" if line else state.word)
-    elif record.status is TaskStatus.COMPLETED and not (record.is_loop and record.last_progress is not None):
+    elif record.is_whole or (record.status is TaskStatus.COMPLETED and record.last_progress is None):
         said, drawn = "100%", bar(100, state.tone)
     elif record.status.is_terminal:
         reached = record.last_progress or last_progress
@@ -375,7 +375,7 @@ def _row_words(record: TaskRecord, state: StatusView, now: datetime) -> tuple[st
         return middle, said + numbers_html(progress, most=2) if progress is not None else said
     if record.status is TaskStatus.PENDING:
         return EMPTY, join(state.notes, " ")
-    reached = record.last_progress if record.is_loop or record.status is not TaskStatus.COMPLETED else None
+    reached = None if record.is_whole else record.last_progress
     took = end_line(record)
     middle = fill("{}", took)
     if reached is not None:

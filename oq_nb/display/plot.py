@@ -147,9 +147,9 @@ def _runs(versions: Sequence[TaskRecord]) -> list[list[tuple[TaskRecord, float]]
     runs: list[list[tuple[TaskRecord, float]]] = []
     lease: object = object()
     for record in versions:
-        if record.status is TaskStatus.COMPLETED and runs and runs[-1]:
-            reached = record.last_progress  # of a loop, which may have been left
-            runs[-1].append((record, 100.0 if reached is None else float(reached.percent or 0)))
+        end = _end_percent(record)
+        if end is not None and runs and end > runs[-1][-1][1]:
+            runs[-1].append((record, end))
         if record.progress is None or record.progress.percent is None:
             continue
         if record.lease_id != lease:
@@ -157,3 +157,11 @@ def _runs(versions: Sequence[TaskRecord]) -> list[list[tuple[TaskRecord, float]]
             runs.append([])
         runs[-1].append((record, float(record.progress.percent)))
     return runs
+
+
+def _end_percent(record: TaskRecord) -> float | None:
+    """Return how far an attempt was when it was over, which may be further than its last report that was written."""
+    reached = record.last_progress if record.status.is_terminal else record.reached
+    if record.is_whole or (record.status is TaskStatus.COMPLETED and reached is None):
+        return 100.0
+    return None if reached is None or reached.percent is None else float(reached.percent)

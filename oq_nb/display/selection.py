@@ -206,7 +206,7 @@ def _sorted(records: list[TaskRecord], sort: str) -> list[TaskRecord]:
 
 def _percent(record: TaskRecord) -> int:
     progress = record.last_progress
-    if record.status is TaskStatus.COMPLETED and progress is None:
+    if record.is_whole or (record.status is TaskStatus.COMPLETED and progress is None):
         return 100
     return progress.percent if progress is not None and progress.percent is not None else -1
 

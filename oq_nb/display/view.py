@@ -93,13 +93,13 @@ def status_lines(
     lines = [f"Task: {record.id}", f"Type: {printable(record.task_type)}", f"Status: {state.text}"]
     progress = record.last_progress
     if progress is not None:
-        numbers, is_result = _numbers(progress, state), _has_result(record)
-        if (numbers or not progress.message) and not is_result:
+        numbers, is_whole = _numbers(progress, state), record.is_whole
+        if (numbers or not progress.message) and not is_whole:
             lines.append(f"Progress: {numbers or 'reported'}")
         if progress.message:
             lines.append(f"Message: {printable(progress.message)}")
         lines += [f"Metric: {line}" for line in number_lines(progress)]
-        if not is_result:
+        if not is_whole:
             lines.append(f"Updated: {ago(progress.updated_at, now)}")
     if record.attempt > 1:
         lines.append(f"Attempt: {record.attempt}")
@@ -109,11 +109,6 @@ def status_lines(
         lines += [f"{'Reason' if record.status is TaskStatus.CANCELLED else 'Error'}: {first}"]
         lines += [f"  {line}" for line in rest]
     return lines
-
-
-def _has_result(record: TaskRecord) -> bool:
-    """Return whether a task has completed with a result, which says more than how far it last said to be."""
-    return record.status is TaskStatus.COMPLETED and not record.is_loop
 
 
 def group_line(counts: Mapping[str, int], total: int, seconds: float) -> tuple[int, str]:
@@ -162,13 +157,8 @@ def _change(record: TaskRecord, before: TaskRecord | None) -> str:
         return "rescheduled" if record.reschedule_count > before.reschedule_count else "released"
     if record.status is TaskStatus.PENDING and before.status.is_terminal:
         return "replayed"
-    is_whole = record.status is TaskStatus.COMPLETED and not record.is_loop  # its output says more
-    if (
-        record.status.is_terminal
-        and not before.status.is_terminal
-        and record.last_progress is not None
-        and not is_whole
-    ):
+    has_ended = record.status.is_terminal and not before.status.is_terminal
+    if has_ended and record.last_progress is not None and not record.is_whole:
         return f"at {_numbers(record.last_progress)}"
     return ""
 
@@ -177,7 +167,7 @@ def task_line(record: TaskRecord, now: datetime, *, longest_pause: float | None 
     """Return a task in one line: type, short id, state, progress."""
     state = status_view(record, now, longest_pause=longest_pause)
     parts = [f"{printable(shorten(record.task_type, 40))} {record.id[:8]} {state.text}"]
-    progress = None if _has_result(record) else record.last_progress
+    progress = None if record.is_whole else record.last_progress
     if progress is not None:
         parts += progress_parts(progress, state)
     elif record.status is TaskStatus.PENDING and record.available_at > now:

@@ -214,7 +214,7 @@ class _TaskLine:
     def show(self) -> None:
         task, progress = self._task, self._task.record.last_progress
         percent: float = self._bar.n
-        if task.status is TaskStatus.COMPLETED and progress is None:
+        if task.record.is_whole or (task.status is TaskStatus.COMPLETED and progress is None):
             percent = 100
         elif progress is not None and progress.percent is not None:
             percent = progress.percent

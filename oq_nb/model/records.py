@@ -277,6 +277,14 @@ class TaskRecord(_Record):
         return self.task_type.startswith("track:")
 
     @property
+    def is_whole(self) -> bool:
+        """Whether its handler has come to its end: then it is at 100 %, whatever it last reported.
+
+        A loop under `oq_nb.track` completes also when it was left before its end: its position tells.
+        """
+        return self.status is TaskStatus.COMPLETED and not self.is_loop
+
+    @property
     def ended_at(self) -> Instant | None:
         """When the task ended, however it ended; None while it is pending or running."""
         if not self.status.is_terminal:

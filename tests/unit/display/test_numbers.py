@@ -7,6 +7,8 @@ from datetime import datetime, timedelta, timezone
 import pytest
 
 from oq_nb.display import markup, view
+from oq_nb.display.plot import history_svg
+from oq_nb.display.selection import Known, TaskFilter, select_tasks
 from oq_nb.display.sparkline import number_lines, numbers_html, spark_svg, spark_text
 from oq_nb.display.times import end_line, seconds_text, time_facts, waited_seconds
 from oq_nb.model import Progress, TaskRecord, TaskStatus, Timestamp, new_id
@@ -94,6 +96,45 @@ def test_the_curve_stays_at_the_end():
     record = made("completed", reached=fitting(), started_at=at(-5), completed_at=at(0), output=1)
     assert "<b>0.25</b> <svg" in markup.task_html(record, NOW)
     assert "Metric: loss 0.25 █▃▁ (0.25 to 1)" in view.status_lines(record, NOW)
+
+
+def points_of(svg) -> list[float]:
+    """The heights of the line in a history, 0 to 100."""
+    pairs = str(svg).split('<polyline points="')[1].split('"')[0].split()
+    return [round((132 - float(pair.split(",")[1])) / 1.2, 1) for pair in pairs]
+
+
+def test_a_task_that_has_completed_is_whole_whatever_it_reported_last():
+    halfway = fitting(percent=45, current=450, total=1000)
+    versions = [
+        made("pending"),
+        made("running", lease_id="a", attempt=1, updated_at=at(-90), progress=fitting(percent=20)),
+        made("running", lease_id="a", attempt=1, updated_at=at(-80), progress=halfway),
+        made("completed", attempt=1, updated_at=at(-70), reached=halfway),
+    ]
+    done = versions[-1]
+    assert 'value="100"' in markup.task_html(done, NOW) and ">100%</span>" in markup.task_html(done, NOW)
+    assert "<progress" not in markup.task_row(done, NOW)
+    assert points_of(history_svg(versions)) == [20, 45, 100]
+    assert view.version_line(4, done, versions[-2]) == "Version 4: completed"
+    assert not [line for line in view.status_lines(done, NOW) if line.startswith("Progress")]
+    slower = fitting(percent=80)
+    (first, *_) = select_tasks(Known([slow(slower), done]), TaskFilter("all", sort="progress"), rows=5, now=NOW).records
+    assert first is done
+
+
+def slow(progress):
+    return made("running", lease_id="b", attempt=1, progress=progress)
+
+
+def test_how_far_a_failed_attempt_came_after_its_last_written_report_is_in_its_history():
+    versions = [
+        made("running", lease_id="a", attempt=1, updated_at=at(-90), progress=fitting(percent=20)),
+        made("running", lease_id="a", attempt=1, updated_at=at(-80), progress=fitting(percent=40)),
+        made("failed", attempt=1, updated_at=at(-70), reached=fitting(percent=60), last_error="no"),
+    ]
+    assert points_of(history_svg(versions)) == [20, 40, 60]
+    assert "stopped at 60% (3/4)" in markup.task_html(versions[-1], NOW).replace("</b>", "")
 
 
 def test_names_from_a_bucket_are_text_and_strange_values_are_said():
