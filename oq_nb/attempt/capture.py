@@ -58,14 +58,14 @@ class _Stream:
     """Stands in for a stream: passes everything on, and gives a copy to the handler's buffer."""
 
     def __init__(self, stream: Any, name: str) -> None:
-        self.oq_stream, self.oq_name = stream, name
+        self.oq_stream, self.oq_name, self.oq_label = stream, name, _STREAMS[name]
 
     def write(self, text: str) -> Any:
         sink = _current.get() or _capture.everything
         if sink is None:
             return self.oq_stream.write(text)
         if text and isinstance(text, str):
-            sink.add(_STREAMS[self.oq_name], text)
+            sink.add(self.oq_label, text)
         token = _current.set(_MUTE)  # the stream may be made of others
         try:
             return self.oq_stream.write(text)

@@ -23,14 +23,14 @@ from oq_nb.model.logs import GAP, MAX_LINE_CHARS
 
 __all__ = ["Chunk", "LineAssembler", "Lines", "LogBuffer"]
 
-_OVERHEAD = 60  # that a line costs in a piece, and at least in memory, besides its text
-_JOINED_CHARS = 4096
-_SLICE_CHARS = 1 << 16
+_OVERHEAD = 30  # that a write costs in memory, and about half of what a line costs in a piece, besides its text
+_BLOCK_SECONDS = 0.01  # what is written within this time counts as written at once
+_BLOCK_CHARS = 1 << 15
 _MAX_SOURCES = 100
 
 
 class Chunk(NamedTuple):
-    """What was written at once, or a gap."""
+    """What a thread wrote within a moment, or a gap."""
 
     #: Monotonic seconds.
     at: float
@@ -41,6 +41,20 @@ class Chunk(NamedTuple):
     text: str
     lost_lines: int = 0
     lost_bytes: int = 0
+
+
+class _Block:
+    """A chunk that grows."""
+
+    __slots__ = ("at", "lost_bytes", "lost_lines", "parts", "size", "source", "stream")
+
+    def __init__(self, at: float, stream: str, source: int) -> None:
+        self.at, self.stream, self.source = at, stream, source
+        self.parts: list[str] = []
+        self.size = self.lost_lines = self.lost_bytes = 0
+
+    def chunk(self) -> Chunk:
+        return Chunk(self.at, self.stream, self.source, "".join(self.parts), self.lost_lines, self.lost_bytes)
 
 
 class LogBuffer:
@@ -54,7 +68,7 @@ class LogBuffer:
     def __init__(self, limit_bytes: int, on_news: Callable[[], object] = lambda: None) -> None:
         self.limit_bytes = limit_bytes
         self._head_room, self._tail_room = limit_bytes // 2, limit_bytes // 4
-        self._slice_chars = min(_SLICE_CHARS, max(1, limit_bytes // 8))
+        self._block_chars = max(1, min(_BLOCK_CHARS, limit_bytes // 32))
         self._on_news = on_news
         # A thread may come back in the middle of `add`: the garbage collector can call what prints.
         self._lock = threading.RLock()
@@ -63,8 +77,9 @@ class LogBuffer:
         after_fork(self._renew_in_child)
 
     def _clear(self) -> None:
-        self._head: list[Chunk] = []
-        self._tail: deque[Chunk] = deque()
+        self._head: list[_Block] = []
+        self._tail: deque[_Block] = deque()
+        self._open: _Block | None = None  # the newest
         self._head_size = self._tail_size = 0
         self._lost_lines = self._lost_bytes = 0
 
@@ -76,55 +91,69 @@ class LogBuffer:
 
     def add(self, stream: str, text: str) -> None:
         """Take what was written just now, in this thread."""
-        at, source = time.monotonic(), threading.get_ident()
-        width = self._slice_chars
+        at, source, width = time.monotonic(), threading.get_ident(), self._block_chars
         if len(text) <= width:
-            self.put(Chunk(at, stream, source, text))
+            self._add(at, stream, source, text)
             return
         for start in range(0, len(text), width):
-            self.put(Chunk(at, stream, source, text[start : start + width]))
+            self._add(at, stream, source, text[start : start + width])
 
     def put(self, chunk: Chunk) -> None:
-        """Take a chunk; nothing after `close`."""
+        """Take a chunk of another buffer."""
+        with self._lock:
+            self._open = None
+            self._add(*chunk[:4])
+            if self._open is not None and chunk.stream == GAP:
+                self._open.lost_lines, self._open.lost_bytes = chunk.lost_lines, chunk.lost_bytes
+
+    def _add(self, at: float, stream: str, source: int, text: str) -> None:
+        """Take text; nothing after `close`. Called for everything that is printed."""
         with self._lock:
             if self._is_closed:
                 return
-            is_first = self.is_empty
-            self._put(chunk)
+            size, block = len(text) + _OVERHEAD, self._open
+            is_first = block is None and not self._head and not self._tail
+            if block is None or block.stream != stream or block.source != source or self._is_full(block, at):
+                block = self._open = _Block(at, stream, source)
+                if not self._tail and self._head_size + size <= self._head_room:
+                    self._head.append(block)
+                else:
+                    self._tail.append(block)
+            block.parts.append(text)
+            block.size += size
+            if self._tail:
+                self._tail_size += size
+                if self._tail_size > self._tail_room:
+                    self._drop()
+            else:
+                self._head_size += size
         if is_first:
             self._on_news()
 
-    def _put(self, chunk: Chunk) -> None:
-        length = len(chunk.text)
-        if not self._tail and self._head and _is_continued(self._head[-1], chunk):
-            self._head[-1] = self._head[-1]._replace(text=self._head[-1].text + chunk.text)
-            self._head_size += length
-            return
-        if not self._tail and self._head_size + length <= self._head_room:
-            self._head.append(chunk)
-            self._head_size += length + _OVERHEAD
-            return
-        if self._tail and _is_continued(self._tail[-1], chunk):
-            self._tail[-1] = self._tail[-1]._replace(text=self._tail[-1].text + chunk.text)
-        else:
-            self._tail.append(chunk)
-            length += _OVERHEAD
-        self._tail_size += length
+    def _is_full(self, block: _Block, at: float) -> bool:
+        """Return whether a block ends here; not within a line, as long as that is not very long."""
+        if block.size < self._block_chars and at - block.at < _BLOCK_SECONDS:
+            return False
+        return block.size >= 4 * self._block_chars or block.parts[-1][-1:] == "\n" or block.stream == GAP
+
+    def _drop(self) -> None:
         while self._tail_size > self._tail_room and len(self._tail) > 1:
             gone = self._tail.popleft()
-            self._tail_size -= len(gone.text) + _OVERHEAD
-            self._lost_lines += gone.text.count("\n") + gone.lost_lines
-            self._lost_bytes += _size(gone.text) + gone.lost_bytes
+            text = "".join(gone.parts)
+            self._tail_size -= gone.size
+            self._lost_lines += text.count("\n") + gone.lost_lines
+            self._lost_bytes += _size(text) + gone.lost_bytes
 
     def take(self) -> list[Chunk]:
         """Return what is there, oldest first, and forget it; a gap stands where something was dropped."""
         with self._lock:
-            taken, tail = self._head, self._tail
+            head, tail = self._head, self._tail
             lost_lines, lost_bytes = self._lost_lines, self._lost_bytes
             self._clear()
+        taken = [block.chunk() for block in head]
         if lost_lines or lost_bytes:
             taken.append(Chunk(tail[0].at if tail else 0.0, GAP, 0, "", lost_lines, lost_bytes))
-        taken += tail
+        taken += [block.chunk() for block in tail]
         return taken
 
     @property
@@ -136,17 +165,6 @@ class LogBuffer:
         """Take nothing more; what is there can still be taken."""
         with self._lock:
             self._is_closed = True
-
-
-def _is_continued(last: Chunk, chunk: Chunk) -> bool:
-    """Return whether a chunk goes on with the line of the one before it."""
-    return (
-        last.stream == chunk.stream
-        and last.source == chunk.source
-        and last.stream != GAP
-        and len(last.text) < _JOINED_CHARS
-        and not last.text.endswith("\n")
-    )
 
 
 def _size(text: str) -> int:
