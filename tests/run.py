@@ -1,7 +1,8 @@
 """Set up everything the tests need in a virtual environment of the project's own, then run them.
 
     python3 tests/run.py [pytest arguments]
-    python3 tests/run.py --lint              the linters and the type checker instead
+    python3 tests/run.py --lint              the linters, the type checkers, the site and the package instead
+    python3 tests/run.py --pythons           the unit and contract suites on other Pythons of this machine instead
 
 Needs Python 3.10 or later with `venv`, and nothing else. What is not Python is installed before the tests begin, where
 this program may do so (as root, from Debian's packages); otherwise it is named, and the tests that need it are skipped.
@@ -87,6 +88,8 @@ def main(arguments: list[str]) -> int:
     failed = run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-e", ".[dev]")
     if failed:
         return failed
+    if "--pythons" in arguments:
+        return run(python, "tests/pythons.py", *(word for word in arguments if word != "--pythons"))
     if "--lint" not in arguments:
         install_packages(python)
         return run(python, "-m", "pytest", *(arguments or several()))
