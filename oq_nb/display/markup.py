@@ -22,7 +22,7 @@ from markupsafe import Markup
 from oq_nb.display import view
 from oq_nb.display.pauses import ReportPauses
 from oq_nb.display.safe import EMPTY, fill, join, quote
-from oq_nb.display.sparkline import numbers_html
+from oq_nb.display.sparkline import message_beside, numbers_html
 from oq_nb.display.states import TONES, StatusView, status_view, tone_of_count
 from oq_nb.display.times import end_line, time_facts
 from oq_nb.display.tracebacks import own_part
@@ -170,7 +170,7 @@ def task_html(
     if record is not None:
         progress = record.last_progress or (last_progress if record.status is not TaskStatus.PENDING else None)
         if progress is not None:
-            parts += [_message(progress.message), numbers_html(progress)]
+            parts += [_message(message_beside(progress)), numbers_html(progress)]
         parts.append(muted(join(_facts(record, progress, now, is_live=is_live), " · ")))
     sign = fill("<b>{}</b> ", _SIGNS[state.tone]) if state.tone in ("warning", "bad") else EMPTY
     parts += [_line(join([sign, note])) for note in state.notes]
@@ -288,7 +288,7 @@ def progress_html(progress: Progress) -> Markup:
         f'<div style="{_MUTED}">updated {{}}</div></div>',
         line,
         bar(progress.percent, said=line),
-        _message(progress.message),
+        _message(message_beside(progress)) + numbers_html(progress),
         local_time(progress.updated_at),
     )
 
@@ -371,7 +371,7 @@ def _row_words(record: TaskRecord, state: StatusView, now: datetime) -> tuple[st
         )
         if state.notes:
             return middle, shorten(state.notes[0], 200)
-        said = quote(progress.message, 120) if progress is not None and progress.message else EMPTY
+        said = quote(message_beside(progress), 120) if progress is not None and progress.message else EMPTY
         return middle, said + numbers_html(progress, most=2) if progress is not None else said
     if record.status is TaskStatus.PENDING:
         return EMPTY, join(state.notes, " ")

@@ -18,7 +18,16 @@ from oq_nb.display.states import TONES
 from oq_nb.model import Progress, Series, read_metrics, read_series
 from oq_nb.text import printable, rate_text, shorten
 
-__all__ = ["Curve", "curves_of", "number_lines", "number_text", "numbers_html", "spark_svg", "spark_text"]
+__all__ = [
+    "Curve",
+    "curves_of",
+    "message_beside",
+    "number_lines",
+    "number_text",
+    "numbers_html",
+    "spark_svg",
+    "spark_text",
+]
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _CELLS = 20  # of a curve in a terminal
@@ -27,12 +36,12 @@ _SHOWN = 8  # metrics of a task
 _NAME_CHARS = 40
 
 _CHIP = (
-    '<span style="display:inline-block;white-space:nowrap;margin-right:1.2em">'
+    '<span style="display:inline-block;max-width:100%;margin-right:1.2em">'
     '<span style="opacity:.75"><bdi>{}</bdi></span> <b>{}</b>{}</span>'
 )
 _SVG = (
     ' <svg role="img" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
-    'style="vertical-align:middle"><title>{title}</title>'
+    'style="vertical-align:middle;max-width:100%"><title>{title}</title>'
     '<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="1.5"/>'
     '<circle cx="{x}" cy="{y}" r="2" fill="{colour}"/></svg>'
 )
@@ -145,6 +154,13 @@ def spark_svg(points: Sequence[tuple[float, float]], title: str = "") -> Markup:
         x=drawn[-1][0],
         y=drawn[-1][1],
     )
+
+
+def message_beside(progress: Progress) -> str:
+    """Return a report's message without the metrics that tqdm's postfix says in it: they are shown as numbers."""
+    names = read_metrics(progress.metrics)
+    parts = (progress.message or "").split(", ")
+    return ", ".join(part for part in parts if part.partition("=")[0] not in names or "=" not in part)
 
 
 def numbers_html(progress: Progress, *, most: int = _SHOWN) -> Markup:

@@ -11,6 +11,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cached_property
 
 from markupsafe import Markup
 
@@ -28,6 +29,7 @@ _BARS = 600
 _WIDTH, _LABEL, _ROW, _GAP = 760, 150, 11, 7
 _COLUMNS = 60  # of a lane in a terminal
 _BINS = 60
+_SHORTEST_SECONDS = 60.0  # that are shown
 
 
 @dataclass(frozen=True)
@@ -76,12 +78,18 @@ class Timeline:
         """Tasks that ended, a minute."""
         return self.ended / max(1e-9, (self.end - self.start).total_seconds() / 60)
 
+    @cached_property
+    def shown_from(self) -> datetime:
+        """Where the picture begins: with the first run, where that began within the stretch."""
+        first = min((run.started_at for run in self.runs), default=self.start)
+        return min(max(self.start, first), self.end - timedelta(seconds=_SHORTEST_SECONDS))
+
     @property
-    def ended_by_minute(self) -> list[int]:
-        """How many runs ended in each sixtieth of the stretch."""
+    def ended_by_bin(self) -> list[int]:
+        """How many runs ended in each sixtieth of what is shown."""
         bins = [0] * _BINS
         for run in self.runs:
-            if run.ended_at is not None and self.start <= run.ended_at <= self.end:
+            if run.ended_at is not None and self.shown_from <= run.ended_at <= self.end:
                 bins[min(_BINS - 1, int(self._share(run.ended_at) * _BINS))] += 1
         return bins
 
@@ -123,10 +131,10 @@ class Timeline:
         return f"<Timeline {self.summary}>"
 
     def __str__(self) -> str:
-        whole = (self.end - self.start).total_seconds()
-        lines = [f"{local_time(self.start, self.end)} to {local_time(self.end, self.end)}: {self.summary}"]
+        whole = (self.end - self.shown_from).total_seconds()
+        lines = [f"{local_time(self.shown_from, self.end)} to {local_time(self.end, self.end)}: {self.summary}"]
         for worker_id, runs in self.lanes[:_LANES]:
-            share = 100 * self.busy_seconds(runs) / whole if whole > 0 else 0
+            share = 100 * self.busy_seconds(runs) / whole
             name = printable(shorten(worker_id, 24))
             lines.append(f"{name:<24} {self._text_lane(runs)} {counted(len(runs), 'task')}, busy {share:.0f} %")
         return "\n".join(lines)
@@ -142,8 +150,8 @@ class Timeline:
         return "".join(cells)
 
     def _share(self, instant: datetime) -> float:
-        whole = (self.end - self.start).total_seconds()
-        share = (instant - self.start).total_seconds() / whole if whole > 0 else 0.0
+        begin = self.shown_from
+        share = (instant - begin).total_seconds() / (self.end - begin).total_seconds()
         return min(1.0, max(0.0, share))
 
     def _repr_html_(self) -> str:
@@ -225,7 +233,7 @@ class Timeline:
 
     def _throughput(self, y: int) -> Markup:
         """Return how many ended when, as columns."""
-        bins = self.ended_by_minute
+        bins = self.ended_by_bin
         most = max(bins) or 1
         step = (_WIDTH - _LABEL) / _BINS
         columns = [
@@ -246,7 +254,7 @@ class Timeline:
         return fill(
             '<text x="{}" y="{y}">{}</text><text x="{}" y="{y}" text-anchor="end">{}</text>',
             _LABEL,
-            local_time(self.start, self.end, seconds=False),
+            local_time(self.shown_from, self.end, seconds=False),
             _WIDTH,
             local_time(self.end, self.end, seconds=False),
             y=y,

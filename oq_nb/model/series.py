@@ -19,7 +19,7 @@ Imports nothing of the package but `errors` and this room's `codec` and `timesta
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import pairwise
@@ -97,29 +97,19 @@ class Series:
         return tuple(made)
 
 
-@dataclass(frozen=True)
-class _Point:
-    seconds: float
-    current: Value
-    percent: Value
-    metrics: Mapping[str, Value]
-
-    def and_then(self, newer: _Point) -> _Point:
-        """Return one point for both."""
-        return _Point(
-            newer.seconds,
-            self.current if newer.current is None else newer.current,
-            self.percent if newer.percent is None else newer.percent,
-            {**self.metrics, **newer.metrics},
-        )
-
-
 class SeriesRecorder:
-    """Collects the numbers of one attempt. Not for several threads at once."""
+    """Collects the numbers of one attempt. Not for several threads at once.
+
+    It keeps columns, as they are stored: most reports are never written, and so a report must cost little.
+    """
 
     def __init__(self) -> None:
         self._start: datetime | None = None
-        self._points: list[_Point] = []
+        self._start_text = ""
+        self._seconds: list[float] = []
+        self._current: list[Value] | None = None
+        self._percent: list[Value] | None = None
+        self._columns: dict[str, list[Value]] = {}  # of the metrics
         self._stretch = 0.0  # seconds that a point stands for
         self._newest: dict[str, Value] = {}
         self._given: dict[str, int] = {}  # in which report each metric was given last
@@ -142,24 +132,83 @@ class SeriesRecorder:
             percent: 0 to 100.
             metrics: as `check_metrics` returns them; those that are left out keep their values.
         """
-        if metrics:
-            self._note_newest(metrics)
         if current is None and percent is None and not metrics:
             return
         if self._start is None:
-            self._start = at
-        seconds = (at - self._start).total_seconds()
-        rounded = {name: _rounded(value) for name, value in (metrics or {}).items()}
-        point = _Point(_short_time(seconds), _rounded(current), _rounded(percent), rounded)
-        last = self._points[-1] if self._points else None
-        if last is not None and point.seconds <= last.seconds:  # at once, or the clock was set back
-            self._points[-1] = last.and_then(_Point(last.seconds, point.current, point.percent, point.metrics))
-        elif last is not None and len(self._points) > 1 and self._stretch_of(last) == self._stretch_of(point):
-            self._points[-1] = last.and_then(point)
-        else:
-            self._points.append(point)
-        if len(self._points) > self._limit:
+            self._start, self._start_text = at, Timestamp.of(at).text
+        self._add_place(_short_time((at - self._start).total_seconds()))
+        if current is not None:
+            if self._current is None:
+                self._current = self._new_column()
+            self._current[-1] = _rounded(current)
+        elif percent is not None:  # it says nothing that the item does not
+            if self._percent is None:
+                self._percent = self._new_column()
+            self._percent[-1] = _rounded(percent)
+        if metrics:
+            self._add_metrics(metrics)
+        if len(self._seconds) > self._limit:
             self._thin_out()
+
+    def _add_place(self, seconds: float) -> None:
+        """Make room for a point: one more, or the last one again when this is in the same stretch of time."""
+        count = len(self._seconds)
+        last = self._seconds[-1] if count else -1.0
+        if seconds <= last:  # at once, or the clock was set back
+            return
+        if count > 1 and self._stretch and math.ceil(last / self._stretch) == math.ceil(seconds / self._stretch):
+            self._seconds[-1] = seconds
+            return
+        self._seconds.append(seconds)
+        for column in self._all_columns():
+            column.append(None)
+
+    def _new_column(self) -> list[Value]:
+        return [None] * len(self._seconds)
+
+    def _all_columns(self) -> Iterator[list[Value]]:
+        if self._current is not None:
+            yield self._current
+        if self._percent is not None:
+            yield self._percent
+        yield from self._columns.values()
+
+    def _add_metrics(self, metrics: Mapping[str, Value]) -> None:
+        self._reports += 1
+        is_known = True
+        for name, value in metrics.items():
+            if name not in self._columns:
+                is_known, self._columns[name] = False, self._new_column()
+            self._columns[name][-1] = _rounded(value)
+            self._newest[name], self._given[name] = value, self._reports
+        if is_known:
+            return
+        while len(self._newest) > MAX_METRICS:  # the one that has not been given for longest goes
+            oldest = min(self._given, key=lambda name: self._given[name])
+            del self._newest[oldest], self._given[oldest], self._columns[oldest]
+        names = sum(len(to_json(name)) + 4 for name in self._newest)
+        room = MAX_BYTES - _FRAME_BYTES - 2 * names - _EXACT_BYTES * len(self._newest)
+        self._limit = max(4, min(MAX_POINTS, room // (_POINT_BYTES + _VALUE_BYTES * len(self._newest))))
+
+    def _thin_out(self) -> None:
+        """Make longer stretches, and one point of each: its newest time, and the newest value of each column."""
+        self._stretch = max(2 * self._stretch, self._seconds[-1] / (self._limit // 2))
+        groups: list[range] = [range(1)]  # the first point stays by itself
+        for index in range(1, len(self._seconds)):
+            begin = groups[-1].start
+            is_same = begin > 0 and math.ceil(self._seconds[begin] / self._stretch) == math.ceil(
+                self._seconds[index] / self._stretch
+            )
+            if is_same:
+                groups[-1] = range(begin, index + 1)
+            else:
+                groups.append(range(index, index + 1))
+        self._seconds = [self._seconds[group[-1]] for group in groups]
+        for column in self._all_columns():
+            column[:] = [
+                next((column[index] for index in reversed(group) if column[index] is not None), None)
+                for group in groups
+            ]
 
     @property
     def metrics(self) -> dict[str, Value] | None:
@@ -169,51 +218,16 @@ class SeriesRecorder:
     @property
     def series(self) -> dict[str, Any] | None:
         """The points as they are stored, see docs/reference/json.md; None as long as there are fewer than two."""
-        if self._start is None or len(self._points) < 2:
+        if len(self._seconds) < 2:
             return None
-        made: dict[str, Any] = {
-            "start": Timestamp.of(self._start).text,
-            "seconds": [point.seconds for point in self._points],
-        }
-        currents = [point.current for point in self._points]
-        if any(value is not None for value in currents):
-            made["current"] = currents
-        else:
-            percents = [point.percent for point in self._points]
-            if any(value is not None for value in percents):
-                made["percent"] = percents
-        if self._newest:
-            columns = {name: [point.metrics.get(name) for point in self._points] for name in self._newest}
-            made["metrics"] = columns
+        made: dict[str, Any] = {"start": self._start_text, "seconds": self._seconds.copy()}
+        if self._current is not None:
+            made["current"] = self._current.copy()
+        elif self._percent is not None:
+            made["percent"] = self._percent.copy()
+        if self._columns:
+            made["metrics"] = {name: column.copy() for name, column in self._columns.items()}
         return made
-
-    def _note_newest(self, metrics: Mapping[str, Value]) -> None:
-        is_known = metrics.keys() <= self._newest.keys()
-        self._reports += 1
-        self._newest.update(metrics)
-        self._given.update(dict.fromkeys(metrics, self._reports))
-        if is_known:
-            return
-        while len(self._newest) > MAX_METRICS:  # the one that has not been given for longest goes
-            oldest = min(self._given, key=lambda name: self._given[name])
-            del self._newest[oldest], self._given[oldest]
-        names = sum(len(to_json(name)) + 4 for name in self._newest)
-        room = MAX_BYTES - _FRAME_BYTES - 2 * names - _EXACT_BYTES * len(self._newest)
-        self._limit = max(4, min(MAX_POINTS, room // (_POINT_BYTES + _VALUE_BYTES * len(self._newest))))
-
-    def _stretch_of(self, point: _Point) -> float:
-        return math.ceil(point.seconds / self._stretch) if self._stretch else point.seconds
-
-    def _thin_out(self) -> None:
-        first, *rest = self._points
-        self._stretch = max(2 * self._stretch, rest[-1].seconds / (self._limit // 2))
-        kept = [first]
-        for point in rest:
-            if len(kept) > 1 and self._stretch_of(kept[-1]) == self._stretch_of(point):
-                kept[-1] = kept[-1].and_then(point)
-            else:
-                kept.append(point)
-        self._points = kept
 
 
 def check_metrics(metrics: Any) -> dict[str, Value]:

@@ -98,6 +98,16 @@ def test_the_curve_stays_at_the_end():
     assert "Metric: loss 0.25 █▃▁ (0.25 to 1)" in view.status_lines(record, NOW)
 
 
+def test_a_message_does_not_say_the_metrics_again():
+    said = fitting(message="epoch 3 of 9, loss=0.25, accuracy=0.9, phase=warm-up, a=b")
+    record = made("running", progress=said)
+    for html in (markup.task_html(record, NOW), markup.task_row(record, NOW)):
+        assert "epoch 3 of 9, phase=warm-up, a=b<" in html
+    assert "Message: epoch 3 of 9, loss=0.25, accuracy=0.9, phase=warm-up, a=b" in view.status_lines(record, NOW)
+    only = markup.task_html(made("running", progress=fitting(message="loss=0.25, accuracy=0.9")), NOW)
+    assert "loss=" not in only
+
+
 def points_of(svg) -> list[float]:
     """The heights of the line in a history, 0 to 100."""
     pairs = str(svg).split('<polyline points="')[1].split('"')[0].split()

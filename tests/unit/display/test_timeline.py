@@ -57,7 +57,7 @@ def test_what_ran_in_the_hour_is_in_it():
     assert timeline.waited == [1, 2, 4, 60]
     busy = {worker: timeline.busy_seconds(runs) for worker, runs in timeline.lanes}
     assert busy == {"w1": 600 + 600 + 1200, "w2": 10 + 100}
-    assert sum(timeline.ended_by_minute) == 4 and timeline.ended_by_minute[10] == 1
+    assert sum(timeline.ended_by_bin) == 4 and timeline.ended_by_bin[10] == 1
     assert timeline.summary == (
         "4 tasks ended in 1 h (0.0667 per minute); 1 of them failed, expired or were cancelled; "
         "waited 3.0 s in the median, 1 min at most"
@@ -82,6 +82,16 @@ def test_it_is_text_in_a_terminal():
     assert lanes[0].endswith("3 tasks, busy 67 %")
     assert "x" in lanes[0].split()[1], "what failed is told from what did not"
     assert len(lanes[0].split()[1]) == 60
+
+
+def test_the_picture_begins_with_the_first_run():
+    young = timeline_of([ran(200, 100), ran(90, 10)], NOW)
+    assert young.shown_from == ago(200)
+    assert ">11:56 UTC<" in young._repr_html_()
+    assert str(young).splitlines()[1].endswith("2 tasks, busy 90 %")
+    assert young.per_minute == 2 / 60, "the numbers are of the whole hour"
+    assert timeline_of([ran(5, 1)], NOW).shown_from == ago(60)
+    assert timeline_of(RECORDS, NOW).shown_from == ago(3600)
 
 
 def test_runs_at_the_same_time_are_below_each_other():
