@@ -68,7 +68,7 @@ def plain(text: str) -> str:
 
 def reset_at_end(text: str) -> str:
     """Return a cleaned line that leaves no colour behind."""
-    return text + RESET if "\x1b" in text else text
+    return text + RESET if "\x1b" in text and not text.endswith(RESET) else text
 
 
 def runs(text: str) -> Iterator[Run]:
