@@ -165,7 +165,9 @@ def _timeline(seen: Overview, now: datetime) -> h.Element:
     made = timeline_of(records.values(), end, is_partial=is_partial)
     return h.section(aria_labelledby="timeline")[
         h.h2("#timeline")["Last hour"],
-        h.div(".timeline")[made.html()] if made.runs else h.p(".muted")["Nothing ran."],
+        h.div(".timeline", tabindex="0", role="region", aria_label="Which worker ran what")[made.html()]
+        if made.runs
+        else h.p(".muted")["Nothing ran."],
     ]
 
 
