@@ -105,8 +105,8 @@ def log_html(lines: Sequence[LogLine], now: datetime, *, attempt: int = 0, is_en
     head = fill('<div style="opacity:.75">{}, the newest from {}</div>', said, local_time(lines[-1].time, now))
     # The block is turned round twice, so that it opens at its end and stays there as lines come.
     block = fill(
-        f'<div style="display:flex;flex-direction:column-reverse;max-height:24em;overflow:auto" tabindex="0" '
-        f'role="log"><pre style="{_PRE}">{{}}</pre></div>',
+        f'<div style="display:flex;flex-direction:column-reverse;max-height:24em;overflow:auto" tabindex="0">'
+        f'<pre style="{_PRE}">{{}}</pre></div>',
         join(shown[::-1], "\n"),
     )
     return head + block if shown else EMPTY

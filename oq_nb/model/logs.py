@@ -43,7 +43,8 @@ class LogLine:
     text: str
 
     def __str__(self) -> str:
-        return self.text
+        """Return the text; no colour is left behind."""
+        return ansi.reset_at_end(self.text)
 
 
 def log_instant(seconds: float) -> str:

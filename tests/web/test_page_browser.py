@@ -233,9 +233,13 @@ def test_axe_has_nothing_to_complain_of(furnished, serve, open_page, scheme, wid
     """Contrasts, names, roles, order of headings: on the first page, its filters, and a task's page."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed").Axe()
     queue, story = furnished
+    colours = "".join(f"\x1b[{code}mcolour {code}\x1b[0m " for code in range(30, 38)) + "\x1b[2mdim"
+    line = {"t": "2026-11-26T08:00:00Z", "s": "out", "m": colours}
+    queue.store.logs.write(story.id, queue.get(story.id).attempt, 0, b"\n".join([model.to_json(line)] * 50))
     page = open_page(serve(queue).url, width=width, height=900, color_scheme=scheme)
     home = page.url
-    for address in ("", "?status=failed", "?status=ended&page=1", f"task/{story.id}", f"find?id={story.id[:1]}"):
+    task = f"task/{story.id}"
+    for address in ("", "?status=failed", "?status=ended&page=1", task, f"{task}?log=1", f"find?id={story.id[:1]}"):
         page.goto(home + address)
         page.locator("main h1").wait_for()
         found = axe.run(page).response["violations"]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 
+import pytest
+
 from oq_nb import model
 from oq_nb.errors import StorageUnavailableError
 from oq_nb.model import TaskStatus
@@ -98,3 +100,28 @@ def test_a_button_leaves_the_log_unfolded(fake_queue, serve, visit):
     while not fake_queue.get(task.id).record.cancel_requested:
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+@pytest.mark.browser
+def test_a_browser_follows_it_to_its_end(fake_queue, serve, open_page):
+    """The newest line is in view as lines come; who has scrolled up stays there."""
+    task = logged(fake_queue, *(f"line {number}" for number in range(150)))
+    page = open_page(serve(fake_queue).url)
+    page.goto(f"{page.url}task/{task.id}")
+    page.get_by_text("Show what it prints").click()
+    block = page.locator(".log pre")
+    block.get_by_text("line 149").wait_for()
+    is_at_end = "pre => { const box = pre.parentElement; return Math.abs(box.scrollTop) < 2 }"
+    assert block.evaluate(is_at_end)
+    add(fake_queue, task, 1, "one more line")
+    block.get_by_text("one more line").wait_for(timeout=20_000)
+    assert block.evaluate(is_at_end)
+    block.evaluate("pre => { pre.parentElement.scrollTop = -500 }")
+    top = "pre => pre.getBoundingClientRect().top"
+    before = block.evaluate(top)
+    add(fake_queue, task, 2, "and another")
+    block.get_by_text("and another").wait_for(timeout=20_000)
+    assert abs(block.evaluate(top) - before) < 2, "what is being read does not move"
+    page.get_by_text("Hide the log").click()
+    page.get_by_text("Show what it prints").wait_for()
+    assert [text for kind, text in page.said if kind == "error"] == []
