@@ -74,5 +74,5 @@ def logs(
 
 
 def _text(line: LogLine, *, times: bool, has_colours: bool) -> str:
-    text = ansi.reset_at_end(line.text) if has_colours else ansi.plain(line.text)
+    text = str(line) if has_colours else ansi.plain(line.text)
     return f"{local_time(line.time)}  {text}" if times else text

@@ -61,7 +61,7 @@ class TaskLogs(Sequence[LogLine]):
 
     def __str__(self) -> str:
         """Return the lines as text; colours of a terminal stay in it (see `text`)."""
-        return "\n".join(ansi.reset_at_end(line.text) for line in self.lines)
+        return "\n".join(map(str, self.lines))
 
     @property
     def text(self) -> str:
