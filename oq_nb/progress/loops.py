@@ -1,14 +1,19 @@
 """Iterate at the speed of C: chunks of an iterable, Python only between two chunks, the position readable at any time.
 
-The caller's ``for`` runs on ``chain.from_iterable`` over ``map({}.get, tickets, items)``: no Python code per item.
-Between two chunks the generator behind it is back in the loop's own thread, where it may redraw a bar or raise. Chunks
-grow and shrink so that one takes some 25 to 100 ms, and hold 256 items at most. A chunk takes one ticket from a list
-for each item: another thread that empties the list (`Loop.hurry`) brings the loop back to Python at its next item.
+The caller's ``for`` runs on ``chain.from_iterable`` over chunks that are C iterators: no Python code per item. Between
+two chunks the generator behind it is back in the loop's own thread, where it may redraw a bar or raise. Chunks grow and
+shrink so that one takes some 25 to 100 ms, and hold 256 items at most. A chunk takes one ticket from a list for each
+item: another thread that empties the list (`Loop.hurry`) brings the loop back to Python at its next item.
+
+* Over a sequence a chunk is ``compress(items, tickets)``. It takes an item before its ticket, so the one that found no
+  ticket is looked up again (`_last_of`) and handed out first.
+* Over anything else, where an item cannot be had twice, it is ``map({}.get, tickets, items)``: the ticket comes first,
+  and an item costs twice as much.
 
 Invariants:
 
 * Items, their order, and the exceptions of the iterable are those of a plain loop; nothing is read ahead of the loop,
-  and no item is lost when a chunk is cut short: a ticket is taken before its item is.
+  and no item is lost when a chunk is cut short.
 * ``at_begin`` is called before the first item, ``at_end`` exactly once after it: on exhaustion, ``break``, an
   exception, or garbage collection.
 * It rests on what CPython does; `is_possible` tries it, once, and where it does not hold there is no such loop.
@@ -22,7 +27,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache, partial
-from itertools import chain, compress, count
+from itertools import chain, compress, count, islice
 from operator import length_hint
 from types import FrameType
 from typing import Any, TypeVar
@@ -87,7 +92,7 @@ class Loop(Iterable[T]):
         self._at_end = at_end
         self._due = 0.0  # when `at_boundary` is called next, on `time.perf_counter`
         self._is_hurried = False
-        self._tickets: list[None] = []
+        self._tickets: list[bool] = []
         self._items: Iterator[T] = iter(iterable)
         self._has_length = False
         self._handed: Callable[[], int]
@@ -123,17 +128,22 @@ class Loop(Iterable[T]):
         taken_at = frames.for_place(frames.caller_of())
         ending: Ending | None = None
         items, has_length, clock = self._items, self._has_length, time.perf_counter
-        size, last = 1, clock()
+        size, last, is_cut = 1, clock(), False
         try:
             self._at_begin()
             while True:
-                self._tickets = tickets = [None] * (size if has_length else size - 1)
+                self._tickets = tickets = [True] * (size + 1 if has_length else size - 1)
                 if self._is_hurried or (last >= self._due and self._has_begun):
                     self._is_hurried = False
                     self._due = self._at_boundary()
-                if has_length and length_hint(items):
+                if is_cut:
+                    is_cut = False
+                    yield (_last_of(items),)
+                elif has_length and length_hint(items):
                     self._is_in_body = True
-                    yield map(_second, iter(tickets), items)
+                    taking = iter(tickets)
+                    yield compress(islice(items, size), taking)
+                    is_cut = _has_ended(taking) and not tickets
                 else:
                     first = next(items, _END)
                     if first is _END:
@@ -141,7 +151,7 @@ class Loop(Iterable[T]):
                     self._is_in_body = True
                     yield (first,) if size == 1 else chain((first,), map(_second, iter(tickets), items))
                     del first
-                self._is_in_body = False
+                self._is_in_body = is_cut  # there is an item that the body has not had
                 self._has_begun = True
                 if has_length:
                     self._least = self._handed()
@@ -176,7 +186,7 @@ def is_possible() -> bool:
     try:
         five = range(5)
         samples = (five, [*five], (*five,), "abcde", b"abcde", iter([*five]), dict.fromkeys(five), (n for n in five))
-        return frames.tells_apart() and all(map(_is_counted, samples)) and _is_hurried()
+        return frames.tells_apart() and all(map(_is_counted, samples)) and all(map(_is_hurried, _forty()))
     except Exception:
         return False
 
@@ -189,18 +199,30 @@ def _is_counted(five: Iterable[Any]) -> bool:
     return counts == [0, 1, 2, 3, 4] and [ending.count for ending in endings] == [5]
 
 
-def _is_hurried() -> bool:
+def _forty() -> Iterator[Iterable[Any]]:
+    """Yield 40 different items in each kind of iterable that has a way of its own here."""
+    numbers = range(40)
+    letters = "".join(map(chr, range(65, 105)))
+    yield from (numbers, range(400, 0, -10), range(1 << 80, (1 << 80) + 40), [*numbers], (*numbers,), bytes(numbers))
+    yield from (letters, letters.replace("a", "\xff"), dict.fromkeys(numbers), (number for number in numbers))
+
+
+def _is_hurried(forty: Iterable[Any]) -> bool:
+    """Return whether a loop comes back at its next item, wherever it is, and loses none."""
+    expected = [*forty] if hasattr(forty, "__len__") else [*range(40)]
     visits: list[int] = []
 
     def at_boundary() -> float:
         visits.append(loop.count)
         return float("inf")
 
-    loop = Loop(range(40), at_boundary, lambda _: None)
-    for item in loop:
-        if item == 20:
+    loop = Loop(forty, at_boundary, lambda _: None)
+    met = []
+    for number, item in enumerate(loop):
+        met.append(item)
+        if number in (1, 2, 20, 21, 37, 38, 39):
             loop.hurry()
-    return visits == [1, 21]
+    return met == expected and visits == [1, 2, 3, 21, 22, 38, 39, 40]
 
 
 _END: Any = object()
@@ -208,11 +230,24 @@ _second: Any = {}.get  # of two arguments it returns the second: nothing is in t
 _LIST_ITERATOR: type = type(iter([]))
 
 
+def _last_of(iterator: Any) -> Any:
+    """Return the item that an iterator over a sequence has handed out last; it has not come to its end."""
+    parts = iterator.__reduce__()
+    sequence, index = parts[1][0], parts[2]
+    # From CPython 3.12 on a range's iterator shows the range that is left.
+    return sequence.start - sequence.step if index is None else sequence[index - 1]
+
+
 def _list_of(iterator: Any) -> list[Any] | None:
     """Return the list that a list's iterator goes over, when it is at its beginning."""
     parts = iterator.__reduce__()
     is_fresh = len(parts) == 3 and parts[2] == 0 and type(parts[1][0]) is list
     return parts[1][0] if is_fresh else None
+
+
+def _has_ended(iterator: Any) -> bool:
+    """Return whether a list's iterator was asked for more than there was."""
+    return len(iterator.__reduce__()) == 2
 
 
 def _index_in(iterator: Any, items: list[Any]) -> int:
