@@ -1,4 +1,4 @@
-"""A loop that is called back at its next item: wherever it is, whatever it goes over, every item comes once, in order."""
+"""A loop that is called back at its next item, wherever it is: every item comes once, in order."""
 
 from __future__ import annotations
 
