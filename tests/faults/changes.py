@@ -11,25 +11,30 @@ from oq_nb.model import TaskRecord
 
 #: Fields of an attempt's owner; a task that does not run has none of them.
 OWNER = ("worker_id", "lease_id", "lease_expires_at", "progress")
+#: What is kept of the attempt that is over, until the next one begins.
+KEPT = ("last_worker_id", "reached")
+#: What goes, and what comes, when an attempt is over.
+OVER = (*OWNER, *KEPT)
 ENDS = ("completed", "failed", "cancelled", "expired", "archived")
 
 #: What may change, by the name of the change; everything else stays as it was.
 MAY_CHANGE = {
-    "claim": {"status", "worker_id", "lease_id", "lease_expires_at", "attempt", "started_at"},
+    "claim": {"status", "worker_id", "lease_id", "lease_expires_at", "attempt", "started_at", *KEPT},
     "report or renewal": {"progress", "lease_expires_at"},
     "request to stop": {"cancel_requested", "cancelled_by"},
-    "completion": {"status", "output", "output_ref", "completed_at", "last_error", *OWNER},
-    "failure": {"status", "completed_at", "last_error", *OWNER},
-    "retry or recovery": {"status", "retry_count", "available_at", "last_error", "started_at", *OWNER},
-    "reschedule": {"status", "reschedule_count", "available_at", "started_at", *OWNER},
-    "release": {"status", "available_at", "started_at", *OWNER},
-    "cancellation while running": {"status", "cancelled_at", "cancelled_by", "last_error", *OWNER},
+    "completion": {"status", "output", "output_ref", "completed_at", "last_error", *OVER},
+    "failure": {"status", "completed_at", "last_error", *OVER},
+    "retry or recovery": {"status", "retry_count", "available_at", "last_error", "started_at", *OVER},
+    "reschedule": {"status", "reschedule_count", "available_at", "started_at", *OVER},
+    "release": {"status", "available_at", "started_at", *OVER},
+    "cancellation while running": {"status", "cancelled_at", "cancelled_by", "last_error", *OVER},
     "cancellation": {"status", "cancelled_at", "cancelled_by", "last_error"},
     "expiry": {"status", "expired_at"},
     "archiving": {"status"},
     "replay": {
         *("status", "output", "output_ref", "retry_count", "reschedule_count", "available_at", "completed_at"),
         *("last_error", "cancel_requested", "cancelled_at", "cancelled_by", "expires_at", "expired_at", "started_at"),
+        *KEPT,
     },
 }
 
@@ -87,6 +92,7 @@ def _demands(name: str, before: TaskRecord, after: TaskRecord) -> dict[str, bool
             "a fresh lease id": after.lease_id is not None and after.lease_id != before.lease_id,
             "the lease lasts timeout_seconds": lease == after.timeout_seconds,
             "no progress yet": after.progress is None,
+            "nothing of the attempt before": after.last_worker_id is None and after.reached is None,
             "started_at is now": after.started_at == now,
             "not asked to stop": not before.cancel_requested,
             "not after it expired": before.expires_at is None or now < before.expires_at,
@@ -130,11 +136,18 @@ def _demands(name: str, before: TaskRecord, after: TaskRecord) -> dict[str, bool
             "counts at zero": (after.retry_count, after.reschedule_count) == (0, 0),
             "no output": after.output is None and after.output_ref is None,
             "no error": after.last_error is None,
+            "nothing of an attempt": after.last_worker_id is None and after.reached is None,
             "no end": after.completed_at is None and after.cancelled_at is None and after.expired_at is None,
             "not asked to stop": not after.cancel_requested and after.cancelled_by is None,
             "available now": after.available_at == now and after.expires_at is None,
         },
     }
+    if before.status.value == "running" and after.status.value != "running":
+        demands[name]["who ran it stays"] = after.last_worker_id == before.worker_id
+        # The end may bring the newest position along, which was not written before.
+        demands[name]["what it had reached stays"] = before.progress is None or (
+            after.reached is not None and after.reached.updated_at >= before.progress.updated_at
+        )
     return demands[name]
 
 
@@ -145,6 +158,8 @@ def what_is_wrong_with(record: TaskRecord) -> list[str]:
     if status == "running":
         if record.lease_id is None or record.worker_id is None or record.lease_expires_at is None:
             found.append("a running task has no owner")
+        if record.last_worker_id is not None or record.reached is not None:
+            found.append("a running task has what an earlier attempt had reached")
     else:
         for field in OWNER:
             if getattr(record, field) is not None:
