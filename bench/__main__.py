@@ -22,6 +22,7 @@ BENCHMARKS: dict[str, dict[str, int]] = {
     "functions": {"submissions": 100, "rounds": 5},
     "requests": {"tasks": 100, "updates": 20, "idle_seconds": 40, "settle_seconds": 60, "watched": 1000},
     "idle": {"idle_seconds": 60},
+    "submission": {"rounds": 3, "stream": 5000},
     "throughput": {"tasks": 200},
     "latency": {"tasks": 50, "waits": 5},
     "peers": {"tasks": 50},

@@ -237,6 +237,15 @@ class Queue:
         """See `oq_nb.Queue.submit_many`."""
         return _wrapped(await asyncio.to_thread(self.sync.submit_many, task_type, inputs, **options))
 
+    async def submit_iter(self, task_type: str, inputs: Iterable[Any], **options: Any) -> AsyncIterator[Task]:
+        """See `oq_nb.Queue.submit_iter`."""
+        made: Any = self.sync.submit_iter(task_type, inputs, **options)
+        try:
+            while (task := await asyncio.to_thread(next, made, None)) is not None:
+                yield Task(task)
+        finally:
+            await asyncio.to_thread(made.close)
+
     async def map(
         self, task_type: str, inputs: Iterable[Any], *, timeout: float | None = None, **options: Any
     ) -> AsyncIterator[Any]:
@@ -427,6 +436,14 @@ class Worker:
     async def retire(self) -> None:
         """See `oq_nb.Worker.retire`."""
         self.sync.retire()
+
+    def set_limits(self, until_idle: float | None = None, max_tasks: int | None = None) -> None:
+        """See `oq_nb.Worker.set_limits`."""
+        self.sync.set_limits(until_idle, max_tasks)
+
+    def reached_limit(self) -> str | None:
+        """See `oq_nb.Worker.reached_limit`."""
+        return self.sync.reached_limit()
 
     async def run(self, *, until_idle: float | None = None, max_tasks: int | None = None) -> str:
         """Run until the surrounding task is cancelled, or until a limit is reached; then stop.

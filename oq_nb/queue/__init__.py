@@ -4,6 +4,7 @@
 `connection`            `connect` and the default queue
 `queue`, `task`         `Queue`, and `Task`, a handle of one task
 `submit`                new tasks: checks, idempotency keys, many at a time
+`bulk`                  many calls at a time, at the pace that the store bears
 `hints`                 tells idle workers elsewhere of new tasks
 `changes`               every task that has changed since the last look
 `poller`, `watcher`     what is read, and how often, for all who watch

@@ -6,12 +6,13 @@ Imports of the package: `errors`, `model`, `store`, and this room; displays are 
 from __future__ import annotations
 
 import builtins
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from oq_nb import model
-from oq_nb.errors import ConfigurationError, RecordError, TaskNotFoundError, TransitionError
+from oq_nb.errors import ConfigurationError, OqError, RecordError, TaskNotFoundError, TransitionError
 from oq_nb.model import RetryPolicy, TaskRecord, TaskStatus, Timestamp, WorkerRecord, transitions
 from oq_nb.queue import faces
 from oq_nb.queue.hints import HintWriter
@@ -19,9 +20,9 @@ from oq_nb.queue.recent import read_recent
 from oq_nb.queue.submit import LocalWorkers, Submitter, check_instant, check_whole, new_record
 from oq_nb.queue.task import Task
 from oq_nb.queue.watcher import Watcher
-from oq_nb.store import UNHAPPY, ReadyHint, TaskStore
+from oq_nb.store import UNHAPPY, ReadyHint, TaskStore, VersionedTask
 from oq_nb.store.index import IndexEntry
-from oq_nb.tracing import submit_span
+from oq_nb.tracing import current_trace, submit_span
 
 if TYPE_CHECKING:
     from oq_nb.queue.faces import PageServer, QueueWidget, Timeline, Worker
@@ -32,8 +33,6 @@ __all__ = ["Queue"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-_SOON = timedelta(seconds=1)
 
 
 class Queue:
@@ -48,11 +47,11 @@ class Queue:
     def __init__(self, store: TaskStore, *, label: str = "", hints: bool = False) -> None:
         self.store = store
         self._label = label
-        #: Workers of this process, woken for each task that is submitted here.
-        self.local_workers: LocalWorkers = LocalWorkers()
         #: Writes hints for idle workers elsewhere; None: nobody is told.
         self.hints: HintWriter | None = HintWriter(ReadyHint(store.objects)) if hints else None
-        self._submitter = Submitter(store, self.wake_workers)
+        #: Workers of this process, woken for each task that is submitted here.
+        self.local_workers: LocalWorkers = LocalWorkers(self.hints)
+        self._submitter = Submitter(store, self.local_workers)
         #: Watches tasks for the widgets, pages and waiters of this process; makes no request while nobody does.
         self.watcher: Watcher = Watcher(store)
         self._widget: QueueWidget | None = None
@@ -62,15 +61,6 @@ class Queue:
     def __repr__(self) -> str:
         label = f" ({self._label})" if self._label else ""
         return f"<Queue {repr(self.store.objects)[1:-1].removeprefix('S3Store ')}{label}>"
-
-    def wake_workers(self, record: TaskRecord) -> None:
-        """Have idle workers look for a task that is pending: those of this process at once, others within seconds.
-
-        Requests: in the background at most 1 PUT and 1 DELETE a second, for the hint; none for a task for later.
-        """
-        self.local_workers.wake(record.shard)
-        if self.hints is not None and record.available_at - record.updated_at < _SOON:
-            self.hints.ring(record.shard)
 
     # --- showing
 
@@ -261,19 +251,52 @@ class Queue:
 
         Requests: 2 PUT each; see `submit`.
         """
-        if "idempotency_key" in options:
-            raise ConfigurationError("idempotency_key: one key cannot stand for many tasks; use submit for each")
-        if isinstance(inputs, (str, bytes)):
-            raise ConfigurationError("inputs: an iterable of inputs is needed, not text")
+        _check_many(inputs, options)
         items = list(inputs)
         with submit_span(task_type, task_count=len(items)) as trace:
             records = [new_record(self.store, task_type, item, trace=trace, **options) for item in items]
-            made, failure = self._submitter.create_many(records)
-        tasks = [Task(self, held) for held in made]
-        if failure is not None:
-            failure.submitted = tasks  # type: ignore[attr-defined]
-            raise failure
+            made = [*self._submitter.create_many(records)]
+        tasks = [Task(self, held) for held in made if isinstance(held, VersionedTask)]
+        for failure in made:
+            if isinstance(failure, OqError):
+                failure.submitted = tasks  # type: ignore[attr-defined]
+                raise failure
         return tasks
+
+    def submit_iter(self, task_type: str, inputs: Iterable[Any], **options: Any) -> Iterator[Task]:
+        """Add very many tasks in bounded memory: inputs are taken as they are needed, tasks given as they are there.
+
+        Nothing is submitted before the first one is asked for; when the caller stops, a few more may be there than it
+        was given::
+
+            for task in queue.submit_iter("resize", (path for path in endless())):
+                ids.write(task.id)
+
+        Args:
+            task_type: which handler runs them.
+            inputs: one for each task; any iterator.
+            **options: as for `submit`, the same for all.
+
+        Returns:
+            The tasks, in the order of their inputs.
+
+        Raises:
+            ConfigurationError: an input is not usable; those before it were submitted.
+            StorageError: the store did not take one, raised in its place; those before it were submitted, and some of
+                those after it may be there.
+
+        Requests: 2 PUT each; see `submit`.
+        """
+        _check_many(inputs, options)
+        trace = current_trace()  # the caller's: a span of its own would end before the last submission
+        return self._submit_each(new_record(self.store, task_type, item, trace=trace, **options) for item in inputs)
+
+    def _submit_each(self, records: Iterable[TaskRecord]) -> Iterator[Task]:
+        with closing(self._submitter.create_many(records)) as made:
+            for held in made:
+                if isinstance(held, OqError):
+                    raise held
+                yield Task(self, held)
 
     def map(
         self,
@@ -549,7 +572,7 @@ class Queue:
             TaskNotFoundError: there is no such task.
         """
         task = self._update(task_id, lambda record, now: transitions.replay(record, now, attempt=attempt))
-        self.wake_workers(task.record)
+        self.local_workers.announce(task.record)
         return task
 
     retry = replay
@@ -565,6 +588,13 @@ class Queue:
 
     def _update(self, task_id: str, change: Callable[[TaskRecord, Timestamp], TaskRecord]) -> Task:
         return Task(self, self.store.update(model.check_task_id(task_id), change))
+
+
+def _check_many(inputs: Any, options: dict[str, Any]) -> None:
+    if "idempotency_key" in options:
+        raise ConfigurationError("idempotency_key: one key cannot stand for many tasks; use submit for each")
+    if isinstance(inputs, (str, bytes)):
+        raise ConfigurationError("inputs: an iterable of inputs is needed, not text")
 
 
 def _status(value: TaskStatus | str) -> TaskStatus:

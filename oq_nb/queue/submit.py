@@ -7,25 +7,27 @@ Invariants:
 * A key that stands for a task whose writing was cut short still leads to one task: it is written under the id that the
   key promised.
 
-Imports of the package: `errors`, `model`, `store`.
+Imports of the package: `errors`, `model`, `store`, and of this room `bulk` and `hints`.
 """
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Generator, Iterable
+from contextlib import closing
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from oq_nb import model
 from oq_nb.errors import ConfigurationError, ConflictError, OqError, TaskNotFoundError
 from oq_nb.model import RetryPolicy, TaskRecord, TaskStatus, Timestamp
+from oq_nb.queue.bulk import in_parallel
+from oq_nb.queue.hints import HintWriter
 from oq_nb.store import TaskStore, VersionedTask
 
 __all__ = ["LocalWorkers", "Submitter", "Wakeable", "check_instant", "check_whole", "new_record"]
 
-_SUBMITTERS = 16
+_SOON = timedelta(seconds=1)
 
 
 class Wakeable(Protocol):
@@ -36,9 +38,14 @@ class Wakeable(Protocol):
 
 
 class LocalWorkers:
-    """The workers of this process: they need not wait for their next poll when a task is submitted here."""
+    """The workers of this process: they need not wait for their next poll when a task is submitted here.
 
-    def __init__(self) -> None:
+    Args:
+        hints: tells idle workers elsewhere; None: nobody does.
+    """
+
+    def __init__(self, hints: HintWriter | None = None) -> None:
+        self._hints = hints
         self._workers: weakref.WeakSet[Wakeable] = weakref.WeakSet()
 
     def add(self, worker: Wakeable) -> None:
@@ -53,6 +60,15 @@ class LocalWorkers:
         """Have all of them look for tasks now, in this shard first."""
         for worker in list(self._workers):
             worker.wake(shard)
+
+    def announce(self, record: TaskRecord) -> None:
+        """Have a task found that is pending: by idle workers of this process at once, by others within seconds.
+
+        Requests: in the background at most 1 PUT and 1 DELETE a second, for the hint; none for a task for later.
+        """
+        self.wake(record.shard)
+        if self._hints is not None and record.available_at - record.updated_at < _SOON:
+            self._hints.ring(record.shard)
 
 
 def new_record(
@@ -131,38 +147,32 @@ class Submitter:
 
     Args:
         store: where to.
-        wake: called with each task that was written.
+        workers: told of each task.
     """
 
-    def __init__(self, store: TaskStore, wake: Callable[[TaskRecord], object]) -> None:
+    def __init__(self, store: TaskStore, workers: LocalWorkers) -> None:
         self._store = store
-        self._wake = wake
+        self._workers = workers
 
     def create(self, record: TaskRecord) -> VersionedTask:
         """Write a task. Requests: 2 PUT; 1 PUT more for a large input."""
         value, ref = self._store.payloads.save(record.id, "input", record.input)
         held = self._store.create(record.evolve(input=value, input_ref=ref))
         self._store.emit("submitted", record.task_type)
-        self._wake(record)
+        self._workers.announce(record)
         return held
 
-    def create_many(self, records: Sequence[TaskRecord]) -> tuple[list[VersionedTask], OqError | None]:
-        """Write tasks, 16 at a time; return those that were written, in order, and the first error, if any.
+    def create_many(self, records: Iterable[TaskRecord]) -> Generator[VersionedTask | OqError, None, None]:
+        """Write tasks, some at a time; yield each that was written, or why not, in order.
 
         Requests: 2 PUT each; 1 PUT more for a large input.
         """
-        made: list[VersionedTask] = []
-        failure: OqError | None = None
-        pool = ThreadPoolExecutor(min(_SUBMITTERS, len(records) or 1), thread_name_prefix="oq-submit")
-        try:
-            for future in [pool.submit(self.create, record) for record in records]:
-                try:
-                    made.append(future.result())
-                except OqError as exc:
-                    failure = failure or exc
-        finally:
-            pool.shutdown(cancel_futures=True)  # after Ctrl-C what is under way is finished, nothing more is begun
-        return made, failure
+        with closing(in_parallel(self.create, records, name="oq-submit")) as ended:
+            for future in ended:
+                error = future.exception()
+                if error is not None and not isinstance(error, OqError):
+                    raise error
+                yield future.result() if error is None else error
 
     def create_once(self, record: TaskRecord, key: str, scope: str) -> VersionedTask:
         """Write a task unless its idempotency key stands for one already; return the one that the key stands for.

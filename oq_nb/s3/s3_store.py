@@ -312,7 +312,7 @@ class S3Store(Bucket):
             self._next_renewal = self.clock.monotonic() + _RENEWAL_SECONDS
             fresh = None
             try:
-                fresh = self._open(clock=self.clock)
+                fresh = self._open(clock=self.clock, fresh=True)
                 if fresh.identity() in (None, refused.identity()):
                     return False
             except (self._failures.BotoCoreError, OqError):

@@ -249,7 +249,7 @@ class Runner:
                 lambda record, now: transitions.release(record, now, lease_id=lease.lease_id), give_up=lambda: True
             )
             if left.record.status is TaskStatus.PENDING:
-                self._queue.wake_workers(left.record)
+                self._queue.local_workers.announce(left.record)
             logger.info("task %s was handed back: it is %s", lease.task_id, left.record.status)
         except LeaseExpiredError as exc:  # its handler came to an end just now
             logger.debug("task %s is not handed back: %s", lease.task_id, exc)

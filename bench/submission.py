@@ -1,0 +1,129 @@
+"""Submission beside upstream: 1,000 by `submit_many`, 1,000 at once there; memory; another `connect()`."""
+
+from __future__ import annotations
+
+import gc
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from bench.measure import Figure, compared, interleaved, main, queue_at, seaweedfs, upstream_settings
+from bench.proxy import Proxy
+
+TITLE = "Submission"
+
+_CONNECT = 'connect(bucket=os.environ["BENCH_BUCKET"], endpoint=os.environ["BENCH_ENDPOINT"], region="us-east-1")'
+_UPSTREAM = f"""
+import asyncio, os, resource, sys, time, buquet
+
+async def main(tasks):
+    queue = await buquet.{_CONNECT}
+    await queue.submit("noop", {{"n": 0}})
+    began, busy = time.perf_counter(), time.process_time()
+    await asyncio.gather(*(queue.submit("noop", {{"n": number}}) for number in range(tasks)))
+    print(tasks / (time.perf_counter() - began), (time.process_time() - busy) / tasks * 1000)
+
+asyncio.run(main(int(sys.argv[1])))
+"""
+_OURS = f"""
+import os, sys, time, oq_nb
+
+queue, tasks = oq_nb.{_CONNECT}, int(sys.argv[1])
+queue.submit("noop", {{"n": 0}})
+began, busy = time.perf_counter(), time.process_time()
+queue.submit_many("noop", [{{"n": number}} for number in range(tasks)])
+print(tasks / (time.perf_counter() - began), (time.process_time() - busy) / tasks * 1000)
+"""
+_STREAM = f"""
+import os, resource, sys, oq_nb
+
+queue, tasks = oq_nb.{_CONNECT}, int(sys.argv[1])
+for task in queue.submit_iter("noop", ("x" * 1000 for _ in range(tasks))):
+    pass
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+"""
+
+
+def _in_a_process(program: str, tasks: int, settings: dict[str, str]) -> list[float]:
+    told = subprocess.run(
+        [sys.executable, "-c", program, str(tasks)],
+        env=os.environ | settings,
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=1200,
+    )
+    return [float(word) for word in told.stdout.split()]
+
+
+def _beside_upstream(settings: dict[str, str], tasks: int, rounds: int, where: str) -> list[Figure]:
+    busy: dict[str, list[float]] = {"ours": [], "buquet": []}
+
+    def case(name: str, program: str) -> float:
+        rate, milliseconds = _in_a_process(program, tasks, settings)
+        busy[name].append(milliseconds)
+        return rate
+
+    programs = {"ours": _OURS, "buquet": _UPSTREAM}
+    values = interleaved({name: lambda name=name: case(name, programs[name]) for name in programs}, rounds)
+    said = {name: f"{statistics.median(times):.2f} ms of processor time a task" for name, times in busy.items()}
+    return [
+        Figure.of(
+            f"submit_many of {tasks:,}{where}",
+            values["ours"],
+            "tasks/s",
+            note=said["ours"],
+            **compared(values["ours"], values["buquet"], "buquet"),
+        ),
+        Figure.of(f"buquet, {tasks:,} at once{where}", values["buquet"], "tasks/s", note=said["buquet"]),
+    ]
+
+
+def _resident_mb() -> float:
+    if Path("/proc/self/statm").exists():
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def _second_connect(connect: object, count: int = 20) -> list[Figure]:
+    kept = [connect() for _ in range(3)]  # type: ignore[operator]
+    gc.collect()
+    before, times = _resident_mb(), []
+    for _ in range(count):
+        busy = time.process_time()
+        kept.append(connect())  # type: ignore[operator]
+        times.append((time.process_time() - busy) * 1000)
+    gc.collect()
+    return [
+        Figure.of("a further connect() to the same place", times, "ms", note="processor time"),
+        Figure("its memory", (_resident_mb() - before) / count, "MB"),
+    ]
+
+
+def run(tasks: int = 1000, rounds: int = 5, stream: int = 20_000) -> list[Figure]:
+    """Measure.
+
+    Args:
+        tasks: of each submission.
+        rounds: of each comparison.
+        stream: tasks of the longer stream; the shorter one has a tenth.
+    """
+    with seaweedfs() as server, Proxy(server.endpoint, delay_seconds=0.025) as slow:
+        figures = _second_connect(lambda: queue_at(server))
+        settings = upstream_settings(server)
+        figures += _beside_upstream(settings, tasks, rounds, "")
+        far = settings | {"BENCH_ENDPOINT": slow.endpoint}
+        figures += _beside_upstream(far, tasks, rounds, ", 25 ms added to each request")
+        if stream:
+            few, many = (_in_a_process(_STREAM, count, settings)[0] for count in (stream // 10, stream))
+            note = f"{few:.0f} MB with {stream // 10:,}"
+            figures.append(Figure(f"submit_iter of {stream:,}, whole process", many, "MB", note=note))
+    return figures
+
+
+if __name__ == "__main__":
+    main(TITLE, run, tasks=1000, rounds=5, stream=20_000)
