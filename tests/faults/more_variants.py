@@ -124,6 +124,21 @@ def _(patch: Patch) -> None:
     changed(patch, "fail", last_error=None)
 
 
+@variant("a failure that forgets who ran it", "fail", "who ran it stays", "answer lost")
+def _(patch: Patch) -> None:
+    changed(patch, "fail", last_worker_id=None)
+
+
+@variant("a retry that forgets what was reached", "retry", "what it had reached stays", "answer lost")
+def _(patch: Patch) -> None:
+    changed(patch, "retry", reached=None)
+
+
+@variant("a claim that keeps what the attempt before had reached", "retry", "nothing of the attempt before")
+def _(patch: Patch) -> None:
+    patch.setattr(transitions, "_NO_ATTEMPT", {})
+
+
 @variant("a completion without its time", "claim and complete", "completed_at is now", "answer lost")
 def _(patch: Patch) -> None:
     changed(patch, "complete", completed_at=None)
