@@ -4,7 +4,7 @@ Clients of one process share a boto3 session while what boto3 finds its credenti
 session takes 13 MB and 75 ms, a further client of it 0.4 MB and 5 ms. Each has its own connections and event handlers.
 The session goes with its last client; a forked process begins anew.
 
-Part of `s3`; boto3 is imported when the first store is opened. Imports of the package: `errors`, `forks`, this room.
+Part of `s3`; boto3 is imported when the first store is opened. Imports of the package: `errors`, this room.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 from oq_nb.errors import ConfigurationError
-from oq_nb.forks import after_fork
 from oq_nb.s3.clock import Clock
 
 __all__ = ["failures_are_ours_to_tell", "open_client"]
@@ -106,10 +105,10 @@ class _Sessions:
     """The boto3 sessions that clients of this process use, by what they were made from; none is kept for itself."""
 
     def __init__(self) -> None:
-        self._renew_in_child()
-        after_fork(self._renew_in_child)
+        self.renew()
 
-    def _renew_in_child(self) -> None:
+    def renew(self) -> None:
+        """Begin anew, in a process that was forked."""
         self.lock = threading.Lock()  # a session is not for several threads at once
         self._shared: weakref.WeakValueDictionary[bytes, Any] = weakref.WeakValueDictionary()
 
@@ -123,6 +122,8 @@ class _Sessions:
 
 
 _sessions = _Sessions()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_sessions.renew)
 
 
 def _surroundings() -> bytes:
