@@ -39,6 +39,7 @@ function morphChildren(old, next) {
 
 function render({ model, el }) {
   const root = document.createElement("div");
+  root.setAttribute("data-lm-suppress-shortcuts", "true");  // else JupyterLab takes Enter and Space for itself
   const boxes = () => [...root.querySelectorAll("input[data-attempt]")];
   const taskOf = (control) => `${control.closest("tr").dataset.key}:${control.dataset.attempt}`;
 

@@ -335,7 +335,8 @@ def test_every_state_and_the_dashboard(open_lab, connecting, request, theme):
     kinds.select_option(label="train")
     statuses.select_option(label="failed")
     rows.get_by_text("ValueError: could not read data/part-0007.parquet").wait_for()
-    rows.get_by_role("button", name="Details train").click()
+    rows.get_by_role("button", name="Details train").focus()
+    page.keyboard.press("Enter")  # JupyterLab would begin to edit the cell
     board.locator(".jupyter-button", has_text="Retry").wait_for()
     board.get_by_role("img", name="Progress of task").wait_for()
     shoot(page, f"detail-{theme.lower()}")
