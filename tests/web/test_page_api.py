@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
 
 import httpx
 import pytest
@@ -189,3 +194,25 @@ def test_a_store_that_is_away(fake_queue, fake_store, api):
         answer = client.request(method, path)
         assert (answer.status_code, "no connection" in answer.json()["error"]) == (503, True), path
     fake_store.fault = None
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="no curl")
+def test_the_examples_of_the_documentation(fake_queue, serve):
+    text = (Path(__file__).parents[2] / "docs" / "how-to" / "ui.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^\$ (curl .*(?:\\\n.*)?)$", text, re.MULTILINE)
+    assert len(commands) == 4
+    task = fake_queue.submit("t")
+    bad = fail(fake_queue, fake_queue.submit("resize"), "ValueError: bad image 3")
+    page = serve(fake_queue)
+    token = page.url.partition("token=")[2]
+    answers = []
+    for command in commands:
+        command = command.replace("http://127.0.0.1:8899/", page.address)
+        command = re.sub(r"[0-9a-f]{8}-[0-9a-f-]{27}", task.id, command)
+        done = subprocess.run(command, shell=True, capture_output=True, timeout=30, env=os.environ | {"TOKEN": token})
+        answers.append(json.loads(done.stdout))
+    queue, tasks, failures, cancelled = answers
+    assert queue["counts"]["pending"] == 1
+    assert [found["id"] for found in tasks["tasks"]] == [bad.id]
+    assert [group["count"] for group in failures["groups"]] == [1]
+    assert (cancelled["message"], cancelled["task"]["last_error"]) == ("Cancelled.", "not needed")
