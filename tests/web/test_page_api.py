@@ -199,7 +199,7 @@ def test_a_store_that_is_away(fake_queue, fake_store, api):
 @pytest.mark.skipif(shutil.which("curl") is None, reason="no curl")
 def test_the_examples_of_the_documentation(fake_queue, serve):
     text = (Path(__file__).parents[2] / "docs" / "how-to" / "ui.md").read_text(encoding="utf-8")
-    commands = re.findall(r"^\$ (curl .*(?:\\\n.*)?)$", text, re.MULTILINE)
+    commands = re.findall(r"^\$ (curl (?:[^\\\n]|\\\n)*)$", text, re.MULTILINE)
     assert len(commands) == 4
     task = fake_queue.submit("t")
     bad = fail(fake_queue, fake_queue.submit("resize"), "ValueError: bad image 3")
@@ -210,6 +210,7 @@ def test_the_examples_of_the_documentation(fake_queue, serve):
         command = command.replace("http://127.0.0.1:8899/", page.address)
         command = re.sub(r"[0-9a-f]{8}-[0-9a-f-]{27}", task.id, command)
         done = subprocess.run(command, shell=True, capture_output=True, timeout=30, env=os.environ | {"TOKEN": token})
+        assert done.stdout, (command, done.stderr)
         answers.append(json.loads(done.stdout))
     queue, tasks, failures, cancelled = answers
     assert queue["counts"]["pending"] == 1
