@@ -1,7 +1,7 @@
 """A model that shows HTML in which there are buttons, and tells what was pressed.
 
 Where ``anywidget`` is installed that is a widget with a script of its own (``clickable.js``), which takes over what has
-changed node by node. Elsewhere it is an ``ipywidgets.HTML``, to which no buttons are given. The HTML is Python's either
+changed node by node (``morph.js``, as the web page does). Elsewhere it is an ``ipywidgets.HTML``, to which no buttons are given. The HTML is Python's either
 way. Nothing is loaded from a content network.
 
 Imports of the package: `display.clicks`.
@@ -87,7 +87,8 @@ def _clickable_class() -> Any:
         import traitlets
     except ImportError:
         return None
-    script = (resources.files("oq_nb.display") / "clickable.js").read_text(encoding="utf-8")
+    folder = resources.files("oq_nb.display")
+    script = "\n".join((folder / name).read_text(encoding="utf-8") for name in ("morph.js", "clickable.js"))
 
     class ClickableHTML(anywidget.AnyWidget):
         """HTML that says what is pressed in it."""

@@ -89,6 +89,7 @@ class _Routes:
         self._name = repr(queue)[1:-1]
         folder = resources.files("oq_nb.web") / "static"
         self._static = {name: (folder / name).read_bytes() for name in _TYPES}
+        self._static["page.js"] = (resources.files("oq_nb.display") / "morph.js").read_bytes() + self._static["page.js"]
         self._version = hashlib.sha256(b"".join(self._static.values())).hexdigest()[:12]
 
     def _page(self, request: Request, content: pages.Content, status: int = 200) -> Response:

@@ -1,6 +1,6 @@
 // Keeps the page as the server has it: fetches the page that it is on, and takes over what has changed, node by node,
-// so that focus, selections and what is unfolded stay. Without this script the page is whole, and has a link instead.
-"use strict";
+// so that focus, selections and what is unfolded stay (morph.js, which stands before this). Without this script the page is
+// whole, and has a link instead.
 
 (() => {
   const FASTEST = 1000, SLOWEST = 5000, SLOWEST_IN_TROUBLE = 30000, PATIENCE = 20000;
@@ -16,42 +16,8 @@
 
   // --- taking over
 
-  const keyOf = (node) => (node.nodeType === 1 ? node.id || node.dataset.key || "" : "");
-  const isSame = (a, b) => a.nodeName === b.nodeName && keyOf(a) === keyOf(b);
-
-  function morph(old, next) {
-    if (old.nodeType !== 1) {
-      if (old.data !== next.data) old.data = next.data;
-      return;
-    }
-    if (old.dataset.keep !== undefined && (touched.has(old) || old.contains(document.activeElement))) return;
-    const isKept = (name) => name === "open" && old.nodeName === "DETAILS";
-    for (const { name } of [...old.attributes]) {
-      if (!next.hasAttribute(name) && !isKept(name)) old.removeAttribute(name);
-    }
-    for (const { name, value } of next.attributes) {
-      if (old.getAttribute(name) !== value && !isKept(name)) old.setAttribute(name, value);
-    }
-    morphChildren(old, next);
-  }
-
-  function morphChildren(old, next) {
-    const keyed = new Map([...old.children].filter(keyOf).map((child) => [keyOf(child), child]));
-    const wanted = new Set([...next.children].map(keyOf));
-    let at = old.firstChild;
-    const drop = () => { const gone = at; at = at.nextSibling; gone.remove(); };
-    for (const child of [...next.childNodes]) {
-      while (at && keyOf(at) && !wanted.has(keyOf(at))) drop();
-      const match = keyOf(child) ? keyed.get(keyOf(child)) : at;
-      if (match && isSame(match, child)) {
-        if (match === at) at = at.nextSibling; else old.insertBefore(match, at);
-        morph(match, child);
-      } else {
-        old.insertBefore(child, at);
-      }
-    }
-    while (at) drop();
-  }
+  // What the user is filling in stays as it is.
+  const isHeld = (node) => node.dataset.keep !== undefined && (touched.has(node) || node.contains(document.activeElement));
 
   function show(page) {
     const main = page.getElementById("main"), old = document.getElementById("main");
@@ -60,7 +26,7 @@
     const wasInside = old.contains(focused);
     const before = old.dataset.watched;
     document.title = page.title;
-    morph(old, main);
+    morph(old, main, isHeld);
     if (focused && focused !== document.activeElement && focused.isConnected) focused.focus({ preventScroll: true });
     if (wasInside && !focused.isConnected) old.focus({ preventScroll: true });  // its row has gone
     countSelected();
