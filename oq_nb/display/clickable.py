@@ -1,8 +1,8 @@
 """A model that shows HTML in which there are buttons, and tells what was pressed.
 
 Where ``anywidget`` is installed that is a widget with a script of its own (``clickable.js``), which takes over what has
-changed node by node (``morph.js``, as the web page does). Elsewhere it is an ``ipywidgets.HTML``, to which no buttons are given. The HTML is Python's either
-way. Nothing is loaded from a content network.
+changed node by node (``morph.js``, as the web page does). Elsewhere it is an ``ipywidgets.HTML``, to which no buttons
+are given. The HTML is Python's either way. Nothing is loaded from a content network.
 
 Imports of the package: `display.clicks`.
 """

@@ -383,7 +383,8 @@ def tab_to(page, name, *, back=False):
         page.keyboard.press("Shift+Tab" if back else "Tab")
         called = page.evaluate(
             "() => { const e = document.activeElement;"
-            " return e.getAttribute('aria-label') || e.labels?.[0]?.textContent || e.textContent; }"
+            " return e.getAttribute('aria-label') || e.labels?.[0]?.textContent || e.textContent"
+            " || e.querySelector('img')?.alt || ''; }"
         )
         if name in called:
             return
