@@ -30,10 +30,12 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "notebook")
 from browsers import launch  # noqa: E402
 from lab import Lab, run_all  # noqa: E402
 
-SECONDS = 11.0
+SECONDS = 40.0  # at most; it is over two seconds after the loop
+LINGER_SECONDS = 2.0
+ZOOM = 0.8  # of the page
 CELL = """import time, oq_nb
 queue = oq_nb.connect()
-for epoch in oq_nb.track(range(60), desc="train", throttle_seconds=0.5):
+for epoch in oq_nb.track(range(40), desc="train"):
     time.sleep(0.25)"""
 # Where each window stands: left, top, width, height of what is in it.
 NOTEBOOK, SHELL, PAGE = (12, 36, 936, 204), (12, 284, 452, 296), (484, 284, 464, 296)
@@ -94,11 +96,11 @@ def main() -> None:
 
 def record(browser: Any, lab: Lab, queue: Any, served: Any) -> list[tuple[float, Image.Image]]:
     """Run the cell and take pictures until it is nearly over; each with the seconds since the first."""
-    notebook = browser.new_page(viewport={"width": NOTEBOOK[2] + 40, "height": 700})
+    notebook = browser.new_page(viewport={"width": NOTEBOOK[2] + 100, "height": 700})
     lab.open(notebook)
     notebook.evaluate("() => jupyterapp.commands.execute('application:toggle-left-area')")
     notebook.add_style_tag(content=".jp-cell-toolbar, .jp-Toolbar { display: none !important }")
-    page = browser.new_page(viewport={"width": PAGE[2], "height": PAGE[3]})
+    page = browser.new_page(viewport={"width": int(PAGE[2] / ZOOM), "height": int(PAGE[3] / ZOOM)})
     page.goto(served.url)
     page.wait_for_url(lambda address: "token=" not in address)
     shell = browser.new_page(viewport={"width": SHELL[2], "height": SHELL[3]})
@@ -122,13 +124,15 @@ def record(browser: Any, lab: Lab, queue: Any, served: Any) -> list[tuple[float,
     cell = notebook.locator(".jp-CodeCell").first.bounding_box()
     clip = {"x": cell["x"], "y": cell["y"] - 4, "width": NOTEBOOK[2], "height": NOTEBOOK[3]}
     page.evaluate("() => document.querySelector('main').scrollIntoView()")
-    began = time.monotonic()
+    began, over_at = time.monotonic(), SECONDS
     try:
-        while (now := time.monotonic() - began) < SECONDS:
+        while (now := time.monotonic() - began) < over_at:
+            if over_at == SECONDS and not program.isalive():  # it ends with the task
+                over_at = now + LINGER_SECONDS
             try:
                 while True:
                     screen.feed(program.read_nonblocking(4096, timeout=0))
-            except pexpect.TIMEOUT:
+            except (pexpect.TIMEOUT, pexpect.EOF):
                 pass
             drawn = f"<b>$</b> {html.escape(command)}\n{html.escape(screen.text())}"
             shell.set_content(
@@ -141,11 +145,11 @@ def record(browser: Any, lab: Lab, queue: Any, served: Any) -> list[tuple[float,
                 (SHELL, shell.screenshot()),
                 (PAGE, page.screenshot()),
             ):
-                made.paste(Image.open(io.BytesIO(picture)).convert("RGB"), window[:2])
+                drawn_in = Image.open(io.BytesIO(picture)).convert("RGB")
+                made.paste(drawn_in.resize(window[2:], Image.Resampling.LANCZOS), window[:2])
             frames.append((now, made))
     finally:
         program.close(force=True)
-        queue.cancel(task.id)
     return frames
 
 

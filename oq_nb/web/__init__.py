@@ -6,7 +6,10 @@
 `app`                   the addresses, and what is done at each
 `sessions`              what the pages look at: opened when somebody asks, closed when nobody does
 `history`               the versions of a task, each read once
-`pages`, `task_page`    the HTML: pure functions
+`asked`                 what a request asks for: filters, tasks
+`api`                   the JSON interface below ``/api/v1/``
+`pages`, `task_page`,   the HTML: pure functions
+`lists`
 `unauthenticated`       the HTML for those who are not let in
 ======================  =========================================================================
 
