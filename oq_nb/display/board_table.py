@@ -24,8 +24,9 @@ __all__ = ["groups_html", "tables_html"]
 # One style for the buttons of all rows: of what is sent every second it would be a third. Where there is little room
 # the least important column goes: when a task has changed, which is among its details.
 _STYLE = fill(
-    "<style>.oq-b{{font:inherit;color:inherit;background:none;border:1px solid;border-radius:.3em;cursor:pointer}}"
-    ".oq-b:disabled{{opacity:.7;cursor:default}}.oq-c{{container-type:inline-size}}"
+    "<style>.oq-b{{font:inherit;color:inherit;background:none;border:1px solid;border-radius:.3em;white-space:nowrap;"
+    "cursor:pointer}}.oq-b:disabled{{opacity:.7;cursor:default}}.oq-c{{container-type:inline-size}}"
+    "@container (min-width:68em){{.oq-c th:nth-child(7){{width:11.5em!important}}}}"
     "@container (max-width:68em){{.oq-c th:nth-child(6),.oq-c td:nth-child(6){{display:none}}}}</style>"
 )
 _CELL = "text-align:left;padding:.15em .8em .15em 0;vertical-align:top"
@@ -66,9 +67,10 @@ def tables_html(
     *,
     has_worker: Callable[[TaskRecord], bool | None],
     message: str,
+    groups: Markup,
     is_clickable: bool,
 ) -> Markup:
-    """Return the tasks that are selected, and those that ended lately.
+    """Return the tasks that are selected, those that ended lately, and what failed.
 
     Args:
         selection: which.
@@ -76,6 +78,7 @@ def tables_html(
         now: the store's time.
         has_worker: whether a live worker has a handler for a task.
         message: what was done to several tasks.
+        groups: the failures by their errors.
         is_clickable: buttons in it are heard.
     """
     controls = _controls if is_clickable else None
@@ -88,13 +91,13 @@ def tables_html(
             pauses=pauses,
             has_worker=has_worker,
             controls=controls,
-            action_width="5.6em",
+            action_width="6.8em",
         )
 
     made = fill('<div role="status">{}</div>', quote(message, 500))
     if is_clickable:
         made = _STYLE + made + _several([*selection.records, *selection.newest_ended])
-    made += table(selection.records, selection.title)
+    made += table(selection.records, selection.title) + fill('<div class="oq-g">{}</div>', groups)
     if selection.newest_ended:
         caption = f"Ended lately: {len(selection.newest_ended)} of {selection.ended_total:,}"
         made += table(selection.newest_ended, caption)

@@ -296,8 +296,14 @@ def progress_html(progress: Progress) -> Markup:
 # --- a queue
 
 
-def counts_html(counts: Mapping[str, int], uncounted: int | None = None) -> Markup:
-    """Return tasks by status, as signs, words and numbers."""
+def counts_html(counts: Mapping[str, int], uncounted: int | None = None, *, link: str = "") -> Markup:
+    """Return tasks by status, as signs, words and numbers.
+
+    Args:
+        counts: by status.
+        uncounted: ended tasks of which that is all that is known.
+        link: where each leads, with ``{}`` for the status; empty for nowhere.
+    """
     order = ["running", "pending", "completed", "failed", "cancelled", "expired", "archived"]
     shown = [name for name in order if counts.get(name) or name in ("running", "pending")]
     pills = [
@@ -307,7 +313,7 @@ def counts_html(counts: Mapping[str, int], uncounted: int | None = None) -> Mark
             COLOURS[tone_of_count(name)],
             _SIGNS[tone_of_count(name)],
             f"{counts.get(name, 0):,}",
-            name,
+            fill('<a href="{}">{}</a>', link.format(name), name) if link else name,
         )
         for name in shown
     ]

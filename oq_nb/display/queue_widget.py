@@ -264,19 +264,21 @@ class QueueWidget(live.LiveDisplay):
         return found
 
     def _table_html(self, overview: Overview, selection: Selection, now: datetime) -> Markup:
+        failures = EMPTY
+        if self._wanted.status in (ALL, TaskStatus.FAILED.value):
+            groups = failure_groups(known_of(overview), self._wanted, now)
+            wants_all = self._wanted.status != ALL
+            failures = groups_html(groups, now, wants_all=wants_all, is_clickable=self._is_clickable)
         tables = tables_html(
             selection,
             self._pauses,
             now,
             has_worker=lambda record: has_handler(overview.workers, record, now),
             message=self._several.message,
+            groups=failures,
             is_clickable=self._is_clickable,
         )
-        status = self._wanted.status
-        wants_groups = status in (ALL, TaskStatus.FAILED.value)
-        groups = failure_groups(known_of(overview), self._wanted, now) if wants_groups else []
-        failures = groups_html(groups, now, wants_all=status != ALL, is_clickable=self._is_clickable)
-        return markup.as_in_a_widget(tables + failures if status == ALL else failures + tables)
+        return markup.as_in_a_widget(tables)
 
     def _offer_types(self, overview: Overview) -> None:
         chosen = self._wanted.task_type

@@ -38,7 +38,7 @@ from oq_nb.queue.watcher import Overview, has_handler
 from oq_nb.text import ago, counted, duration, shorten
 from oq_nb.web.asked import query_of
 
-__all__ = ["failures", "filters", "tables"]
+__all__ = ["filters", "tables"]
 
 _ROWS = 50  # of a page
 _GROUPS = 5  # of failures, where they are not asked for
@@ -86,8 +86,8 @@ def _select(label: str, name: str, options: Mapping[str, str], chosen: str) -> h
 # --- tasks
 
 
-def tables(seen: Overview, chosen: TaskFilter, now: datetime) -> h.Element:
-    """Return the tasks asked for, a page of them; where all are, also the ones that ended lately."""
+def tables(seen: Overview, chosen: TaskFilter, now: datetime) -> h.Node:
+    """Return the tasks asked for, a page of them, and failures; where all are, also the ones that ended lately."""
     found = select_tasks(known_of(seen), chosen, rows=_ROWS, now=now)
     shown = [*found.records, *found.newest_ended]
     controls = _Controls(chosen)
@@ -107,8 +107,11 @@ def tables(seen: Overview, chosen: TaskFilter, now: datetime) -> h.Element:
         everything = query_of(replace(chosen, status=ENDED, page=1))
         all_of_them = fill('<a href="{}">{}</a>', everything, f"{found.ended_total:,}")
         ended = table(found.newest_ended, fill("Ended lately: {} of {}", len(found.newest_ended), all_of_them))
-    return h.div(".tasks")[
-        _several(shown, chosen), table(found.records, _caption(found, chosen)), _pager(chosen, found), ended
+    return h.fragment[
+        _failures(seen, chosen, now) if chosen.status != ALL else None,
+        h.div(".tasks")[_several(shown, chosen), table(found.records, _caption(found, chosen)), _pager(chosen, found)],
+        _failures(seen, chosen, now) if chosen.status == ALL else None,
+        h.div(".tasks")[ended] if ended is not None else None,
     ]
 
 
@@ -185,7 +188,7 @@ def _pager(chosen: TaskFilter, found: Selection) -> h.Element | None:
 # --- failures
 
 
-def failures(seen: Overview, chosen: TaskFilter, now: datetime) -> h.Element | None:
+def _failures(seen: Overview, chosen: TaskFilter, now: datetime) -> h.Element | None:
     """Return the failed tasks by their errors, where these are asked for; a few of the groups where all tasks are."""
     if chosen.status not in (ALL, "failed") or (chosen.error and chosen.status == ALL):
         return None

@@ -17,7 +17,7 @@ from markupsafe import Markup
 
 from oq_nb.display import markup
 from oq_nb.display.safe import quote
-from oq_nb.display.selection import ALL, TaskFilter
+from oq_nb.display.selection import TaskFilter
 from oq_nb.display.timeline import timeline_of
 from oq_nb.queue.watcher import Overview, is_alive
 from oq_nb.text import ago, counted, local_time
@@ -118,13 +118,11 @@ def overview(seen: Overview, chosen: TaskFilter, now: datetime, *, message: str 
     body = html_of(
         h.h1["Tasks"],
         trouble,
-        markup.counts_html(seen.counts, seen.uncounted),
+        markup.counts_html(seen.counts, seen.uncounted, link="?status={}"),
         _worker_note(seen, now),
         lists.filters(seen, chosen),
         h.p("#said", role="status")[quote(message, 500)],
-        lists.failures(seen, chosen, now) if chosen.status != ALL else None,
         lists.tables(seen, chosen, now),
-        lists.failures(seen, chosen, now) if chosen.status == ALL else None,
         workers,
         _timeline(seen, now),
     )
