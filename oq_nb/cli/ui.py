@@ -50,14 +50,20 @@ def ui(
 
     Exit code: 0 after SIGTERM, 130 after Ctrl-C.
     """
+    from oq_nb.web import serve
+    from oq_nb.web.jupyter_proxy import KEY_VARIABLE
+
+    proxy_key = os.environ.pop(KEY_VARIABLE, "")  # what it starts need not have it
     queue = options.connect()
-    page = queue.serve_ui(port, interval=interval, allow_hosts=allow_host or ())
+    page = serve(queue, port, interval=interval, allow_hosts=allow_host or (), proxy_key=proxy_key)
     with page, _asked_to_stop() as asked:
-        if as_json:
+        if proxy_key:  # what is printed stands in the log of the Jupyter server, and nobody needs the token
+            say(f"{printable(repr(queue)[1:-1])} is shown in JupyterLab, through jupyter-server-proxy")
+        elif as_json:
             say_json({"url": page.url, "port": page.port})
         else:
             say(f"{printable(repr(queue)[1:-1])} is shown at\n\n  {page.url}\n\nCtrl-C ends it.")
-        if browser and _has_browser():
+        if browser and not proxy_key and _has_browser():
             # Not the printed address: all users of a machine can see a browser's command line.
             url = page.single_use_url()
             threading.Thread(target=webbrowser.open, args=(url,), name="oq-ui-browser", daemon=True).start()

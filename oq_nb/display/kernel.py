@@ -22,6 +22,7 @@ __all__ = [
     "is_shown_live",
     "publish",
     "show_static",
+    "shows_outputs_apart",
     "view_of",
     "wants_widgets",
 ]
@@ -55,6 +56,18 @@ def is_shown_live() -> bool:
 
     parent: dict[str, Any] = get_ipython().kernel.get_parent() or {}
     return "cellId" in parent.get("metadata", {})
+
+
+def shows_outputs_apart() -> bool:
+    """Return whether the present cell was sent by JupyterLab or Notebook: outputs stand below each other in a page.
+
+    VS Code names its cells too, by an address with a scheme.
+    """
+    from IPython import get_ipython
+
+    parent: dict[str, Any] = get_ipython().kernel.get_parent() or {}
+    cell_id = parent.get("metadata", {}).get("cellId")
+    return isinstance(cell_id, str) and ":" not in cell_id
 
 
 def show_static(html: str, text: str) -> None:

@@ -190,6 +190,7 @@ class LiveDisplay:
         with self._build_lock:
             if self._root is None and not self._is_closed:
                 self._root = self._build(widgets)
+                self._root.add_class("oq-live")
                 self._finalizer = weakref.finalize(self, loop.put_away, self._output)
                 self._finalizer.atexit = False
                 self._start()
@@ -218,7 +219,7 @@ class LiveDisplay:
             self._output.frozen = self._frozen()
             if self._output.is_live and not self._output.is_plain and not browser.can_come:
                 self._output.become_plain()
-            self._output.refresh()
+            self._output.refresh(has_browser=browser.is_likely)
         return not self._is_over
 
     def display(self) -> None:

@@ -1,6 +1,12 @@
 """`Output`: what a live display leaves in a notebook, and what outlives it.
 
-Imports of the package: `display.clicks`, `display.kernel`.
+A widget needs its kernel: where that was restarted and the page reloaded, JupyterLab says "Loading widget…" or "model
+not found", and does not show the HTML that stands beside the widget in the same output. So in JupyterLab and Notebook a
+display makes two outputs: the saved one, plain HTML, brought up to date every few seconds; and the widget. The saved
+one brings a style with it: while the output that follows shows a widget, the saved one is hidden; while that one shows
+nothing but words, it is hidden itself. Other front ends get one output, with the widget and the HTML in it.
+
+Imports of the package: `text`, `display.clicks`, `display.kernel`.
 """
 
 from __future__ import annotations
@@ -9,16 +15,27 @@ import contextvars
 import time
 import uuid
 from collections.abc import Callable
+from datetime import datetime, timezone
 from typing import Any, TypeVar
 
 from oq_nb.display import kernel
 from oq_nb.display.clicks import without_cell_hooks
+from oq_nb.text import local_time
 
 __all__ = ["Frozen", "Output"]
 
 T = TypeVar("T")
 
 _PLAIN_SECONDS = 1.0  # between two updates of outputs without a widget
+_SAVED_SECONDS = 5.0  # between two updates of what is saved beside a widget, when something has changed
+_SEEN_SECONDS = 60.0  # and when nothing has: since then it was seen again
+
+_NEXT = ".jp-OutputArea-child"
+#: Hides what is saved while the next output shows a widget, and the next output while it shows none.
+_APART = (
+    f"<style>{_NEXT}:has(.oq-saved):has(+ {_NEXT} .oq-live),"
+    f"{_NEXT}:has(.oq-saved) + {_NEXT}:not(:has(.jp-OutputArea-output *)){{display:none}}</style>"
+)
 
 #: Makes a display's present state as HTML and as text, when somebody needs it; does not refer to the display.
 Frozen = Callable[[], "tuple[str, str]"]
@@ -34,7 +51,7 @@ class Output:
     def __init__(self, closing_note: str = "") -> None:
         self._context = contextvars.copy_context()
         self._closing_note = closing_note
-        self._display_ids: list[str] = []
+        self._places: list[_Place] = []
         self._said: tuple[str, str, bool] | None = None  # HTML, text and whether with a widget, as the outputs have it
         self.models: list[Any] = []
         #: What it would say now.
@@ -64,7 +81,7 @@ class Output:
     @property
     def is_live(self) -> bool:
         """Whether it is shown somewhere as a widget."""
-        return bool(self._display_ids) and not self.is_static
+        return bool(self._places) and not self.is_static
 
     def run(self, function: Callable[[], T]) -> T:
         """Call a function so that its messages belong to the present cell; from the thread that draws alone."""
@@ -76,35 +93,55 @@ class Output:
         Args:
             model: of the widget; None for plain HTML that is updated in place.
         """
-        display_id = f"oq-{uuid.uuid4().hex}"
-        html, text = self.frozen()
+        html, text = self._now()
         self.is_plain = self.is_plain or model is None
-        kernel.publish(_bundle(str(html), text, None if self.is_plain else model), display_id=display_id)
-        self._display_ids.append(display_id)
-        self._said, self.is_static, self._published_at = (str(html), text, True), False, time.monotonic()
+        view = None if self.is_plain else model
+        place = _Place(view if kernel.shows_outputs_apart() else None)
+        place.show(html, text, view)
+        self._places.append(place)
+        self._said, self.is_static, self._published_at = (html, text, True), False, time.monotonic()
 
     def become_plain(self) -> None:
         """Show no widget any more, but HTML that is updated in place."""
         self.is_plain, self._said = True, None
         self.refresh()
 
-    def refresh(self) -> None:
-        """Update what is shown without a widget; once a second at most."""
-        if self.is_plain and self.is_live and time.monotonic() - self._published_at >= _PLAIN_SECONDS:
-            self.publish(with_model=True)  # as long as it is live, it counts as one
+    def refresh(self, *, has_browser: bool = False) -> None:
+        """Update what is shown or saved beside a widget, every few seconds; and without a widget, once a second.
+
+        Args:
+            has_browser: somebody may look at an output that has both: it is left alone, since it would flicker.
+        """
+        if not self.is_live:
+            return
+        since = time.monotonic() - self._published_at
+        if self.is_plain:
+            if since >= _PLAIN_SECONDS:
+                self.publish(with_model=True)  # as long as it is live, it counts as one
+        elif since >= _SAVED_SECONDS and (not has_browser or all(place.is_apart for place in self._places)):
+            if since >= _SEEN_SECONDS:
+                self._said = None
+            self.publish(with_model=self._model)
+
+    def _now(self) -> tuple[str, str]:
+        html, text = self.frozen()
+        return str(html), text  # no Markup, which would escape what is added to it
+
+    @property
+    def _model(self) -> Any:
+        return next((place.model for place in self._places if place.model is not None), None)
 
     def publish(self, *, with_model: Any = None, note: str = "") -> None:
         """Replace every output by the present HTML and text, and the widget when there is still to be one.
 
         What has not changed is left alone: what is replaced flickers.
         """
-        html, text = self.frozen()
-        said = (str(html) + note, text, with_model is not None)
+        html, text = self._now()
+        said = (html + note, text, with_model is not None)
         if said == self._said and not self.is_missed:
             return
-        bundle = _bundle(said[0], text, None if self.is_plain else with_model)
-        for display_id in self._display_ids:
-            kernel.publish(bundle, display_id=display_id, update=True)
+        for place in self._places:
+            place.show(said[0], text, None if self.is_plain else with_model, is_update=True)
         self._said, self._published_at = said, time.monotonic()
         self.is_static = with_model is None
         self.is_missed = self.is_static and not kernel.cell.is_running
@@ -122,6 +159,43 @@ class Output:
         self.models.clear()
 
 
-def _bundle(html: str, text: str, model: Any) -> dict[str, Any]:
-    widget = {} if model is None else {kernel.MIME: kernel.view_of(model)}
-    return {**widget, "text/html": html, "text/plain": text}
+class _Place:
+    """Where a display is shown: an output that has all of it, or one for the HTML and one for the widget.
+
+    Args:
+        model: of the widget that gets an output of its own; None for one output.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._id, self._view_id = f"oq-{uuid.uuid4().hex}", f"oq-{uuid.uuid4().hex}"
+        self.is_apart = model is not None
+        self.model = model
+        self._has_view = False
+
+    def show(self, html: str, text: str, model: Any, *, is_update: bool = False) -> None:
+        """Show this.
+
+        Args:
+            html: for those who see no widget.
+            text: for those who see no HTML either.
+            model: of the widget; None for no widget any more.
+            is_update: it is shown already.
+        """
+        self.model = model
+        view = {} if model is None else {kernel.MIME: kernel.view_of(model)}
+        if not self.is_apart:
+            kernel.publish({**view, "text/html": html, "text/plain": text}, display_id=self._id, update=is_update)
+            return
+        saved = html if model is None else _saved_html(html)
+        kernel.publish({"text/html": saved, "text/plain": text}, display_id=self._id, update=is_update)
+        if self._has_view != bool(view) or not is_update:
+            empty = {"text/html": "", "text/plain": ""}
+            kernel.publish({**view, **empty}, display_id=self._view_id, update=is_update)
+            self._has_view = bool(view)
+
+
+def _saved_html(html: str) -> str:
+    """Return what is saved while a widget is shown beside it; front ends that take the style away show both."""
+    seen = local_time(datetime.now(timezone.utc))
+    said = f"As seen at {seen}; <code>.widget()</code> shows it live."
+    return f'<div class="oq-saved">{_APART}{html}<div style="opacity:.75">{said}</div></div>'

@@ -2,6 +2,7 @@
 
 ======================  =========================================================================
 `server`                `PageServer`: the socket, the token, the thread
+`jupyter_proxy`         the tile in JupyterLab's launcher
 `guard`                 who may ask for what: token, cookie, ``Host``, ``Origin``; headers of answers
 `app`                   the addresses, and what is done at each
 `sessions`              what the pages look at: opened when somebody asks, closed when nobody does
@@ -35,8 +36,10 @@ __all__ = ["serve"]
 _NEEDED = ("starlette", "uvicorn", "anyio", "h11", "htpy")
 
 
-def serve(queue: Queue, port: int = 0, *, interval: float = 2.0, allow_hosts: Iterable[str] = ()) -> PageServer:
-    """Serve the page of a queue from a background thread; see `Queue.serve_ui`.
+def serve(
+    queue: Queue, port: int = 0, *, interval: float = 2.0, allow_hosts: Iterable[str] = (), proxy_key: str = ""
+) -> PageServer:
+    """Serve the page of a queue from a background thread; see `Queue.serve_ui`, and `PageServer` for ``proxy_key``.
 
     Raises:
         ConfigurationError: an argument is not usable, the port cannot be had, or a package is missing.
@@ -48,4 +51,4 @@ def serve(queue: Queue, port: int = 0, *, interval: float = 2.0, allow_hosts: It
         if missing not in _NEEDED:
             raise
         raise ConfigurationError(f"the web page needs {missing}: pip install 'oq-nb[ui]'") from exc
-    return PageServer(queue, port, interval=interval, allow_hosts=allow_hosts)
+    return PageServer(queue, port, interval=interval, allow_hosts=allow_hosts, proxy_key=proxy_key)

@@ -8,6 +8,10 @@
    without it; afterwards by the cookie; by programs in ``Authorization: Bearer …``. ``/?code=…`` opens the page too,
    once: `oq ui` hands it to the browser.
 
+A proxy that has asked for a password itself, as jupyter-server-proxy does, adds a key that it alone has to each
+request (`PROXY_HEADER`; `web.jupyter_proxy`). Such a request needs no token and may name any host, but 2. holds for it:
+a browser sends it, so a foreign page may have made it do so.
+
 The cookie is not the token; ``HttpOnly``, ``SameSite=Strict``, named after the port because browsers do not tell ports
 apart, and without a ``Path``, so that behind a proxy it goes to this page's addresses only. Nothing here is logged.
 
@@ -28,12 +32,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from oq_nb.web import unauthenticated as strangers
 from oq_nb.web.codes import SingleUseCodes
 
-__all__ = ["ANY_HOST", "HEADERS", "Guard", "way_to_root"]
+__all__ = ["ANY_HOST", "HEADERS", "PROXY_HEADER", "Guard", "way_to_root"]
 
 _API = "/api/"
 
 #: Allows every host.
 ANY_HOST = "*"
+
+#: Has the key of a proxy that lets in nobody but the owner.
+PROXY_HEADER = "X-OQ-Proxy-Key"
 
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
@@ -62,6 +69,7 @@ class Guard:
         port: of the server.
         allow_hosts: names besides those of this machine under which it may be asked; `ANY_HOST` for all.
         codes: open the page, each once; None for none.
+        proxy_key: shown by a proxy that lets in nobody but the owner; empty where there is none.
     """
 
     def __init__(
@@ -72,10 +80,12 @@ class Guard:
         port: int,
         allow_hosts: Iterable[str] = (),
         codes: SingleUseCodes | None = None,
+        proxy_key: str = "",
     ) -> None:
         self._app = app
         self._token = token
         self._codes = codes or SingleUseCodes()
+        self._proxy_key = proxy_key
         self._cookie = f"oq-ui-{port}"
         self._session = secrets.token_urlsafe(32)
         self._allowed = frozenset(host.lower() for host in allow_hosts)
@@ -100,13 +110,16 @@ class Guard:
     def _answer(self, request: Request) -> Response | None:
         """Return what is to be said instead of going on, None to go on."""
         host = request.headers.get("host", "")
-        if not self._is_ours(host):
+        is_proxied = self._is_proxied(request)
+        if not (is_proxied or self._is_ours(host)):
             return _refusal(request, 403, strangers.foreign_host(host), "this host is not allowed")
         has_header = self._has_header(request)
         origin = request.headers.get("origin")
         changes = request.method not in ("GET", "HEAD")
         if not self._is_same(origin, host, is_needed=changes and not has_header):
             return _refusal(request, 403, strangers.foreign_origin(origin), "the Origin is not this page's own")
+        if is_proxied:
+            return None
         session = request.cookies.get(self._cookie, "")
         is_first_page = request.scope["path"] == "/" and not changes
         given = request.query_params.get("token")
@@ -121,6 +134,10 @@ class Guard:
         if has_header or _is_equal(session, self._session) or self._codes.is_session(session):
             return None
         return self._unknown(request)
+
+    def _is_proxied(self, request: Request) -> bool:
+        """Return whether a proxy sends it that has let its owner in."""
+        return bool(self._proxy_key) and _is_equal(request.headers.get(PROXY_HEADER, ""), self._proxy_key)
 
     def _is_ours(self, host: str) -> bool:
         try:

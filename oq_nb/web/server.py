@@ -47,6 +47,7 @@ class PageServer:
         port: of 127.0.0.1; 0 for any that is free.
         interval: seconds between two looks at the store while something changes; above 0.
         allow_hosts: names under which a proxy on another machine asks for it, such as ``hub.example.org``.
+        proxy_key: shown by a proxy that lets in nobody but the owner, in `web.guard.PROXY_HEADER`; empty for none.
 
     Raises:
         ConfigurationError: an argument is not usable, or the port cannot be had.
@@ -54,12 +55,21 @@ class PageServer:
     Requests: none before the page is opened; then as `oq_nb.queue.watcher.Watcher` says, until it is closed.
     """
 
-    def __init__(self, queue: Queue, port: int = 0, *, interval: float = 2.0, allow_hosts: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        queue: Queue,
+        port: int = 0,
+        *,
+        interval: float = 2.0,
+        allow_hosts: Iterable[str] = (),
+        proxy_key: str = "",
+    ) -> None:
         if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port <= 65535:
             raise ConfigurationError(f"port: a whole number from 0 to 65535 is needed, not {port!r}")
         check_interval(interval)
         self._hosts = _check_hosts(allow_hosts)
         self._interval = float(interval)
+        self._proxy_key = proxy_key
         #: Whose page it is.
         self.queue = queue
         self._token = secrets.token_urlsafe(24)
@@ -179,6 +189,7 @@ class PageServer:
                 port=self.port,
                 allow_hosts=self._allowed_hosts(),
                 codes=self._codes,
+                proxy_key=self._proxy_key,
             )
             self._server = uvicorn.Server(_config(guarded))
             loop.call_soon(self._started.set)

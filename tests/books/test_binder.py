@@ -50,7 +50,7 @@ def test_every_import_of_the_notebooks_is_installed():
 
 
 def test_the_package_with_its_store_and_a_kernel_that_threads_can_draw_in():
-    assert "-e .[local]" in requirements()
+    assert "-e .[local,jupyter-proxy]" in requirements()
     assert "ipykernel>=7.1" in requirements()
 
 

@@ -19,7 +19,7 @@ import nbformat
 #: Seconds that anything may take on a machine that has other things to do.
 PATIENCE = 150.0
 #: What JupyterLab and its extensions say on the console by themselves.
-OTHERS = ("Connection lost, reconnecting in", "to activate.")
+OTHERS = ("Connection lost, reconnecting in", "to activate.", "An iframe which has both allow-scripts")
 ARTEFACTS = Path(__file__).resolve().parent.parent.parent / "test-artifacts" / "notebook"
 SETTINGS: dict[str, dict[str, Any]] = {
     "notebook-extension/tracker": {"windowingMode": "none"},
@@ -34,9 +34,10 @@ class Lab:
         folder: for everything it writes.
         cells: source of the notebook's cells.
         theme: of JupyterLab.
+        base_url: path of the server, as under a JupyterHub.
     """
 
-    def __init__(self, folder: Path, cells: list[str], *, theme: str = "JupyterLab Light") -> None:
+    def __init__(self, folder: Path, cells: list[str], *, theme: str = "JupyterLab Light", base_url: str = "/") -> None:
         self.notebook = folder / "nb" / "t.ipynb"
         self.notebook.parent.mkdir()
         for name, setting in {**SETTINGS, "apputils-extension/themes": {"theme": theme}}.items():
@@ -50,7 +51,7 @@ class Lab:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         self.token = secrets.token_hex(8)
-        self.url = f"http://127.0.0.1:{port}"
+        self.url = f"http://127.0.0.1:{port}{base_url.rstrip('/')}"
         folders = {
             "JUPYTER_CONFIG_DIR": "config",
             "JUPYTER_RUNTIME_DIR": "runtime",
@@ -65,6 +66,7 @@ class Lab:
                     *(f"--port={port}", "--ServerApp.port_retries=0", f"--IdentityProvider.token={self.token}"),
                     *(f"--ServerApp.root_dir={self.notebook.parent}", "--LabApp.expose_app_in_browser=True"),
                     "--LabApp.extension_manager=readonly",
+                    f"--ServerApp.base_url={base_url}",
                 ],
                 env=os.environ | {name: str(folder / sub) for name, sub in folders.items()},
                 stdout=log,
@@ -144,8 +146,8 @@ def shoot(page: Any, name: str) -> None:
 
 
 def output(page: Any, cell: int) -> Any:
-    """Return what a cell shows, counted from 0."""
-    return page.locator(".jp-CodeCell").nth(cell).locator(".jp-OutputArea-output")
+    """Return what a cell shows, counted from 0; not what is hidden while a widget is there, or empty."""
+    return page.locator(".jp-CodeCell").nth(cell).locator(".jp-OutputArea-output:visible")
 
 
 def complaints(lab: Lab, page: Any) -> list[Any]:

@@ -7,8 +7,10 @@ import json
 import threading
 import time
 
+import nbformat
 import pytest
 from lab import complaints, output, restart_kernel, run_all, run_cell, save, shoot, wait_until_run
+from nbconvert import HTMLExporter
 from servers import connect_to
 from staged import STATES
 
@@ -257,6 +259,10 @@ def elsewhere(queue):
             time.sleep(0.25)
         return {"counted": n}
 
+    @worker.task("fail")
+    def fail(n, context):
+        raise oq_nb.PermanentError("boom")
+
     with worker:
         yield worker
         for task in queue.list(status="running"):
@@ -264,14 +270,20 @@ def elsewhere(queue):
 
 
 def test_a_restarted_kernel(open_lab, connecting, elsewhere, queue):
-    done, task = queue.submit("count", 2), queue.submit("count", 2000)
-    done.wait(60)
+    done, task, bad = queue.submit("count", 2), queue.submit("count", 2000), queue.submit("fail", max_retries=0)
+    oq_nb.wait([done, bad], 60, progress=False)
     cells = [connecting, f"q.get({done.id!r})", f"task = q.get({task.id!r})\ntask", "task.widget()", "q.widget()"]
+    cells += [f"bad = q.get({bad.id!r})\nbad.widget()"]
     lab, page = open_lab(cells)
     run_all(page)
     wait_until_run(page, len(cells))
     bar = output(page, 2).locator("progress")
     page.wait_for_function("() => document.querySelectorAll('.oq-task progress').length === 2")
+    page.wait_for_function(  # what is saved has been brought up to date
+        "() => [2, 3].every(n => JSON.stringify(jupyterapp.shell.currentWidget.context.model.toJSON().cells[n])"
+        ".match(/running.*As seen at/))"
+    )
+    output(page, 5).get_by_role("button", name="Retry").wait_for()
     restart_kernel(page)
     stale = output(page, 2).get_by_text("Not refreshed since")
     assert not stale.is_visible()
@@ -279,6 +291,21 @@ def test_a_restarted_kernel(open_lab, connecting, elsewhere, queue):
     shoot(page, "restarted")
     assert "completed" in output(page, 1).inner_text(), "the last word stands"
     assert int(bar.get_attribute("value")) >= 0, "and so does the last state"
+    save(page)
+    saved = lab.notebook.read_text()
+    lab.open(page)
+    for cell, words in {1: "completed", 2: "running", 3: "running", 4: "As seen at", 5: "failed"}.items():
+        output(page, cell).get_by_text(words).first.wait_for()
+        text = output(page, cell).all_inner_texts()
+        assert len(text) == 1, text
+        assert "Loading widget" not in text[0]
+        assert "model not found" not in text[0]
+    assert "As seen at" in output(page, 2).inner_text()
+    assert "boom" in output(page, 5).inner_text()
+    shoot(page, "restarted-reloaded")
+    page.said.clear()  # JupyterLab complains of widgets whose kernel is gone, also when they are hidden
+    exported = HTMLExporter().from_notebook_node(nbformat.reads(saved, 4))[0]
+    assert exported.count("As seen at") == 3
     for cell in (0, 2):  # shown again
         run_cell(page, cell)
     bar.wait_for(state="attached")
@@ -288,7 +315,6 @@ def test_a_restarted_kernel(open_lab, connecting, elsewhere, queue):
     lab.open(page)
     bar.wait_for(state="attached")
     assert "completed" in output(page, 1).inner_text()
-    shoot(page, "restarted-reloaded")
     assert complaints(lab, page) == []
 
 

@@ -338,17 +338,49 @@ def test_an_output_is_not_replaced_while_a_page_still_makes_its_view(kernels):
     kernel.run("good.wait(60); bad.wait(60)")
     kernel.run("bad.widget()", cellId="of JupyterLab")
     kernel.run("good.widget()", cellId="of JupyterLab")
-    shown, plain = kernel.of("display_data")[-2:]
-    assert VIEW not in plain["content"]["data"]
-    root = shown["content"]["data"][VIEW]["model_id"]
+    saved, shown, plain = (m["content"] for m in kernel.of("display_data")[-3:])
+    assert VIEW not in saved["data"]
+    assert VIEW not in plain["data"]
+    root = shown["data"][VIEW]["model_id"]
+
+    def updates(output):
+        found = (m["content"] for m in kernel.of("update_display_data"))
+        return [update["data"] for update in found if update["transient"] == output["transient"]]
+
     kernel.run("while not [t for t in threading.enumerate() if t.name == 'oq-widget']: time.sleep(0.01)")
     kernel.run("before = bad.history()")  # as long as it takes to read the last report, and a drawing
-    assert kernel.of("update_display_data") == []
+    assert updates(shown) == []
     kernel.send(root, {"method": "update", "state": {"_view_count": 1}})  # now it has
-    saved = kernel.wait_for(lambda: kernel.of("update_display_data"))[-1]["content"]
-    assert saved["transient"]["display_id"] == shown["content"]["transient"]["display_id"]
-    assert VIEW in saved["data"], "it is still live, for its button"
-    assert "stopped at 45%" in saved["data"]["text/html"]
+    kernel.wait_for(lambda: [update for update in updates(saved) if "stopped at 45%" in update["text/html"]])
+    assert updates(shown) == [], "it is still live, for its button"
+    kernel.run("w.stop()")
+
+
+def test_jupyterlab_saves_the_last_known_state_beside_the_widget(kernels):
+    kernel = kernels()
+    kernel.run(WORKER)
+    kernel.run(HOLDING)
+    kernel.run("task = q.submit('hold')\ntask", cellId="of JupyterLab")
+    saved, shown = (m["content"] for m in kernel.of("display_data"))
+    assert set(saved["data"]) == {"text/html", "text/plain"}
+    assert VIEW in shown["data"]
+
+    def updates(output):
+        found = (m["content"] for m in kernel.of("update_display_data"))
+        return [update["data"] for update in found if update["transient"] == output["transient"]]
+
+    def running():
+        return [u for u in updates(saved) if "step 1" in u["text/html"] and "As seen at" in u["text/html"]]
+
+    kernel.wait_for(running)
+    assert "running" in running()[-1]["text/plain"]
+    assert updates(shown) == [], "the widget does not flicker"
+    kernel.run("go_on.set(); task.wait(60)", cellId="of JupyterLab")
+    kernel.wait_for(lambda: "completed" in updates(saved)[-1]["text/plain"])
+    kernel.wait_for(lambda: updates(shown))
+    assert updates(shown) == [{"text/html": "", "text/plain": ""}]
+    assert "As seen at" not in updates(saved)[-1]["text/html"]
+    assert VIEW not in str(kernel.of("update_display_data")), "nothing of a widget is left"
     kernel.run("w.stop()")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
+from pathlib import Path
 
 import httpx
 import pytest
@@ -12,7 +13,10 @@ from oq_nb.model import TaskStatus
 from oq_nb.queue import Queue
 from oq_nb.store import TaskStore
 from oq_nb.testing import FakeStore
+from oq_nb.web import serve as serve_page
 from oq_nb.web import sessions as looks
+from oq_nb.web.guard import PROXY_HEADER
+from oq_nb.web.jupyter_proxy import KEY_VARIABLE, launcher
 
 PATHS = ["/", "/task/{id}", "/find?id={id}", "/static/page.js", "/static/icon.svg", "/nothing", "/task/{id}/cancel"]
 
@@ -134,6 +138,59 @@ def test_the_form_of_the_refusal_takes_the_token(page, visit):
     assert '<form action="./../">' in client.get("/task/a%2Fb").text
     assert "not its token" in client.get("/?token=wrong").text
     assert client.get("/", params={"token": token_of(page)}).status_code == 200
+
+
+# --- a proxy that has asked for a password itself
+
+
+@pytest.fixture
+def proxied(fake_queue):
+    """A page behind such a proxy, and what that adds to each request."""
+    with serve_page(fake_queue, proxy_key="k" * 43) as page:
+        yield page, {PROXY_HEADER: "k" * 43, "host": "hub.example"}
+
+
+def test_such_a_proxy_needs_no_token_and_any_host_will_do(proxied, visit):
+    page, headers = proxied
+    client = visit(page, enters=False)
+    assert client.get("/", headers=headers).status_code == 200
+    assert client.get("/?token=jupyter-s-own", headers=headers).status_code == 200
+    assert client.get("/", headers={"host": "hub.example"}).status_code == 403
+    assert client.get("/").status_code == 401, "not without its key"
+    for wrong in ("", "k", "k" * 44, "K" * 43, token_of(page)):
+        assert client.get("/", headers={PROXY_HEADER: wrong}).status_code == 401, wrong
+        assert client.get("/", headers=headers | {PROXY_HEADER: wrong}).status_code == 403, wrong
+
+
+def test_a_change_through_it_needs_the_origin_that_the_browser_sees(proxied, visit):
+    page, headers = proxied
+    client, task = visit(page, enters=False), page.queue.submit("t")
+    for origin in ("https://evil.example", "https://hub.example:8443", "null", ""):
+        answer = client.post(f"/task/{task.id}/cancel", headers=headers | {"origin": origin})
+        assert answer.status_code == 403, origin
+    assert client.post(f"/task/{task.id}/cancel", headers=headers).status_code == 403, "browsers send one"
+    assert task.refresh().status is TaskStatus.PENDING
+    assert (
+        client.post(f"/task/{task.id}/cancel", headers=headers | {"origin": "https://hub.example"}).status_code == 303
+    )
+    assert task.refresh().status is TaskStatus.CANCELLED
+
+
+def test_without_such_a_proxy_its_header_is_nothing(page, visit):
+    client = visit(page, enters=False)
+    for key in ("", "anything"):
+        assert client.get("/", headers={PROXY_HEADER: key}).status_code == 401
+
+
+def test_the_tile_in_jupyterlab_has_a_key_of_its_own():
+    first, second = launcher(), launcher()
+    key = first["environment"][KEY_VARIABLE]
+    assert first["request_headers_override"] == {PROXY_HEADER: key}
+    assert len(key) >= 40
+    assert not set("{}") & set(key), "the proxy fills in what stands in braces"
+    assert second["environment"][KEY_VARIABLE] != key
+    assert key not in " ".join(first["command"]), "all users of a machine can see a command line"
+    assert Path(first["launcher_entry"]["icon_path"]).read_text().startswith("<svg")
 
 
 # --- hosts and origins

@@ -293,9 +293,11 @@ def test_a_failed_task_is_published_once_and_before_its_error_is_shown(fake_queu
     monkeypatch.setattr(live.browser, "is_there", True)
     task = fake_queue.submit("a", max_retries=0)
     widget = shown(task)
-    widget._output._display_ids.append("oq-x")
     events = []
     monkeypatch.setattr(kernel, "publish", lambda bundle, **how: events.append(bundle["text/plain"]))
+    monkeypatch.setattr(kernel, "shows_outputs_apart", lambda: False)
+    widget._output.show(widget.box)
+    events.clear()
     widget._detail.observe(lambda change: events.append("the error is shown"), "value")
     lease_id = claim(fake_queue, task.id, percent=45)
     until(lambda: 'value="45"' in text(widget))
@@ -586,9 +588,11 @@ def test_a_cell_waits_for_a_drawing_only_when_there_is_news(shown, fake_queue, m
 
 def test_what_is_shown_is_replaced_only_when_it_differs(shown, fake_queue, monkeypatch):
     widget = shown(fake_queue.submit("quiet"))
-    widget._output._display_ids.append("oq-x")
     said = []
     monkeypatch.setattr(kernel, "publish", lambda bundle, **how: said.append(how))
+    monkeypatch.setattr(kernel, "shows_outputs_apart", lambda: False)
+    widget._output.show(widget.box)
+    said.clear()
     monkeypatch.setattr(widget, "_frozen", lambda: lambda: ("<b>now</b>", "now"))
     for keeps_widget in (True, True, False, False, True):
         widget._save(keeps_widget=keeps_widget)
