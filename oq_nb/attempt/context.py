@@ -13,11 +13,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import datetime
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from oq_nb.errors import ConfigurationError, TaskCancelledError
 from oq_nb.model import MAX_MESSAGE_CHARS, Progress, SeriesRecorder, TaskRecord, Timestamp
 from oq_nb.model.series import check_metrics
+
+if TYPE_CHECKING:
+    from oq_nb.store.live_progress import ProgressSource
 
 __all__ = ["Hold", "TaskContext", "current_context", "make_progress", "with_series"]
 
@@ -68,6 +71,9 @@ class Hold(Protocol):
 
     def extend(self, seconds: float) -> None:
         """Add ``seconds`` to the lease's end."""
+
+    def follow(self, source: ProgressSource) -> None:
+        """Have displays of this process ask ``source``; nothing where the attempt runs in another one."""
 
 
 class TaskContext:
@@ -177,6 +183,14 @@ class TaskContext:
         with self._series_lock:
             progress = with_series(self._series, progress)
         self._lease.report(progress, throttle_seconds=throttle, wait=wait)
+
+    def follow(self, source: ProgressSource) -> None:
+        """Have displays of this process ask ``source`` how far the attempt is, between two reports.
+
+        Args:
+            source: has ``reached()``, which is called from any thread; referred to weakly.
+        """
+        self._lease.follow(source)
 
     def extend_lease(self, seconds: float) -> None:
         """Add ``seconds`` to the lease's end; for workers that do not renew leases by themselves.

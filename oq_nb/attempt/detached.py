@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import logging
 from datetime import datetime, timezone
+from typing import TYPE_CHECKING
 
 from oq_nb import model
 from oq_nb.attempt.context import TaskContext
 from oq_nb.model import Progress, TaskRecord, TaskStatus, Timestamp
+
+if TYPE_CHECKING:
+    from oq_nb.store.live_progress import ProgressSource
 
 __all__ = ["DetachedHold", "detached_context"]
 
@@ -64,6 +68,9 @@ class DetachedHold:
         self.record = self.record.evolve(progress=progress)
         self.reports.append(progress)
         logger.debug("progress without a task: %s", progress)
+
+    def follow(self, source: ProgressSource) -> None:
+        """Do nothing: no display knows of it."""
 
     def extend(self, seconds: float) -> None:
         """Do nothing: there is no lease that could end."""

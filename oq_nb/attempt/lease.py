@@ -36,6 +36,7 @@ from oq_nb.forks import after_fork
 from oq_nb.model import Progress, TaskRecord, TaskStatus, Timestamp, transitions
 from oq_nb.store import TaskStore, Transition, VersionedTask
 from oq_nb.store.index import IndexEntry
+from oq_nb.store.live_progress import ProgressSource
 
 __all__ = ["Lease"]
 
@@ -107,6 +108,7 @@ class Lease:
         self._is_ending = False  # the end is all that is written from now on
         self._is_inherited = False  # by a process that was forked while the handler ran
         self._has_warned = False
+        self._store.live_progress.follow(self.lease_id, self)
         after_fork(self._renew_in_child)
         if renews:
             scheduler.call(self, self._renew_at)
@@ -139,6 +141,15 @@ class Lease:
     def now(self) -> datetime:
         """Return the store's time."""
         return self._store.clock.now()
+
+    def reached(self, now: datetime) -> Progress | None:
+        """Return the newest progress that was reported, written or not; None before the first, and at the end."""
+        del now
+        return None if self.is_lost else self._newest
+
+    def follow(self, source: ProgressSource) -> None:
+        """Have displays of this process ask ``source``, which knows more than what is reported; referred to weakly."""
+        self._store.live_progress.follow(self.lease_id, source)
 
     def check(self) -> None:
         """Raise when the lease is lost.

@@ -112,6 +112,11 @@ class LiveDisplay:
 
     # --- for subclasses
 
+    @property
+    def is_smooth(self) -> bool:
+        """Whether it is drawn four times a second, because this process does what it shows."""
+        return False
+
     def _build(self, widgets: Any) -> Any:
         """Make the models and return the outermost; register each with `_own`.
 

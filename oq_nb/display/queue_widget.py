@@ -246,6 +246,8 @@ class QueueWidget(live.LiveDisplay):
         again = live.stale_html("The tasks are not affected", "queue.widget()")
         self._head.value = str(_head_html(self._name, overview, now, is_live=True) + again)
         selection = self._select(overview)
+        known = [self._store.live_progress.bring_up_to_date(record, now) for record in selection.records]
+        selection = replace(selection, records=tuple(known))
         for held in overview.live:
             self._pauses.note(held.record)
         self._pauses.keep(held.record.id for held in overview.live)

@@ -40,12 +40,17 @@ __all__ = ["Drawable", "RenderLoop", "loop"]
 logger: logging.Logger = logging.getLogger("oq_nb.widget")
 
 _TICK_SECONDS = 1.0
+_SMOOTH_SECONDS = 0.25
 _SHORTEST_SECONDS = 0.2
 _SETTLE_SECONDS = 0.5
 
 
 class Drawable(Protocol):
     """What is drawn."""
+
+    @property
+    def is_smooth(self) -> bool:
+        """Whether it changes all the time, because this process does what it shows: it is drawn four times a second."""
 
     def draw_if_open(self) -> bool:
         """Draw; return whether to draw again in a second."""
@@ -146,11 +151,11 @@ class RenderLoop:
             if self._is_leaving:
                 return
             news = self._news
-            is_busy = self._draw_all()
+            pause = self._draw_all()
             self._drawn = news
             for event in waiting:
                 event.set()
-            rung = self._listen(_TICK_SECONDS if is_busy else None, time.monotonic() + _SHORTEST_SECONDS)
+            rung = self._listen(pause, time.monotonic() + _SHORTEST_SECONDS)
             for dead in rung:
                 if isinstance(dead, Output) and not self._dispose(dead):
                     return
@@ -168,11 +173,11 @@ class RenderLoop:
             pass
         return rung
 
-    def _draw_all(self) -> bool:
-        """Draw every display; return whether any will want it again."""
+    def _draw_all(self) -> float | None:
+        """Draw every display; return in how many seconds one wants it again, None when none does."""
         with self._lock:
             shown = list(self._shown)
-        is_busy = False
+        is_busy = is_smooth = False
         for output, reference in shown:
             if output.is_missed and kernel.cell.is_running:
                 output.run(output.publish)
@@ -181,12 +186,15 @@ class RenderLoop:
                 continue
             try:
                 is_busy |= output.run(display.draw_if_open)
+                is_smooth |= display.is_smooth
             except Exception:
                 if display not in self._broken:
                     logger.exception("%s could not be drawn", type(display).__name__)
                     self._broken.add(display)
                 is_busy = True
-        return is_busy
+        if is_smooth:
+            return _SMOOTH_SECONDS
+        return _TICK_SECONDS if is_busy else None
 
     def _dispose(self, dead: Output) -> bool:
         """Close what a display left behind; return whether there are others to draw."""

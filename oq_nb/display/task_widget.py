@@ -9,6 +9,7 @@ import logging
 import threading
 import time
 import weakref
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -107,6 +108,20 @@ class TaskWidget(live.LiveDisplay):
         """What is known of the task."""
         return self._watch.state if self._watch is not None else self._first
 
+    @property
+    def is_smooth(self) -> bool:
+        """Whether this process runs the task, and knows how far it is at any moment."""
+        record = self.state.record
+        return record is not None and self._queue.store.live_progress.of(record, self._queue.now()) is not None
+
+    def _present_state(self) -> TaskState:
+        """Return what is known of the task, with its progress as this process knows it where it runs here."""
+        state = self.state
+        if state.held is None:
+            return state
+        record = self._queue.store.live_progress.bring_up_to_date(state.held.record, self._queue.now())
+        return state if record is state.held.record else replace(state, held=replace(state.held, record=record))
+
     # --- models
 
     def _build(self, widgets: Any) -> Any:
@@ -161,7 +176,7 @@ class TaskWidget(live.LiveDisplay):
         record = state.record
         self._pauses.note(record)
         if record is not None and record.progress is not None:
-            self._last_progress = record.progress
+            self._last_progress = self._queue.store.live_progress.of(record, self._queue.now()) or record.progress
         elif record is not None and record.status is TaskStatus.PENDING:
             self._last_progress = None
         # A failed task keeps its widget for the button.
@@ -265,7 +280,7 @@ class TaskWidget(live.LiveDisplay):
 
     def _shown(self) -> tuple[TaskState, Progress | None, float | None, datetime]:
         """Return all that a drawing is made of."""
-        state = self.state
+        state = self._present_state()
         return state, self._last_progress, self._pauses.longest(state.record), self._queue.now()
 
     def _detail_html(self) -> Markup:

@@ -25,7 +25,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from oq_nb import model
@@ -68,6 +68,40 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_new_writer)
 
 
+def _progress_of(reported: BarState, now: datetime) -> model.Progress:
+    return make_progress(
+        Timestamp.of(now),
+        current=reported.current,
+        total=reported.total,
+        message=reported.message,
+        rate=reported.rate,
+        unit=reported.unit,
+        unit_divisor=reported.unit_divisor,
+        metrics=reported.metrics,
+    )
+
+
+class _Position:
+    """Where a bar is, for displays of this process; see `oq_nb.store.live_progress`.
+
+    Args:
+        source: reads the bar.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._last: tuple[tuple[Any, ...], model.Progress] | None = None
+
+    def reached(self, now: datetime) -> model.Progress | None:
+        """Return where it is, as of when that changed: a loop that stands still must not look as if it went on."""
+        reported = self._source()
+        if reported is None:
+            return None
+        if self._last is None or self._last[0] != reported.content:
+            self._last = reported.content, _progress_of(reported, now)
+        return self._last[1]
+
+
 class RunningTask:
     """Reports a loop to the task that is running.
 
@@ -96,6 +130,8 @@ class RunningTask:
         self._is_over = False
         self._lost: OqError | None = None
         self._pid = os.getpid()
+        self._position = _Position(source)
+        context.follow(self._position)
         self._scheduler = WRITER
         self._scheduler.call(self, self._begins_at)
 
@@ -187,6 +223,7 @@ class LoopTask:
         self._task_type = task_type
         self._source = source
         self._hurry = hurry
+        self._position = _Position(source)
         self._throttle_seconds = throttle_seconds
         self._lease_seconds = lease_seconds
         self._begins_at = time.monotonic() + min_seconds
@@ -308,6 +345,7 @@ class LoopTask:
             entries=entries,
             on_ended=store.ended.add,
         )
+        self._lease.follow(self._position)
         self._created.set()
 
     def _new_record(self, shard_of: Callable[[str], str], reported: BarState, now: Timestamp) -> TaskRecord:
@@ -333,17 +371,7 @@ class LoopTask:
 
     def _progress(self, reported: BarState, now: Timestamp) -> model.Progress:
         self._seen = reported.content
-        progress = make_progress(
-            now,
-            current=reported.current,
-            total=reported.total,
-            message=reported.message,
-            rate=reported.rate,
-            unit=reported.unit,
-            unit_divisor=reported.unit_divisor,
-            metrics=reported.metrics,
-        )
-        return with_series(self._series, progress)
+        return with_series(self._series, _progress_of(reported, now))
 
     def _report(self, lease: Lease) -> float | None:
         if lease.is_lost:

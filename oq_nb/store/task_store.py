@@ -42,6 +42,7 @@ from oq_nb.s3.clock import Clock
 from oq_nb.store.ended import EndedEntries
 from oq_nb.store.idempotency import IdempotencyKeys
 from oq_nb.store.index import FreshEntry, Index, IndexEntry
+from oq_nb.store.live_progress import LiveProgress
 from oq_nb.store.logs import LogPieces
 from oq_nb.store.payloads import Payloads
 from oq_nb.store.permission import Permission
@@ -105,6 +106,8 @@ class TaskStore:
         #: What failed, was cancelled or expired leaves an entry here.
         self.ended: EndedEntries = EndedEntries(objects, self.index)
         self.keys: IdempotencyKeys = IdempotencyKeys(objects)
+        #: What attempts of this process have reached since it was written.
+        self.live_progress: LiveProgress = LiveProgress()
         #: What handlers print, where their workers keep it.
         self.logs: LogPieces = LogPieces(objects, self.shard_of)
         self.shards: list[str] = model.shards(shard_prefix_len)

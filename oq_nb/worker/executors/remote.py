@@ -27,7 +27,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from oq_nb import model, tracing
 from oq_nb.attempt import capture
@@ -37,6 +37,9 @@ from oq_nb.errors import ConfigurationError, LeaseExpiredError, StorageError
 from oq_nb.model import Progress, TaskRecord, Timestamp
 from oq_nb.worker.executors.channels import Connection, Message, dial
 from oq_nb.worker.executors.remote_log import RemoteLog
+
+if TYPE_CHECKING:
+    from oq_nb.store.live_progress import ProgressSource
 
 __all__ = ["CallRequest", "RemoteLease", "execute_request", "pack", "pickled", "unpack"]
 
@@ -244,6 +247,9 @@ class RemoteLease:
                 )
                 self._is_slow = not done
         self.check()
+
+    def follow(self, source: ProgressSource) -> None:
+        """Do nothing: its displays are in another process, which is sent the reports."""
 
     def extend(self, seconds: float) -> None:
         """Have the lease extended; see `oq_nb.attempt.lease.Lease.extend`."""
