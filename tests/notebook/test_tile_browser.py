@@ -36,7 +36,7 @@ def test_the_tile_opens_the_page_and_its_buttons_work(open_lab, tasks):
     row.wait_for()
     shoot(page, "tile-page")
     row.get_by_role("link").first.click()
-    shown.get_by_role("button", name="Cancel").click()
+    shown.get_by_role("button", name="Cancel", exact=True).click()
     shown.get_by_text("Cancelled.").wait_for()
     assert task.refresh().status == "cancelled"
     assert complaints(lab, page) == []
