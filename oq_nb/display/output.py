@@ -27,6 +27,7 @@ __all__ = ["Frozen", "Output"]
 T = TypeVar("T")
 
 _PLAIN_SECONDS = 1.0  # between two updates of outputs without a widget
+_FIRST_SECONDS = 1.0  # until what is saved beside a widget says more than what was known when it was shown
 _SAVED_SECONDS = 5.0  # between two updates of what is saved beside a widget, when something has changed
 _SEEN_SECONDS = 60.0  # and when nothing has: since then it was seen again
 
@@ -60,6 +61,7 @@ class Output:
         #: There is no widget: its HTML is updated in place.
         self.is_plain: bool = False
         self._published_at = 0.0
+        self._is_fresh = True  # was shown, and nothing was published since
         #: Became plain while no cell ran: published again with the next.
         self.is_missed: bool = False
 
@@ -100,6 +102,7 @@ class Output:
         place.show(html, text, view)
         self._places.append(place)
         self._said, self.is_static, self._published_at = (html, text, True), False, time.monotonic()
+        self._is_fresh = True
 
     def become_plain(self) -> None:
         """Show no widget any more, but HTML that is updated in place."""
@@ -118,7 +121,9 @@ class Output:
         if self.is_plain:
             if since >= _PLAIN_SECONDS:
                 self.publish(with_model=True)  # as long as it is live, it counts as one
-        elif since >= _SAVED_SECONDS and (not has_browser or all(place.is_apart for place in self._places)):
+            return
+        is_due = since >= (_FIRST_SECONDS if self._is_fresh else _SAVED_SECONDS)
+        if is_due and (not has_browser or all(place.is_apart for place in self._places)):
             if since >= _SEEN_SECONDS:
                 self._said = None
             self.publish(with_model=self._model)
@@ -142,7 +147,7 @@ class Output:
             return
         for place in self._places:
             place.show(said[0], text, None if self.is_plain else with_model, is_update=True)
-        self._said, self._published_at = said, time.monotonic()
+        self._said, self._published_at, self._is_fresh = said, time.monotonic(), False
         self.is_static = with_model is None
         self.is_missed = self.is_static and not kernel.cell.is_running
 
