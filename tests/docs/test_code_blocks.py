@@ -19,6 +19,7 @@ from oq_nb.cli import app
 
 #: Python blocks that say why they are not run, by page. Another one has to be added here.
 NOT_RUN = {
+    "docs/evidence/ipykernel-subshells.md": 2,
     "docs/how-to/deploy.md": 3,
     "docs/how-to/phone.md": 1,
     "docs/how-to/track.md": 1,
