@@ -11,7 +11,6 @@ import typer
 from oq_nb import ansi
 from oq_nb.cli.output import JsonOption, complain, is_screen, note, say, say_json
 from oq_nb.cli.queue_options import IdArgument, QueueOptions, find, with_queue_options
-from oq_nb.model import Timestamp
 from oq_nb.text import local_time
 
 if TYPE_CHECKING:
@@ -63,7 +62,7 @@ def logs(
     for line in found:
         count += 1
         if as_json:
-            say_json({"time": str(Timestamp.parse(line.time)), "stream": line.stream, "text": line.text})
+            say_json(line.to_dict())
         else:
             say(_text(line, times=times, has_colours=has_colours))
     if not count and not as_json:

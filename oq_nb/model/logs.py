@@ -42,6 +42,10 @@ class LogLine:
     #: Without its end; its control characters are made visible, terminal colours (SGR) are kept.
     text: str
 
+    def to_dict(self) -> dict[str, str]:
+        """Return it as JSON has it."""
+        return {"time": str(Timestamp.parse(self.time)), "stream": self.stream, "text": self.text}
+
     def __str__(self) -> str:
         """Return the text; no colour is left behind."""
         return ansi.reset_at_end(self.text)

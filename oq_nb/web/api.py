@@ -5,6 +5,7 @@
 ``GET tasks``                       a page of tasks; filters as the page's, and ``rows``
 ``GET tasks/ID``                    a task
 ``GET tasks/ID/history``            its newest versions, the oldest first
+``GET tasks/ID/logs``               the last lines of what its handler has printed
 ``GET failures``                    failed tasks by their errors, the largest group first
 ``GET workers``                     the registered workers
 ``POST tasks/ID/cancel``            cancel it, or ask it to stop; ``{"reason": …}``
@@ -69,6 +70,7 @@ def api_routes(queue: Queue, sessions: Sessions) -> list[Route]:
         "/tasks": api.tasks,
         "/tasks/{task_id}": api.task,
         "/tasks/{task_id}/history": api.history,
+        "/tasks/{task_id}/logs": api.logs,
         "/failures": api.failures,
         "/workers": api.workers,
     }
@@ -182,6 +184,16 @@ class _Api:
             "first_number": read.first_number,
             "versions": [record.to_dict() for record in read.records],
         }
+
+    async def logs(self, request: Request) -> Any:
+        look = await self._sessions.task(task_id_of(request), with_log=True)
+        read = look.log
+        if read is None:
+            is_gone = look.state.is_gone and look.state.record is None
+            why = "There is no such task." if is_gone else look.log_trouble or "Its log is not read yet."
+            raise HTTPException(404 if is_gone else 503, why)
+        lines = [line.to_dict() for line in read.lines]
+        return {"attempt": read.attempt, "is_end": read.is_end, "lines": lines, "trouble": look.log_trouble or None}
 
     async def failures(self, request: Request) -> Any:
         seen = await self._seen()

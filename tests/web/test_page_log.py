@@ -90,6 +90,30 @@ def test_a_store_that_is_gone_and_a_task_without_a_log(fake_queue, fake_store, s
     until(lambda: "cannot be read" not in client.get(f"task/{task.id}?log=1").text)
 
 
+def test_programs_ask_for_it_too(fake_queue, fake_store, serve, visit, until, monkeypatch):
+    monkeypatch.setattr("oq_nb.web.sessions._LOG_SECONDS", 0.05)
+    task = logged(fake_queue, *(f"line {number}" for number in range(300)))
+    client = visit(serve(fake_queue))
+    said = client.get(f"api/v1/tasks/{task.id}/logs").json()
+    assert (said["attempt"], said["is_end"], said["trouble"]) == (1, True, None)
+    assert [line["text"] for line in said["lines"]] == [f"line {number}" for number in range(100, 300)]
+    assert said["lines"][0] == {"time": "2026-11-26T08:00:00Z", "stream": "out", "text": "line 100"}
+    silent = client.get(f"api/v1/tasks/{fake_queue.submit('job').id}/logs").json()
+    assert (silent["attempt"], silent["lines"]) == (0, [])
+    assert client.get(f"api/v1/tasks/{model.new_id()}/logs").status_code == 404
+
+    def away(kind, key, when):
+        if key.startswith(model.LOGS):
+            raise StorageUnavailableError("away")
+
+    other = logged(fake_queue)
+    fake_store.fault = away
+    answer = client.get(f"api/v1/tasks/{other.id}/logs")
+    assert (answer.status_code, answer.json()) == (503, {"error": "away"})
+    until(lambda: client.get(f"api/v1/tasks/{task.id}/logs").json()["trouble"] == "away")
+    fake_store.fault = None
+
+
 def test_a_button_leaves_the_log_unfolded(fake_queue, serve, visit):
     task = logged(fake_queue, "first line")
     client = visit(serve(fake_queue))
