@@ -27,6 +27,10 @@ BENCHMARKS: dict[str, dict[str, int]] = {
     "latency": {"tasks": 50, "waits": 5},
     "peers": {"tasks": 50},
     "executors": {"cells": 200},
+    "processes": {"tasks": 60, "rounds": 3},
+    "recovery": {"tasks": 300},
+    "watching": {"seconds": 10},
+    "ahead": {"fake": 100_000, "entries": 10_000, "foreign": 3000},
     "growth": {"smallest": 100, "steps": 2, "rounds": 5, "settle_seconds": 30},
     "scale": {"most_workers": 100},
 }

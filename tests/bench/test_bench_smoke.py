@@ -7,7 +7,7 @@ import statistics
 
 import pytest
 
-from bench import compare, growth, latency, requests, scale, transport
+from bench import ahead, compare, growth, latency, requests, scale, transport
 from bench.__main__ import BENCHMARKS, run
 from bench.measure import Figure, Report, compared, interleaved, spread
 
@@ -34,6 +34,16 @@ def test_growth_is_measured_in_filled_buckets():
     told = names(growth.run(smallest=2, steps=2, rounds=1, waiting=1, settle_seconds=0))
     assert "a worker's poll, right after, 20" in told
     assert "a worker's poll, 0 s later, 20" in told
+
+
+def test_a_poll_is_one_list_beside_any_number_of_tasks_ahead():
+    figures = {f.name: f for f in ahead.run(fake=5000, entries=0, foreign=1500)}
+    for beside in ("none", "5,000 scheduled ahead", "1,500 of other types"):
+        poll = figures[f"a poll beside {beside}, in memory"]
+        assert poll.value == 1 and "at most 1; a task is found in look 1: " in poll.note
+        assert sorted(poll.note.rpartition(": ")[2].split()) == sorted(
+            ["1", "LIST", "2", "PUT", "1", "GET", "1", "DELETE"]
+        )
 
 
 def test_transport_and_latency_run():
