@@ -100,6 +100,7 @@ class AttemptLog:
         self._ended_at: float | None = None
         self._is_last_try = False
         self._is_over = threading.Event()
+        self._is_settled = threading.Event()  # everything is written, or the store does not take it now
 
     def __repr__(self) -> str:
         return f"<AttemptLog of task {self.task_id}, attempt {self.attempt}>"
@@ -119,9 +120,10 @@ class AttemptLog:
 
         Requests: 2 PUT at most, by a background thread; none when nothing was printed since the last piece.
         """
+        self._is_settled.clear()
         self._end()
         if self._failures == 0 and not self._is_last_try:
-            self._is_over.wait(_END_SECONDS)
+            self._is_settled.wait(_END_SECONDS)
 
     def stop(self) -> None:
         """Take nothing more, and have the rest written with one try; returns at once."""
@@ -139,6 +141,7 @@ class AttemptLog:
 
     def _note_over(self) -> None:
         self._is_over.set()
+        self._is_settled.set()
         self._on_over(self)
 
     # --- what the scheduler does
@@ -158,17 +161,27 @@ class AttemptLog:
                 pass
         except OqError as exc:
             return self._note_failure(exc)
-        if is_end:
+        if not is_end:
+            self._remove_old()
+            return None if self._packer.is_empty else self._last_try_at + _PIECE_SECONDS
+        self._is_settled.set()
+        if self._remove_old() or self._gives_up:
             self._note_over()
             return None
-        return None if self._packer.is_empty else self._last_try_at + _PIECE_SECONDS
+        return time.monotonic() + _RETRIES.first_seconds
+
+    @property
+    def _gives_up(self) -> bool:
+        """Whether what fails now, after the attempt's end, is not tried again."""
+        is_late = self._ended_at is not None and time.monotonic() - self._ended_at > _GIVE_UP_SECONDS
+        return self._is_last_try or is_late
 
     def _wall(self) -> Callable[[float], float]:
         apart = self._now().timestamp() - time.monotonic()
         return lambda at: at + apart
 
     def _write_next(self, *, is_end: bool) -> bool:
-        """Write a piece; return whether there was one. Requests: 1 PUT; 1 DELETE for each old piece."""
+        """Write a piece; return whether there was one. Requests: 1 PUT."""
         holds_end = self._permissions.remove.is_denied and not is_end
         piece = self._unwritten or self._packer.next_piece(holds_end=holds_end)
         if piece is None:
@@ -181,19 +194,20 @@ class AttemptLog:
         if self._failures:
             self._failures = 0
             logger.warning("task %s: its log is written again", self.task_id)
-        self._remove_old()
         return True
 
-    def _remove_old(self) -> None:
-        """Remove what the newest piece has made too old."""
+    def _remove_old(self) -> bool:
+        """Remove what the newest pieces have made too old; return whether that is done. Requests: 1 DELETE each."""
         while (old := self._packer.to_remove) is not None and not self._permissions.remove.is_denied:
             try:
                 self._pieces.remove(self.task_id, self.attempt, old.number, old.version_id)
             except OqError as exc:
-                self._permissions.remove.refused(exc) if isinstance(exc, StorageDeniedError) else None
-                return  # the next time
+                if isinstance(exc, StorageDeniedError):
+                    self._permissions.remove.refused(exc)
+                return self._permissions.remove.is_denied
             self._permissions.remove.granted()
             self._packer.note_removed()
+        return True
 
     def _note_failure(self, error: OqError) -> float | None:
         """Try again later; say it once."""
@@ -206,8 +220,8 @@ class AttemptLog:
                 error,
             )
         self._failures += 1
-        ended_at = self._ended_at
-        if ended_at is not None and (self._is_last_try or time.monotonic() - ended_at > _GIVE_UP_SECONDS):
+        self._is_settled.set()
+        if self._ended_at is not None and self._gives_up:
             logger.warning("task %s: the end of its log is not written: %s", self.task_id, error)
             self._note_over()
             return None
