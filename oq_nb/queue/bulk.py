@@ -39,7 +39,7 @@ class Pace:
         self._calls = 0
         self._seconds = self._busy_seconds = 0.0
         #: Calls at a time.
-        self.limit = _FIRST
+        self.limit: int = _FIRST
 
     def note(self, seconds: float, busy_seconds: float) -> None:
         """Note a call: how long it took, and how much of that was its thread's processor time."""
