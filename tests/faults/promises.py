@@ -58,6 +58,8 @@ def _check_history(world: World, versions: list[Version]) -> list[str]:
         found += what_is_wrong_with(record)
         if record.progress is not None and record.progress.message != f"attempt {record.attempt}":
             found.append(f"5: attempt {record.attempt} shows the progress of {record.progress.message}")
+        if record.reached is not None and record.reached.message != f"attempt {record.attempt}":
+            found.append(f"5: attempt {record.attempt} has reached what {record.reached.message} reported")
         change = "" if before is None else name_of_change(before.record, record)
         if before is not None:
             found += [f"{what}, by {writer}" for what in what_is_wrong(before.record, record)]
