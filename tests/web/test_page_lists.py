@@ -38,6 +38,12 @@ def pressed(text, name, task):
     raise AssertionError(f"no button {name} for {task.id}")
 
 
+def shown(client, name, task, until):
+    """Wait until a row has a button, and return what it sends, and where to."""
+    part = f'aria-label="{name} {task.task_type} {task.id[:8]}"'
+    return pressed(until(lambda: (text := client.get("/").text) and part in text and text), name, task)
+
+
 def said(answer):
     return html.unescape(re.search(r'id="said"[^>]*>([^<]*)<', answer.text)[1])
 
@@ -84,7 +90,7 @@ def test_a_pending_task_without_a_worker_says_so_in_the_list(fake_queue, serve, 
     assert "start one that has a handler for orphan" in text
 
 
-def test_a_task_is_cancelled_and_retried_in_its_row(fake_queue, serve, visit):
+def test_a_task_is_cancelled_and_retried_in_its_row(fake_queue, serve, visit, until):
     pending, other = fake_queue.submit("t"), fake_queue.submit("t")
     client = visit(serve(fake_queue))
     address, fields = pressed(client.get("/?type=t&sort=newest").text, "Cancel", pending)
@@ -92,7 +98,7 @@ def test_a_task_is_cancelled_and_retried_in_its_row(fake_queue, serve, visit):
     assert said(answer) == "1 task cancelled."
     assert answer.url.query == b"type=t&sort=newest&page=1", "the list is the one that it was"
     assert (pending.refresh().status, other.refresh().status) == (TaskStatus.CANCELLED, TaskStatus.PENDING)
-    address, fields = pressed(answer.text, "Retry", pending)
+    address, fields = shown(client, "Retry", pending, until)
     assert said(post(client, address, fields)) == "1 task is pending again."
     assert pending.refresh().status is TaskStatus.PENDING
 
@@ -111,7 +117,7 @@ def test_several_at_once_and_what_could_not_be_done(fake_queue, serve, visit):
     assert done.refresh().status is TaskStatus.COMPLETED, "a cancel is never anything but a cancel"
 
 
-def test_a_button_of_earlier_does_nothing_and_says_so(fake_queue, serve, visit):
+def test_a_button_of_earlier_does_nothing_and_says_so(fake_queue, serve, visit, until):
     """Cancel, pressed when the task has ended; Retry, pressed when it has run again and failed again."""
     task = fake_queue.submit("t", max_retries=0)
     client = visit(serve(fake_queue))
@@ -119,7 +125,7 @@ def test_a_button_of_earlier_does_nothing_and_says_so(fake_queue, serve, visit):
     fail(fake_queue, task)
     answer = post(client, *cancelling)
     assert said(answer) == f"Not done: task {task.id} cannot be cancelled: it is failed, not pending"
-    retrying = pressed(answer.text, "Retry", task)
+    retrying = shown(client, "Retry", task, until)
     task.replay()
     fail(fake_queue, task)
     on_its_page = {"only": f"{task.id}:1"}
