@@ -149,7 +149,7 @@ def _retry(queue: Queue, groups: list[FailureGroup], task_id: str, *, as_json: b
     code = 0
     for record in group.records:
         try:
-            done = actions.replay(queue, record.id)
+            done = actions.replay(queue, record.id, attempt=record.attempt)
         except TransitionError as exc:
             complain(str(exc))
             code = 1
