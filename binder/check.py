@@ -56,6 +56,7 @@ def check_tile(python: Path, folder: Path) -> None:
     finally:
         lab.terminate()
         lab.wait(30)
+        subprocess.run([str(python), "-m", "oq_nb", "local", "stop"], env=os.environ | settings, check=False)
 
 
 def _ask(address: str, token: str, lab: subprocess.Popen[bytes]) -> str:

@@ -330,6 +330,11 @@ class Queue:
         return self.sync.serve_ui(port, **options)
 
     @property
+    def page(self) -> PageServer | None:
+        """See `oq_nb.Queue.page`."""
+        return self.sync.page
+
+    @property
     def functions(self) -> functions.Functions:
         """See `oq_nb.Queue.functions`."""
         return self.sync.functions
