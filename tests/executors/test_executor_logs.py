@@ -77,7 +77,7 @@ def test_a_dask_cluster(fake_queue):
     distributed = pytest.importorskip("distributed")
 
     def job(name):
-        for number in range(300):
+        for number in range(3000):
             print(f"{name} {number}")
 
     with (
@@ -93,4 +93,4 @@ def test_a_dask_cluster(fake_queue):
             for task in tasks:
                 task.wait(WAIT)
     for task, name in zip(tasks, "ab", strict=True):
-        assert [line.text for line in task.logs()] == [f"{name} {number}" for number in range(300)]
+        assert [line.text for line in task.logs()] == [f"{name} {number}" for number in range(3000)]

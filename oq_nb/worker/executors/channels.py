@@ -298,7 +298,7 @@ def _inboxes(dask_worker: Any) -> dict[str, SimpleQueue[Message | None]]:
 
 class _DaskConnection:
     pace_seconds = 0.5
-    log_chars, log_burst_bytes = 1 << 14, 1 << 18  # the scheduler keeps the newest messages
+    log_chars, log_burst_bytes = 1 << 14, 1 << 20  # the scheduler keeps the newest messages
 
     def __init__(self, topic: str, call_id: str) -> None:
         from distributed import get_worker
