@@ -70,9 +70,9 @@ class Heartbeat:
                     self._objects.delete(self.key, version_id=before)
             except OqError as exc:
                 logger.debug("heartbeat: %s", exc)
-            if time.monotonic() >= self._tidy_at:
-                self.tidy()
-            return time.monotonic() + (_IDLE_HEARTBEAT_SECONDS if self._is_idle() else _HEARTBEAT_SECONDS)
+        if time.monotonic() >= self._tidy_at:
+            self.tidy()  # not under the lock: `remove` need not wait for it
+        return time.monotonic() + (_IDLE_HEARTBEAT_SECONDS if self._is_idle() else _HEARTBEAT_SECONDS)
 
     def tidy(self) -> None:
         """Count the workers. Remove what was replaced, of others only what is settled, and workers dead for a day.

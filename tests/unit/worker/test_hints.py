@@ -336,6 +336,13 @@ def test_the_workers_of_a_queue_are_counted(objects, time_of_store):
     heartbeat = Heartbeat(objects, "w0", lambda: b"{}")
     heartbeat.tidy()
     assert heartbeat.workers == 1500
+    objects.put("workers/late.json", b"{}")
+    heartbeat.run_due()
+    assert heartbeat.workers == 1500  # counted every ten minutes, and a second for each of them
+    heartbeat._tidy_at = time.monotonic()
+    heartbeat.run_due()
+    assert heartbeat.workers == 1501
+    assert heartbeat._tidy_at > time.monotonic() + 2000
 
 
 def test_an_idle_workers_heartbeat_is_rarer_but_never_silent(objects):
