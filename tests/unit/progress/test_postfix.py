@@ -40,7 +40,7 @@ def test_numbers_of_a_loop_are_in_its_task_with_their_course(own):
     for i in bar:
         bar.set_postfix(loss=1 / (i + 1), phase="warm-up", refresh=False)
         assert bar.task is not None
-        wait_until(lambda i=i: (bar.task.refresh().progress.metrics or {}).get("loss") == 1 / (i + 1))
+        wait_until(lambda i=i: (getattr(bar.task.refresh().progress, "metrics", None) or {}).get("loss") == 1 / (i + 1))
     record = finished(bar).record
     assert record.reached.metrics == {"loss": 1 / 3}
     assert "loss=0.333, phase=warm-up" in record.reached.message, "the seed's message stays as it was"
@@ -63,7 +63,7 @@ def test_in_a_handler_they_go_to_the_running_task(attempt):
         bar = oq_nb.track(range(2), min_seconds=0)
         for _ in bar:
             bar.set_postfix({"loss": 0.25, "bad": math.inf, "flag": True}, refresh=False)
-    wait_until(lambda: (attempt.task.refresh().progress or attempt).metrics == {"loss": 0.25, "bad": None})
+    wait_until(lambda: getattr(attempt.task.refresh().progress, "metrics", None) == {"loss": 0.25, "bad": None})
 
 
 def test_where_a_loop_in_a_handler_failed_is_reported_however_short_it_was(attempt):
