@@ -380,7 +380,8 @@ def _row_words(record: TaskRecord, state: StatusView, now: datetime) -> tuple[st
         said = quote(message_beside(progress), 120) if progress is not None and progress.message else EMPTY
         return middle, said + numbers_html(progress, most=2) if progress is not None else said
     if record.status is TaskStatus.PENDING:
-        return EMPTY, join(state.notes, " ")
+        first, *rest = state.notes
+        return (first, join(rest, " ")) if rest else (EMPTY, first)  # both in one narrow column would be a tall row
     reached = None if record.is_whole else record.last_progress
     took = end_line(record)
     middle = fill("{}", took)
