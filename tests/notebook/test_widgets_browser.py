@@ -303,7 +303,6 @@ def test_a_restarted_kernel(open_lab, connecting, elsewhere, queue):
     assert "As seen at" in output(page, 2).inner_text()
     assert "boom" in output(page, 5).inner_text()
     shoot(page, "restarted-reloaded")
-    page.said.clear()  # JupyterLab complains of widgets whose kernel is gone, also when they are hidden
     exported = HTMLExporter().from_notebook_node(nbformat.reads(saved, 4))[0]
     assert exported.count("As seen at") == 4, "two of the running task, one of the queue, one with Retry"
     for cell in (0, 2):  # shown again
@@ -315,7 +314,8 @@ def test_a_restarted_kernel(open_lab, connecting, elsewhere, queue):
     lab.open(page)
     bar.wait_for(state="attached")
     assert "completed" in output(page, 1).inner_text()
-    assert complaints(lab, page) == []
+    # JupyterLab complains of widgets whose kernel is gone on its console, also when they are hidden.
+    assert [said for said in complaints(lab, page) if "widget model not found" not in said] == []
 
 
 # --- every state, the dashboard
