@@ -102,6 +102,7 @@ html_title = "oq_nb"
 html_static_path = ["_static"]
 html_css_files = ["oq.css"]
 html_favicon = "_static/favicon.svg"
+html_search_scorer = str(HERE / "_static" / "scorer.js")
 html_show_sourcelink = False
 html_theme_options = {
     "logo": {"text": "oq_nb"},
