@@ -81,6 +81,8 @@ class IndexScan(list[IndexEntry]):
     is_whole = False
     #: The minute at which a scan of one shard stopped, as all entries from there on are of later minutes.
     later_minute: str | None = None
+    #: How many entries, old versions and markers were read.
+    seen = 0
 
 
 class Index:
@@ -139,6 +141,7 @@ class Index:
         until_minute: str | None = None,
         wants: Callable[[IndexEntry], bool] | None = None,
         max_pages: int = _PAGE_LIMIT,
+        first: int | None = None,
     ) -> IndexScan:
         """Return the entries under a prefix, in key order.
 
@@ -148,6 +151,7 @@ class Index:
             until_minute: skip entries of later minutes, and stop there when the prefix names a shard.
             wants: skip entries for which this is false.
             max_pages: stop after this many pages of 1,000 entries, wanted or not.
+            first: read only so many, in one short page; None for whole pages.
 
         Requests: 1 LIST; more only where leftovers or skipped entries fill the first page; deletes of up to 20
         leftovers.
@@ -157,8 +161,8 @@ class Index:
         standing: set[str] = set()  # keys with a version besides the leftovers, or perhaps one that was not reached
         in_time_order = prefix.count("/") > 1
         last = ""
-        for seen, entry in enumerate(self._listing(prefix), start=1):
-            last = entry.key
+        for seen, entry in enumerate(self._listing(prefix, first or 1000), start=1):
+            last, found.seen = entry.key, seen
             if entry.is_delete_marker or not entry.is_latest:
                 leftovers.append(entry)
             else:
@@ -171,7 +175,7 @@ class Index:
                 elif parsed is not None and in_time_order:
                     found.later_minute = parsed[1]
                     break
-            if len(found) >= limit or seen >= max(limit, max_pages * 1000):
+            if len(found) >= limit or seen >= (first or max(limit, max_pages * 1000)):
                 break
             if limit <= 1000 and seen % 1000 == 0 and found:  # what one page holds will do
                 break
@@ -206,12 +210,12 @@ class Index:
         by_key = entry.version_id is None and not self.removes_versions
         return IndexEntry(entry.key, entry.version_id, entry.last_modified, by_key)
 
-    def _listing(self, prefix: str) -> Iterator[Entry]:
+    def _listing(self, prefix: str, page_size: int = 1000) -> Iterator[Entry]:
         """List versions; where that is refused, list keys, whose entries then have no version id."""
         has_begun = False
         if self.removes_versions:
             try:
-                for entry in self._objects.versions(prefix):
+                for entry in self._objects.versions(prefix, page_size=page_size):
                     if not has_begun:
                         has_begun = True
                         self._may_list.granted()
@@ -222,7 +226,7 @@ class Index:
                 self._may_list.refused(exc)
                 if exc.code != "AccessDenied" or has_begun:
                     raise
-        yield from self._objects.entries(prefix)
+        yield from self._objects.entries(prefix, page_size=page_size)
 
     def _delete(self, key: str, version_id: str) -> None:
         try:

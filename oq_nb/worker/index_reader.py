@@ -4,6 +4,7 @@ While the entries of all shards fit on one page, a read returns those of all sha
 shard, in the order of their minutes, and the shards take turns, in a new random order each round. A shard is read out
 of turn when something is known to be due there: a task scheduled for this minute, or a task that was just submitted.
 A shard of which entries were left over is read on at every second read, so that neither it nor the others have to wait.
+Of a shard that had nothing but tasks for later, only the first entries are read: a page of 1,000 takes a store 90 ms.
 
 Invariants: 1 LIST a read; more only where entries that are not wanted (leftovers, tasks of other workers' types) fill
 the page of a shard.
@@ -21,6 +22,9 @@ from oq_nb.store.index import Index, IndexEntry
 __all__ = ["IndexReader"]
 
 
+_SHORT = 64  # entries of a short page
+
+
 class IndexReader:
     """Reads the entries under ``ready/`` or ``leases/``.
 
@@ -35,6 +39,7 @@ class IndexReader:
         self._is_by_shard = False
         self._turns: list[str] = []  # shards that are still to be read in this round
         self._urgent: dict[str, None] = {}  # shards to be read out of turn, in order
+        self._ahead: set[str] = set()  # shards whose first entries were of later minutes
         self._later: dict[str, str] = {}  # shard → the earliest minute that was skipped there
         self._unfinished: dict[str, None] = {}  # shards with wanted entries left over, in order
         self._is_shards_turn = False  # after a shard that is read on, one whose turn it is
@@ -74,10 +79,14 @@ class IndexReader:
         """
         shard = self._last_shard = self._next_shard(minute) if self._is_by_shard else None
         if shard is not None:
-            found = self._index.scan(f"{self._prefix}{shard}/", until_minute=minute, wants=wants)
+            first = _SHORT if shard in self._ahead else None
+            found = self._index.scan(f"{self._prefix}{shard}/", until_minute=minute, wants=wants, first=first)
+            self._ahead.discard(shard)
             if found.later_minute is not None:
                 self._later[shard] = found.later_minute
-            elif found and not found.is_whole:  # the page was full
+                if found.seen <= _SHORT // 2:
+                    self._ahead.add(shard)
+            elif not found.is_whole and (found or first):  # the page was full
                 self.read_on()
             return found
         found = self._index.scan(self._prefix, until_minute=minute, wants=wants, max_pages=1)
@@ -86,6 +95,7 @@ class IndexReader:
             self._turns = random.sample(self._shards, len(self._shards))
         else:
             self._urgent.clear()
+            self._ahead.clear()
             self._later.clear()
             self._unfinished.clear()
         return found

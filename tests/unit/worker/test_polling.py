@@ -56,6 +56,49 @@ def test_a_look_takes_one_list_however_many_tasks_are_scheduled_ahead(fake_queue
     assert {lists(fake_queue, poller.find_tasks) for _ in range(40)} == {1}
 
 
+def test_of_a_shard_that_has_only_tasks_for_later_a_short_page_is_read(fake_queue):
+    entries_ahead(fake_queue, 6000)
+    poller = session_of(fake_queue).poller
+    read = []
+    objects = fake_queue.store.objects
+    pages = objects._pages
+    objects._pages = lambda prefix, size, lines: (read.append((prefix, size)), pages(prefix, size, lines))[1]
+    for _ in range(1 + 16):
+        poller.find_tasks()
+    assert {size for _, size in read} == {1000}  # what stands there is not yet known
+    read.clear()
+    for _ in range(17 * 3):
+        poller.find_tasks()
+        assert not poller._ready.has_urgent
+    assert {size for prefix, size in read if prefix != "ready/"} == {64}
+    tasks = fake_queue.submit_many("a", range(3000))  # more than a short page in each shard
+    seen = set()
+    for _ in range(17 * 40):
+        poller.find_tasks()
+        while poller._backlog:
+            seen.add(poller._backlog.take().task_id)
+            poller._backlog.done()
+    assert seen == {task.id for task in tasks}
+
+
+def test_many_due_entries_of_other_types_before_those_for_later_cause_no_hurry(fake_queue):
+    """Neither 40 nor 100 known entries of no use make a look that is too short be followed by another, for ever."""
+    entries_ahead(fake_queue, 3000)
+    for count in (40, 60):
+        of_no_use(fake_queue, "ready", count)
+        session = session_of(fake_queue)
+        for _ in range(17 * 6):
+            session.poller.find_tasks()
+            while session.backlog:
+                session.backlog.take()
+                session.backlog.done()
+        hurries = 0
+        for _ in range(17 * 4):
+            session.poller.find_tasks()
+            hurries += session.poller._ready.has_urgent
+        assert hurries == 0
+
+
 def test_a_look_for_lapsed_leases_takes_one_list_however_many_tasks_run(fake_queue):
     task = fake_queue.submit("a")
     for number in range(3000):
