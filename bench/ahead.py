@@ -51,6 +51,8 @@ def _polls(queue: Queue, name: str) -> list[Figure]:
             assert entry is not None
             session.claims.handle_entry(entry, may_claim=True)
             session.backlog.done(was_attempt=False)
+    for _ in range(_POLLS // 2):  # a round, after which a worker knows what is there
+        session.poller.find_tasks()
     times, lists = [], []
     for _ in range(_POLLS):
         before, began = objects.requests["LIST"], time.perf_counter()
