@@ -5,7 +5,7 @@
 Looks for ``python3.X`` on the path and among pyenv's versions; fetches none. Where there is no other, it says so. Their
 environments are kept in the user's cache, anew for each list of dependencies. The contract runs on the store in memory
 and on moto: the servers of other kinds do not depend on the Python beside them, and run with the whole suite. When the
-first version took so long that both would take more than four minutes, the second is left out, and that is said.
+suites took so long on the first that both would take more than four minutes, the second is left out, and that is said.
 """
 
 from __future__ import annotations
@@ -21,7 +21,17 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 #: What the two suites need besides the package and its extras.
-NEEDED = ("hypothesis", "ipykernel", "numpy", "pandas", "psutil", "pytest", "pytest-timeout", "pytest-xdist")
+NEEDED = (
+    "hypothesis",
+    "ipykernel",
+    "numpy",
+    "opentelemetry-sdk",
+    "pandas",
+    "psutil",
+    "pytest",
+    "pytest-timeout",
+    "pytest-xdist",
+)
 #: Both versions together.
 LONGEST_SECONDS = 240
 SUITES = ("tests/unit", "tests/contract", "-k", "not localstack and not seaweedfs", "-m", "not slow and not browser")
@@ -49,8 +59,8 @@ def found() -> dict[tuple[int, int], str]:
     return here
 
 
-def run_on(version: tuple[int, int], interpreter: str, arguments: list[str]) -> int:
-    """Make the environment of a version, unless it is there, and run the suites in it; return the exit code."""
+def run_on(version: tuple[int, int], interpreter: str, arguments: list[str]) -> tuple[int, float]:
+    """Make the environment of a version, unless it is there, and run the suites; return exit code and seconds."""
     name = f"{version[0]}.{version[1]}"
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8").partition("[project.scripts]")[0]
     digest = hashlib.sha256(f"{project}{NEEDED}".encode()).hexdigest()[:12]
@@ -58,19 +68,22 @@ def run_on(version: tuple[int, int], interpreter: str, arguments: list[str]) -> 
     home = cache / f"python-{name}-{digest}"
     python = str(home / ("Scripts" if os.name == "nt" else "bin") / "python")
     print(f"Python {name}: {interpreter}", flush=True)
-    commands = []
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}  # this copy, also where another one made the environment
     if not (home / "complete").exists():
         install = [python, "-m", "pip", "install", "-qq", "--disable-pip-version-check"]
-        commands.append([interpreter, "-m", "venv", "--clear", str(home)])
-        commands.append([*install, "-e.[local,metrics,processes,ui]", *NEEDED])
-        commands.append([python, "-c", f"open({str(home / 'complete')!r}, 'w').close()"])
+        commands = (
+            [interpreter, "-m", "venv", "--clear", str(home)],
+            [*install, "-e.[local,metrics,otel,plot,processes,ui,widgets]", *NEEDED],
+            [python, "-c", f"open({str(home / 'complete')!r}, 'w').close()"],
+        )
+        for command in commands:
+            if failed := subprocess.call(command, cwd=ROOT, env=environment):
+                return failed, 0.0
     workers = ("-n", str((os.cpu_count() or 1) + 1), "--dist", "worksteal")
-    commands.append([python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *(arguments or (*SUITES, *workers))])
-    for command in commands:  # PYTHONPATH: this copy of the package, also where another one made the environment
-        failed = subprocess.call(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
-        if failed:
-            return failed
-    return 0
+    began = time.monotonic()
+    tests = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *(arguments or (*SUITES, *workers))]
+    code = subprocess.call(tests, cwd=ROOT, env=environment)
+    return code, time.monotonic() - began
 
 
 def main(arguments: list[str]) -> int:
@@ -80,14 +93,15 @@ def main(arguments: list[str]) -> int:
         own = f"{sys.version_info[0]}.{sys.version_info[1]}"
         print(f"Python {own} is the only supported one on this machine: the suites did not run on others")
         return 0
-    worst, began = 0, time.monotonic()
+    worst, took = 0, 0.0
     for version in sorted({min(here), max(here)}):
-        took = time.monotonic() - began
+        name = f"{version[0]}.{version[1]}"
         if 2 * took > LONGEST_SECONDS:
-            print(f"Python {version[0]}.{version[1]}: not run, the first took {took:.0f} s")
+            print(f"Python {name}: not run, the suites took {took:.0f} s on the first")
             break
-        worst = max(worst, run_on(version, here[version], arguments))
-        print(f"Python {version[0]}.{version[1]}: {time.monotonic() - began - took:.0f} s", flush=True)
+        code, took = run_on(version, here[version], arguments)
+        worst = max(worst, code)
+        print(f"Python {name}: exit code {code}, {took:.0f} s of tests", flush=True)
     return worst
 
 
