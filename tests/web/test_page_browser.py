@@ -395,7 +395,7 @@ def test_with_the_keyboard_alone(queue, serve, open_page):
     """Filter, open, cancel, retry; then several at once from the list."""
     tasks = [queue.submit(name) for name in ("alpha", "beta", "beta")]
     page = open_page(serve(queue).url)
-    press = page.keyboard.press
+    home, press = page.url, page.keyboard.press
     page.locator(f'[data-key="{tasks[2].id}"]').wait_for()
     tab_to(page, "Search")
     page.keyboard.type(tasks[1].id[:8])
@@ -417,7 +417,9 @@ def test_with_the_keyboard_alone(queue, serve, open_page):
     assert tasks[1].refresh().status is TaskStatus.PENDING
     tab_to(page, "All tasks", back=True)
     press("Enter")
+    page.wait_for_url(home)
     for task in tasks[:2]:
+        page.get_by_label(f"Select {task.task_type} {task.id[:8]}").wait_for()
         tab_to(page, f"Select {task.task_type} {task.id[:8]}")
         press("Space")
     tab_to(page, "Cancel selected", back=True)
@@ -425,6 +427,7 @@ def test_with_the_keyboard_alone(queue, serve, open_page):
     page.locator("#said", has_text="2 tasks cancelled.").wait_for()
     assert [task.refresh().status.value for task in tasks] == ["cancelled", "cancelled", "pending"]
     assert page.locator("input:checked").count() == 0
+    page.get_by_role("button", name=f"Retry alpha {tasks[0].id[:8]}").wait_for()
     tab_to(page, f"Retry alpha {tasks[0].id[:8]}")
     press("Enter")
     page.locator("#said", has_text="1 task is pending again.").wait_for()
