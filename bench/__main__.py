@@ -1,6 +1,6 @@
 """All benchmarks, or those that are named: a table for each, and a JSON file.
 
-``python -m bench --quick`` takes 20 minutes; without ``--quick`` over an hour: a bucket is filled with 100,000 tasks.
+``python -m bench --quick`` takes half an hour; without ``--quick`` over an hour: a bucket is filled with 100,000 tasks.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def main() -> int:
     """Be the command line."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)}; all when none is given")
-    parser.add_argument("--quick", action="store_true", help="20 minutes instead of over an hour")
+    parser.add_argument("--quick", action="store_true", help="half an hour instead of well over one")
     parser.add_argument("--json", metavar="FILE", default="bench.json", help="default %(default)s")
     arguments = parser.parse_args()
     unknown = [name for name in arguments.names if name not in BENCHMARKS]
