@@ -112,6 +112,7 @@ def check_public_types(python: Path) -> int:
     if asked.returncode:
         print("NOT RUN: pyright --verifytypes; pyright cannot be started here:", *asked.stderr.splitlines()[-1:])
         return 0
+    os.environ["PATH"] = f"{python.parent}{os.pathsep}{os.environ['PATH']}"  # whose Python it asks
     os.environ["PYTHONPATH"] = str(ROOT)  # where pyright finds the package: it does not follow an editable installation
     return run(python, "-m", "pyright", "--verifytypes", "oq_nb", "--ignoreexternal")
 
