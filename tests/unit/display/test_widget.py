@@ -439,7 +439,7 @@ def test_one_in_detail(board, fake_queue):
     until(lambda: task.id in [value for _, value in board._tasks.model.options])
     board._tasks.model.value = task.id
     until(lambda: "<svg" in board._more_box.value)
-    assert board._button.layout.display is None
+    until(lambda: board._button.layout.display is None)
     said = Progress(percent=60, updated_at=fake_queue.store.clock.stamp())
     fake_queue.store.update(task.id, lambda r, now: transitions.report(r, now, lease_id=lease_id, progress=said))
     until(lambda: 'value="60"' in board._detail_box.value)
