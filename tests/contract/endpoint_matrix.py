@@ -263,6 +263,7 @@ def compared(setting: Setting) -> Iterator[Cell]:
     clock = mock.patch("time.strftime", lambda form, *_: _strftime(form, NOW.timetuple()))
     with (
         mock.patch("botocore.auth.get_current_datetime", lambda *_, **__: NOW.replace(tzinfo=None)),
+        mock.patch("botocore.auth.formatdate", lambda **_: "Thu, 26 Nov 2026 04:30:00 GMT"),  # of SigV2
         clock,
         opened(setting) as (client, direct, wire),
     ):
