@@ -2,7 +2,7 @@
 
 The caller's ``for`` runs on ``chain.from_iterable`` over chunks that are C iterators: no Python code per item. Between
 two chunks the generator behind it is back in the loop's own thread, where it may redraw a bar or raise. Chunks grow and
-shrink so that one takes some 25 to 100 ms, and hold 256 items at most. A chunk takes one ticket from a list for each
+shrink so that one takes some 25 to 100 ms, and hold 1,024 items at most. A chunk takes one ticket from a list for each
 item: another thread that empties the list (`Loop.hurry`) brings the loop back to Python at its next item.
 
 * Over a sequence a chunk is ``compress(items, tickets)``. It takes an item before its ticket, so the one that found no
@@ -38,7 +38,7 @@ __all__ = ["Ending", "Loop", "is_possible"]
 
 T = TypeVar("T")
 
-_MOST_ITEMS = 256
+_MOST_ITEMS = 1024
 _SHORT_SECONDS, _LONG_SECONDS = 0.025, 0.1
 
 #: Iterators over what cannot change: their length hint is what is left, at any time, from any thread. Those of dicts,

@@ -287,7 +287,7 @@ def test_a_cancellation_is_raised_at_the_very_next_item(attempt, path):
         with pytest.raises(TaskCancelledError):
             for i in bar:
                 seen.append(i)
-                if i == 3000:  # chunks have 256 items by then
+                if i == 3000:  # chunks have 1,024 items by then
                     attempt.task.cancel()
                     attempt.report_progress(current=i)
                     wait_until(lambda: bar._has_problem)

@@ -397,12 +397,12 @@ def test_the_boundary_is_visited_when_it_is_due_and_may_raise():
     assert endings[0].count == 1 + 2 + 4
 
 
-def test_a_chunk_holds_256_items_at_most():
+def test_a_chunk_holds_1024_items_at_most():
     counts = []
     loop = Loop(range(10_000), lambda: counts.append(loop.count) or 0.0, lambda _: None)
     list(loop)
     steps = [after - before for before, after in zip(counts, counts[1:], strict=False)]
-    assert max(steps) == 256
+    assert max(steps) == 1024
 
 
 def test_a_slow_loop_is_visited_at_every_item():
