@@ -91,12 +91,11 @@ class Kernel:
 
     def press(self, name: str) -> None:
         """Press the button that says so, as the page does."""
-        names: dict[str, str] = {}
+        states: dict[str, dict] = {}
         for message in self.of("comm_open", "comm_msg"):
-            state = message["content"]["data"].get("state", {})
-            if "description" in state:
-                names[message["content"]["comm_id"]] = state["description"]
-        comm_id = next(comm_id for comm_id, said in names.items() if said == name)
+            states.setdefault(message["content"]["comm_id"], {}).update(message["content"]["data"].get("state", {}))
+        named = [comm_id for comm_id, state in states.items() if state.get("description") == name]
+        comm_id = next(comm_id for comm_id in named if not states[comm_id]["disabled"])
         self.send(comm_id, {"method": "custom", "content": {"event": "click"}})
 
     def send(self, comm_id: str, data: dict) -> None:
