@@ -37,9 +37,9 @@ oq worker jobs.py -c 4 --metrics-port 9100
 """
 _OUTPUT = """## Output
 
-What was asked for is on stdout, all else on stderr. With `--json` stdout has JSON objects only, one a line;
-[json.md](json.md) says which. Text that others stored is shown with its control characters written out. Colours and
-redrawing need a terminal: `NO_COLOR` turns the colours off, and a pipe or `TERM=dumb` gets plain lines. On a terminal
+Results go to stdout, everything else to stderr. With `--json` stdout has only JSON objects, one per line;
+[json.md](json.md) describes them. In text from the bucket, control characters are made visible. Colours and
+redrawing need a terminal: `NO_COLOR` turns the colours off, and a pipe or `TERM=dumb` gets plain lines. On a terminal,
 tables are cut to its width, the least important column first and never within a number; elsewhere nothing is cut.
 """
 _COMPLETION = """## Completion
@@ -49,7 +49,7 @@ _COMPLETION = """## Completion
 """
 _WHICH_QUEUE = """## Which queue
 
-Every command that needs a queue takes these, shown as `[QUEUE]` below:
+Every command that needs a queue takes these options; `[QUEUE]` below stands for them:
 """
 
 

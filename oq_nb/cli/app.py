@@ -27,9 +27,11 @@ __all__ = ["app", "main"]
 
 _HELP = """A task queue on an S3 bucket, with live progress.
 
-The bucket is --bucket or S3_BUCKET (with S3_ENDPOINT, S3_REGION and AWS credentials), else the embedded local store.
+The bucket is that of --bucket or S3_BUCKET (with S3_ENDPOINT, S3_REGION and AWS credentials). Without either, it is in
+the embedded store, a small S3 server on this machine.
 
-Exit codes: 0; 1 for a failed or missing task, or a store that cannot be used; 2 for bad usage; 130 after Ctrl-C.
+Exit codes: 0 for success; 1 for a failed or missing task, or a store that cannot be used; 2 for wrong usage; 130 after
+Ctrl-C.
 """
 
 app: typer.Typer = typer.Typer(
@@ -54,7 +56,7 @@ def _version(value: bool) -> None:
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and leave.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
     del version

@@ -38,26 +38,41 @@ def submit(
     options: QueueOptions,
     task_type: Annotated[str, typer.Argument(metavar="TYPE", help="Task type: the name of its handler.")],
     task_input: Annotated[
-        str | None, typer.Argument(metavar="INPUT", help="JSON; @FILE reads a file, @- standard input.")
+        str | None,
+        typer.Argument(metavar="INPUT", help="Input as JSON; @FILE reads it from a file, @- from standard input."),
     ] = None,
-    timeout: Annotated[int, typer.Option("--timeout", metavar="SECONDS", min=1, help="Length of a lease.")] = 300,
+    timeout: Annotated[
+        int,
+        typer.Option(
+            "--timeout",
+            metavar="SECONDS",
+            min=1,
+            help="Length of the lease: when its worker dies, another one takes the task over after this time.",
+        ),
+    ] = 300,
     retries: Annotated[
-        int, typer.Option("--retries", metavar="COUNT", min=0, help="Further attempts after a failure.")
+        int,
+        typer.Option("--retries", metavar="COUNT", min=0, help="How often the task is tried again after a failure."),
     ] = 3,
     at: Annotated[
-        str | None, typer.Option("--at", metavar="TIME", help="Do not start it before, e.g. 2026-01-28T12:30:00Z.")
+        str | None,
+        typer.Option("--at", metavar="TIME", help="Do not start it before this time, e.g. 2026-01-28T12:30:00Z."),
     ] = None,
     ttl: Annotated[
-        float | None, typer.Option("--ttl", metavar="SECONDS", help="It expires when no worker has started it within.")
+        float | None,
+        typer.Option(
+            "--ttl", metavar="SECONDS", help="The task expires when no worker has started it after this time."
+        ),
     ] = None,
     key: Annotated[
-        str | None, typer.Option("--key", metavar="TEXT", help="Submitting again with the same key adds nothing.")
+        str | None,
+        typer.Option("--key", metavar="TEXT", help="Idempotency key: a second task with the same key is not added."),
     ] = None,
-    watch: Annotated[bool, typer.Option("--watch", "-w", help="Then watch it until it has ended.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Watch the task until it ends.")] = False,
     interval: IntervalOption = 2.0,
     as_json: JsonOption = False,
 ) -> int:
-    """Add a task; print its id."""
+    """Submit a task and print its id."""
     value = _json_of(task_input)
     moment = None if at is None else _moment(at)
     task = options.connect().submit(
@@ -110,18 +125,21 @@ def cancel(
         list[str] | None, typer.Argument(metavar="ID", help="Task ids, or unique prefixes of them.")
     ] = None,
     task_type: Annotated[
-        str | None, typer.Option("--type", metavar="NAME", help="All pending and running tasks of this type instead.")
+        str | None,
+        typer.Option("--type", metavar="NAME", help="Cancel all pending and running tasks of this type; without ids."),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="With --type: do not ask for confirmation.")] = False,
-    reason: Annotated[str | None, typer.Option("--reason", metavar="TEXT", help="Stored with the task.")] = None,
+    reason: Annotated[
+        str | None, typer.Option("--reason", metavar="TEXT", help="Why; it is stored with the task.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> int:
     """Cancel tasks, or ask running ones to stop.
 
-    A pending task is cancelled at once. A running one is asked to stop, which its handler sees at its next report. With
-    --type it asks before it cancels; where nobody can be asked, --yes is needed.
+    A pending task is cancelled at once. A running one is asked to stop; its handler sees that at its next progress
+    report. With --type, oq asks for confirmation first; without a terminal to ask on, --yes is needed.
 
-    Exit code: 1 when one of them has ended already or is not there.
+    Exit code: 1 when one of the tasks has already ended or does not exist.
     """
 
     def change(task: Task) -> tuple[Task, str]:
@@ -143,9 +161,9 @@ def cancel(
 
 
 def replay(options: QueueOptions, task_ids: IdsArgument, as_json: JsonOption = False) -> int:
-    """Run finished tasks again, with their retries at zero.
+    """Run finished tasks again; their retries are counted from zero.
 
-    Exit code: 1 when one of them has not ended or is not there.
+    Exit code: 1 when one of the tasks has not ended or does not exist.
     """
 
     def change(task: Task) -> tuple[Task, str]:
@@ -158,7 +176,7 @@ def replay(options: QueueOptions, task_ids: IdsArgument, as_json: JsonOption = F
 def archive(options: QueueOptions, task_ids: IdsArgument, as_json: JsonOption = False) -> int:
     """Archive finished tasks.
 
-    Exit code: 1 when one of them has not ended or is not there.
+    Exit code: 1 when one of the tasks has not ended or does not exist.
     """
 
     def change(task: Task) -> tuple[Task, str]:

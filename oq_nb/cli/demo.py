@@ -34,10 +34,10 @@ def demo(
     ] = 30,
     as_json: JsonOption = False,
 ) -> int:
-    """Run a real job and watch it: half a minute.
+    """Run a real job for half a minute and watch it.
 
-    It hashes the files of Python's standard library, in a worker of this process, on the embedded store; the bar is
-    read back from the bucket. Ctrl-C cancels the task.
+    A worker in this process hashes the files of Python's standard library. The bar shows the progress that is read back
+    from the bucket. Ctrl-C cancels the task.
     """
     from oq_nb.cli.demo_job import TASK_TYPE, hash_files
     from oq_nb.worker import Worker

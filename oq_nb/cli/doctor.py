@@ -34,16 +34,17 @@ def doctor(
         typer.Option(
             "--policy",
             metavar="ROLE",
-            help="Print the smallest IAM policy of watcher, client, worker or doctor.",
+            help="Print the smallest IAM policy for a watcher, client, worker or doctor.",
             autocompletion=lambda: list(ROLES),
         ),
     ] = None,
     as_json: JsonOption = False,
 ) -> int:
-    """Examine a bucket: is it fit for a queue?
+    """Check whether a bucket is fit for a queue.
 
-    Looks whether it can be reached with these credentials, whether it keeps versions, and whether conditional writes
-    hold when several writers race, in a scratch prefix that is removed afterwards. The bucket itself is not changed.
+    It checks whether the bucket can be reached with these credentials, whether it keeps versions, and whether
+    conditional writes hold when several writers race. It writes under a scratch prefix only, and removes that at the
+    end. The bucket's settings are not changed.
 
     Exit code: 1 when a check has failed.
     """

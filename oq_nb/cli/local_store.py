@@ -11,7 +11,7 @@ __all__ = ["add_to"]
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands."""
-    group = typer.Typer(help="The embedded store: start it, stop it, say where it runs.", rich_markup_mode=None)
+    group = typer.Typer(help="The embedded store: start it, stop it, show where it runs.", rich_markup_mode=None)
     group.command("start")(start)
     group.command("status")(status)
     group.command("stop")(stop)
@@ -19,9 +19,9 @@ def add_to(app: typer.Typer) -> None:
 
 
 def start(as_json: JsonOption = False) -> int:
-    """Start the embedded store, unless it runs already.
+    """Start the embedded store, unless it is already running.
 
-    oq submit, oq worker, oq demo, oq ui and connect() in a notebook start it too; commands that only look do not.
+    oq submit, oq worker, oq demo, oq ui, oq doctor and connect() in a notebook start it too; other commands do not.
     """
     from oq_nb import local
 
@@ -30,9 +30,9 @@ def start(as_json: JsonOption = False) -> int:
 
 
 def status(as_json: JsonOption = False) -> int:
-    """Say whether the embedded store runs, and where.
+    """Show whether the embedded store is running, and where.
 
-    Exit code: 1 when it does not.
+    Exit code: 1 when it is not running.
     """
     from oq_nb import local
 

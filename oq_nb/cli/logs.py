@@ -27,26 +27,25 @@ def add_to(app: typer.Typer) -> None:
 def logs(
     options: QueueOptions,
     task_id: IdArgument,
-    follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Wait for further lines until the task has ended.")
-    ] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Wait for new lines until the task ends.")] = False,
     lines: Annotated[
-        int | None, typer.Option("--lines", "-n", metavar="COUNT", min=1, help="Only so many lines, the newest.")
+        int | None,
+        typer.Option("--lines", "-n", metavar="COUNT", min=1, help="Print only the newest lines, this many."),
     ] = None,
     attempt: Annotated[
         int | None,
-        typer.Option("--attempt", metavar="NUMBER", min=1, help="Of this attempt; else of the present or last one."),
+        typer.Option("--attempt", metavar="NUMBER", min=1, help="Print the log of this attempt; default: the newest."),
     ] = None,
     times: Annotated[bool, typer.Option("--times", "-t", help="Put the time before each line.")] = False,
     interval: Annotated[
-        float, typer.Option("--interval", metavar="SECONDS", min=0.1, help="Time between two looks with --follow.")
+        float, typer.Option("--interval", metavar="SECONDS", min=0.1, help="Time between two reads with --follow.")
     ] = 2.0,
     as_json: JsonOption = False,
 ) -> int:
-    """Print what a task's handler has printed and logged, where its worker keeps that (oq worker --logs).
+    """Print what a task's handler has printed and logged, if its worker stores that (oq worker --logs).
 
-    Colours are shown on a terminal only (and not with NO_COLOR set); other control characters are made visible. With
-    --follow and without --attempt it goes on with the attempts that follow.
+    Colours are shown only on a terminal, and not when NO_COLOR is set; other control characters are made visible. With
+    --follow and without --attempt, it continues with the next attempt when the task is tried again.
     """
     from oq_nb.queue.logs import follow_logs, read_logs
 

@@ -36,7 +36,7 @@ def add_to(app: typer.Typer) -> None:
 def result(options: QueueOptions, task_id: IdArgument, as_json: JsonOption = False) -> int:
     """Print the output of a completed task, as JSON.
 
-    Exit code: 1 when the task has not completed; its error is on stderr.
+    Exit code: 1 when the task has not completed; the reason is on stderr.
     """
     del as_json  # it is JSON either way
     task = find(options.connect(starts_store=False), task_id)
@@ -58,10 +58,10 @@ def wait(
     ] = None,
     as_json: JsonOption = False,
 ) -> int:
-    """Wait until tasks have ended; print a line for each as it ends.
+    """Wait until tasks have ended; print a line for each one when it ends.
 
-    Exit code: 0 when all have completed; 1 when one has failed, expired or was cancelled, or is not there; 124 when the
-    time of --timeout is over first.
+    Exit code: 0 when all have completed; 1 when one has failed, has expired, was cancelled or does not exist; 124 when
+    --timeout is reached before.
     """
     from oq_nb.queue.groups import as_completed
 
@@ -87,17 +87,19 @@ def failures(
     since: SinceOption = None,
     retry: Annotated[
         str | None,
-        typer.Option("--retry", metavar="ID", help="Run all tasks again that failed with the same error as this one."),
+        typer.Option("--retry", metavar="ID", help="Run again all tasks that failed with the same error as this one."),
     ] = None,
-    limit: Annotated[int, typer.Option("--limit", metavar="COUNT", min=1, help="Read at most this many.")] = 1000,
+    limit: Annotated[
+        int, typer.Option("--limit", metavar="COUNT", min=1, help="Read at most this many failed tasks.")
+    ] = 1000,
     as_json: JsonOption = False,
 ) -> int:
-    """List failed tasks by their errors, the most frequent first.
+    """List failed tasks grouped by their errors, the most frequent first.
 
-    Messages that differ in numbers or ids only count as one error. Failed tasks are found by the entries that workers
-    of oq leave; oq list --failed --all also finds those of other programs.
+    Messages that differ only in numbers or ids count as the same error. It reads the entries that oq's workers leave
+    for failed tasks; oq list --failed --all also finds tasks that failed in other programs.
 
-    Exit code: 1 when --retry names a task that is not among them, or a task could not be run again.
+    Exit code: 1 when --retry names a task that is not in the list, or a task could not be run again.
     """
     queue = options.connect(starts_store=False)
     now = queue.now()

@@ -44,7 +44,9 @@ __all__ = [
     "table",
 ]
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line; see docs/reference/json.md.")]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print JSON, one object per line; see docs/reference/json.md.")
+]
 
 _IN_NUMBERS = "0123456789.,/:%"
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["STATUSES", "IntervalOption", "SinceOption", "TypeOption", "add_to", "exit_code", "moment_of"]
 
 IntervalOption = Annotated[
-    float, typer.Option("--interval", metavar="SECONDS", min=0.1, help="Time between two looks at the store.")
+    float, typer.Option("--interval", metavar="SECONDS", min=0.1, help="Time between two reads of the store.")
 ]
 STATUSES = ("pending", "running", "completed", "failed", "cancelled", "expired", "archived")
 _CUTS = ((4, 20), (2, 8), (3, 0), (4, 6), (2, 4))  # of the columns of `oq list`
@@ -77,7 +77,7 @@ def status(
         typer.Option(
             "--watch",
             "-w",
-            help="Until the task has ended: drawn in place on a terminal, else a line whenever it changes.",
+            help="Until the task ends: redrawn in place on a terminal, elsewhere one line for each change.",
         ),
     ] = False,
     interval: IntervalOption = 2.0,
@@ -85,7 +85,7 @@ def status(
 ) -> int:
     """Show the status and progress of a task.
 
-    Exit code: 1 when the task has failed, expired or was cancelled, or is not there; else 0.
+    Exit code: 1 when the task has failed, has expired, was cancelled or does not exist; else 0.
     """
     task = find(options.connect(starts_store=False), task_id)
     if watch:
@@ -101,13 +101,13 @@ def history(
     options: QueueOptions,
     task_id: IdArgument,
     limit: Annotated[
-        int | None, typer.Option("--limit", metavar="COUNT", min=1, help="Only this many newest versions.")
+        int | None, typer.Option("--limit", metavar="COUNT", min=1, help="Show only the newest versions, this many.")
     ] = None,
     as_json: JsonOption = False,
 ) -> int:
     """Show the versions of a task, oldest first.
 
-    A line for each says what changed, from its submission to its end, and when.
+    One line for each version says what changed and when, from the submission to the end.
     """
     task = find(options.connect(starts_store=False), task_id)
     versions: list[TaskRecord | None] = [None]
@@ -155,29 +155,32 @@ def list_tasks(
         typer.Option(
             "--status",
             metavar="STATUS",
-            help="Only these: pending, running, completed, failed, cancelled, expired or archived.",
+            help="Only tasks that are pending, running, completed, failed, cancelled, expired or archived.",
             autocompletion=lambda: list(STATUSES),
         ),
     ] = None,
     failed: Annotated[bool, typer.Option("--failed", help="The same as --status failed.")] = False,
     task_type: TypeOption = None,
     since: SinceOption = None,
-    limit: Annotated[int, typer.Option("--limit", metavar="COUNT", min=1, help="At most this many.")] = 20,
+    limit: Annotated[int, typer.Option("--limit", metavar="COUNT", min=1, help="Show at most this many.")] = 20,
     every: Annotated[
-        bool, typer.Option("--all", help="Read every task, to find failed ones that left no entry of their end.")
+        bool, typer.Option("--all", help="Read every task: finds failed ones that left no entry, too.")
     ] = False,
     count: Annotated[
         bool,
-        typer.Option("--count", help="Only how many are ready, scheduled and running: 2 requests, for autoscalers."),
+        typer.Option(
+            "--count", help="Print only how many tasks are ready, scheduled and running: 2 requests, for autoscalers."
+        ),
     ] = False,
     as_json: JsonOption = False,
 ) -> int:
-    """List tasks, the ones that changed last first.
+    """List tasks, the most recently changed first.
 
-    A pending task says so when no live worker has a handler for it.
+    A pending task is marked "no worker has this type" when no live worker has a handler for it.
 
-    Failed, cancelled and expired tasks are found by the entries that their ends leave, however many others there are.
-    Workers of other programs, and earlier versions of oq, leave none: --all reads every task and finds these too.
+    A task that fails, is cancelled or expires leaves an entry in the bucket. With --status failed, cancelled or expired
+    oq reads only these entries, so other tasks do not slow it down. Workers of other programs and earlier versions of
+    oq leave no entry: --all reads every task and finds theirs too.
     """
     if failed and status not in (None, "failed"):
         raise ConfigurationError(f"--failed: not together with --status {status}")
@@ -257,9 +260,10 @@ def _row(short: str, record: TaskRecord, now: datetime, *, is_orphan: bool) -> t
 
 
 def workers(options: QueueOptions, as_json: JsonOption = False) -> int:
-    """List the workers, and what they do.
+    """List the workers and what they are doing.
 
-    What each does is from its last heartbeat; one that has been silent for long has probably died.
+    This is what their last heartbeats say. A worker that has sent none for a minute is shown as silent: it has probably
+    died.
     """
     from oq_nb.queue.watcher import is_alive
 
@@ -298,7 +302,7 @@ def tail(
 ) -> int:
     """Print a line for every task that changes.
 
-    It goes on until Ctrl-C. A task that changes several times between two looks is printed once, as it is then.
+    It runs until Ctrl-C. A task that changes several times between two reads is printed once, in its newest state.
     """
     if task_type is not None and not task_type.strip():
         raise ConfigurationError("--type: it is empty")

@@ -37,14 +37,14 @@ OPTIONS: dict[str, Any] = {
         typer.Option("--bucket", metavar="NAME", help="Bucket. Default: S3_BUCKET, else the embedded store."),
     ],
     "endpoint": Annotated[
-        str | None, typer.Option("--endpoint", metavar="URL", help="S3 service. Default: S3_ENDPOINT, else AWS.")
+        str | None, typer.Option("--endpoint", metavar="URL", help="S3 address. Default: S3_ENDPOINT, else AWS.")
     ],
     "region": Annotated[
         str | None,
-        typer.Option("--region", metavar="NAME", help="Its region. Default: S3_REGION, else as AWS tools do."),
+        typer.Option("--region", metavar="NAME", help="Region. Default: S3_REGION, else as for AWS tools."),
     ],
     "prefix": Annotated[
-        str | None, typer.Option("--prefix", metavar="TEXT", help="Prefix of every key of this queue.")
+        str | None, typer.Option("--prefix", metavar="TEXT", help="Prefix of the queue's keys in the bucket.")
     ],
 }
 _BEGINNING = re.compile(r"[0-9a-f-]{1,36}", re.ASCII)

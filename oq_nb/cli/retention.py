@@ -35,16 +35,17 @@ def show(
     context: typer.Context,
     price: Annotated[
         float | None,
-        typer.Option("--price", metavar="DOLLARS", min=0, help="Per GB and month; default: AWS's list price."),
+        typer.Option("--price", metavar="DOLLARS", min=0, help="Price per GB and month; default: AWS's list price."),
     ] = None,
     read: Annotated[
-        int, typer.Option("--read", metavar="COUNT", min=0, help="Read the status of so many tasks at most.")
+        int, typer.Option("--read", metavar="COUNT", min=0, help="Read the status of at most this many tasks.")
     ] = 1000,
     as_json: JsonOption = False,
 ) -> int:
     """Show what old versions cost and how they are removed.
 
-    Without a command: counts, sizes and prices of all objects and old versions, and the rule that removes them.
+    Without a subcommand it prints counts, sizes and prices of all objects and old versions, and the lifecycle rules
+    that remove them.
     """
     if context.invoked_subcommand is not None:
         return 0
@@ -108,12 +109,12 @@ def set_rule(
     ] = None,
     as_json: JsonOption = False,
 ) -> int:
-    """Have the store remove old versions by itself.
+    """Set a lifecycle rule: the store then removes old versions by itself.
 
-    It does so by a lifecycle rule; the bucket's other rules stay. This shortens the history of tasks: what was replaced
-    more than so many days ago is gone. Tasks themselves stay, unless --finished-days makes a second rule for those that
-    have ended: it finds what was tagged at its end, by workers and clients with OQ_TAG_FINISHED=1 or
-    connect(tag_finished=True). With --json, a line for each rule.
+    The bucket's other rules stay. The rule shortens the history of tasks: versions that were replaced more than --days
+    days ago are removed. The tasks themselves stay, unless --finished-days sets further rules for finished tasks and
+    their logs. Of the tasks these remove only the ones that were tagged when they ended, by workers and clients with
+    OQ_TAG_FINISHED=1 or connect(tag_finished=True). With --json it prints a line for each rule.
     """
     from oq_nb.admin import retention
 
@@ -138,7 +139,7 @@ def _say_rule(rule: dict[str, Any], said: str, *, as_json: bool) -> None:
 def unset_rule(options: QueueOptions, as_json: JsonOption = False) -> int:
     """Remove the rules that `oq retention set` made.
 
-    Old versions and finished tasks stay for ever again.
+    From then on the store keeps old versions and finished tasks for ever.
     """
     from oq_nb.admin import retention
 
@@ -155,7 +156,9 @@ def prune(
     older_than: Annotated[
         str,
         typer.Option(
-            "--older-than", metavar="AGE", help="Since they ended, a minute at least: 90s, 30m, 12h, 30d, 8w."
+            "--older-than",
+            metavar="AGE",
+            help="Tasks that ended longer ago than this, at least a minute: 90s, 30m, 12h, 30d, 8w.",
         ),
     ],
     status: Annotated[
@@ -163,7 +166,7 @@ def prune(
         typer.Option(
             "--status",
             metavar="STATUS",
-            help="Only these; may be given several times.",
+            help="Only tasks with this status; may be given several times.",
             autocompletion=lambda: list(STATUSES[2:]),
         ),
     ] = None,
@@ -171,10 +174,10 @@ def prune(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
     as_json: JsonOption = False,
 ) -> int:
-    """Remove finished tasks with all that belongs to them.
+    """Remove finished tasks and everything that belongs to them.
 
-    Their versions, inputs and outputs go with them; without --status also the inputs and outputs of tasks that a rule
-    has removed. This cannot be undone.
+    Versions, inputs, outputs and logs of a task are removed with it. Without --status, it also removes what is left of
+    tasks that a lifecycle rule has removed. This cannot be undone.
     """
     from oq_nb.admin import retention
 

@@ -29,24 +29,25 @@ def add_to(app: typer.Typer) -> None:
 def ui(
     options: QueueOptions,
     port: Annotated[
-        int, typer.Option("--port", metavar="PORT", min=0, max=65535, help="Of 127.0.0.1; 0 for any that is free.")
+        int,
+        typer.Option("--port", metavar="PORT", min=0, max=65535, help="Port on 127.0.0.1; 0 takes any that is free."),
     ] = 0,
     browser: Annotated[
-        bool, typer.Option("--browser/--no-browser", help="Open it in a browser, where there is one.")
+        bool, typer.Option("--browser/--no-browser", help="Open the page in a browser, if there is one.")
     ] = True,
     interval: Annotated[
-        float, typer.Option("--interval", metavar="SECONDS", min=0.1, help="Between two looks at the store.")
+        float, typer.Option("--interval", metavar="SECONDS", min=0.1, help="Time between two reads of the store.")
     ] = 2.0,
     allow_host: Annotated[
         list[str] | None,
-        typer.Option("--allow-host", metavar="NAME", help="Name under which a proxy is reached; may be repeated."),
+        typer.Option("--allow-host", metavar="NAME", help="Host name of a proxy before the page; may be repeated."),
     ] = None,
     as_json: JsonOption = False,
 ) -> int:
     """Serve a web page of the queue on this machine.
 
-    It shows tasks with live bars and their history, and can cancel and replay them, until Ctrl-C or SIGTERM. The
-    address that is printed has a token: whoever has it can see and change the queue.
+    It shows tasks with live bars and their history, and can cancel and replay them. It runs until Ctrl-C or SIGTERM.
+    The printed address contains a token: whoever has it can see and change the queue.
 
     Exit code: 0 after SIGTERM, 130 after Ctrl-C.
     """

@@ -42,23 +42,38 @@ def worker(
         str,
         typer.Argument(
             metavar="MODULE[:NAME]",
-            help="A module or file with task functions (@oq_nb.task), or with a Worker. NAME: one of them, or a "
-            "function that makes a Worker of a queue.",
+            help="A module or file with task functions (@oq_nb.task) or with a Worker. NAME selects one of them, or a "
+            "function that takes a queue and returns a Worker.",
         ),
     ],
     concurrency: Annotated[
-        int | None, typer.Option("--concurrency", "-c", metavar="COUNT", min=1, max=1000, help="Tasks at a time.")
+        int | None,
+        typer.Option(
+            "--concurrency",
+            "-c",
+            metavar="COUNT",
+            min=1,
+            max=1000,
+            help="Run this many tasks at a time; default: what the Worker was made with, else 1.",
+        ),
     ] = None,
     metrics_port: Annotated[
         int | None,
-        typer.Option("--metrics-port", metavar="PORT", min=0, max=65535, help="Serve Prometheus metrics there."),
+        typer.Option("--metrics-port", metavar="PORT", min=0, max=65535, help="Serve Prometheus metrics on this port."),
     ] = None,
     metrics_host: Annotated[
-        str, typer.Option("--metrics-host", metavar="ADDRESS", help="0.0.0.0 for scrapers on other machines.")
+        str,
+        typer.Option(
+            "--metrics-host",
+            metavar="ADDRESS",
+            help="Address of the metrics; 0.0.0.0 lets scrapers on other machines reach them.",
+        ),
     ] = "127.0.0.1",
     logs: Annotated[
         bool,
-        typer.Option("--logs", help="Keep what handlers print and log in the bucket, for oq logs, widget and page."),
+        typer.Option(
+            "--logs", help="Store what handlers print and log in the bucket; oq logs, widgets and the web page show it."
+        ),
     ] = False,
     log_limit: Annotated[
         float | None,
@@ -67,11 +82,14 @@ def worker(
             metavar="MEGABYTES",
             min=0.01,
             max=1000,
-            help="Keep so much of each attempt, its beginning and its end; else 10. It implies --logs.",
+            help="Keep at most this much of each attempt's log, its beginning and its end; default 10. Implies --logs.",
         ),
     ] = None,
     grace: Annotated[
-        float, typer.Option("--grace", metavar="SECONDS", min=0, help="Time that running tasks get at the end.")
+        float,
+        typer.Option(
+            "--grace", metavar="SECONDS", min=0, help="Time that running tasks get to finish when the worker stops."
+        ),
     ] = 30.0,
     exit_when_idle: Annotated[
         float | None,
@@ -79,22 +97,24 @@ def worker(
             "--exit-when-idle",
             metavar="SECONDS",
             min=0,
-            help="End, with exit code 0, when there was no task to run for so long.",
+            help="Exit with code 0 when there has been no task to run for this long.",
         ),
     ] = None,
     max_tasks: Annotated[
         int | None,
-        typer.Option("--max-tasks", metavar="COUNT", min=1, help="End, with exit code 0, after so many attempts."),
+        typer.Option(
+            "--max-tasks", metavar="COUNT", min=1, help="Exit with code 0 after this many attempts at running tasks."
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> int:
     """Run the task functions, or the worker, of a Python module until Ctrl-C or SIGTERM, or until a limit is reached.
 
-    The module is looked for in the current directory first. At the end nothing more is claimed; running tasks get the
-    time of --grace and are handed back after it. A second Ctrl-C hands them back at once. With --json stdout has the
-    log only: what the module and its handlers print goes to stderr.
+    The module is looked for in the current directory first. When the worker stops, it claims no further tasks and gives
+    the running ones --grace seconds to finish; then it hands them back for another worker. A second Ctrl-C hands them
+    back at once. With --json, stdout has only the log; what the module and its handlers print goes to stderr.
 
-    Exit code: 0 after SIGTERM, or when a limit is reached; 130 after Ctrl-C, 1 when its executor is broken.
+    Exit code: 0 after SIGTERM or when a limit is reached; 130 after Ctrl-C; 1 when the executor is broken.
     """
     with own_stdout() if as_json else contextlib.nullcontext() as stream:  # before the module prints anything
         found = load_worker(target, options)
