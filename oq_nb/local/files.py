@@ -60,11 +60,12 @@ def prepare_folder(root: Path) -> None:
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         if root.stat().st_uid != os.geteuid():
             raise ConfigurationError(f"{root}: this folder belongs to another user: {ELSEWHERE}")
-        if not (root / "start.lock").exists() and any(root.iterdir()):
+        # In this order: another process that starts it now makes the lock first, then the other files.
+        if any(root.iterdir()) and not (root / "start.lock").exists():
             raise ConfigurationError(f"{root}: this folder has other files in it: {ELSEWHERE}")
         root.chmod(0o700)
-        (root / "logs").mkdir(mode=0o700, exist_ok=True)
         (root / "start.lock").touch(mode=0o600)
+        (root / "logs").mkdir(mode=0o700, exist_ok=True)
     except OSError as exc:
         raise ConfigurationError(f"{root}: this folder cannot be used ({exc.strerror}): {ELSEWHERE}") from exc
 

@@ -121,13 +121,12 @@ def test_what_a_button_said_goes_when_the_task_has_gone_on(fake_queue, shown):
     widget._button.click()
     until(lambda: "pending again" in text(widget))
     lease_id = claim(fake_queue, task.id)
-    until(lambda: "running" in text(widget))
-    assert "pending again" not in text(widget)
+    until(lambda: "running" in text(widget) and "pending again" not in text(widget))
+    until(lambda: widget._button.description == "Cancel" and not widget._button.disabled)
     widget._button.click()
     until(lambda: "Asked to stop" in widget._said.value)
     fail(fake_queue, task.id, lease_id)
-    until(lambda: "failed" in text(widget))
-    assert "Asked to stop" not in widget._said.value
+    until(lambda: "failed" in text(widget) and "Asked to stop" not in widget._said.value)
 
 
 def test_a_loop_that_has_failed_has_no_button(fake_queue, shown):

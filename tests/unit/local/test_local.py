@@ -71,6 +71,29 @@ def test_ten_processes_at_once_share_one_server(folder):
     assert len(oq_nb.connect().list()) == 10
 
 
+@pytest.mark.parametrize("first", ["exists", "iterdir"])
+def test_a_folder_that_another_process_fills_at_this_moment_is_no_stranger(tmp_path, monkeypatch, first):
+    """The other process makes its files right after the first look at the folder, whichever that is."""
+    root = tmp_path / "store"
+    root.mkdir(mode=0o700)
+    looked = []
+
+    def look(path, name, original):
+        seen = original(path)
+        found = list(seen) if name == "iterdir" else seen
+        if not looked and name == first:
+            looked.append(path)
+            for made in ("start.lock", "s3.json"):
+                (root / made).touch()
+            found = list(original(path)) if name == "iterdir" else found
+        return iter(found) if name == "iterdir" else found
+
+    for name in ("exists", "iterdir"):
+        original = getattr(Path, name)
+        monkeypatch.setattr(Path, name, lambda path, name=name, original=original: look(path, name, original))
+    local_files.prepare_folder(root)
+
+
 def test_who_waits_for_its_turn_does_not_try_again_what_the_first_has_tried(folder, monkeypatch):
     """With ten of them, each on its own turn, the last one's patience ended on a busy machine."""
     takes_writes, exclusive = local_ready.takes_writes, local_server.exclusive
