@@ -13,11 +13,12 @@ from oq_nb.worker.claims import Claims
 
 
 @pytest.fixture(autouse=True)
-def threads_that_end_at_once(monkeypatch):
+def threads_that_end_at_once():
+    """Have new threads, which end soon also when they are done with a test's last write after its end."""
     tracked._new_writer()
     ticks._new_scheduler()
-    monkeypatch.setattr(tracked.WRITER, "_linger_seconds", 0.05)
-    monkeypatch.setattr(ticks._scheduler, "_linger_seconds", 0.05)
+    tracked.WRITER._linger_seconds = 0.05
+    ticks._scheduler._linger_seconds = 0.05
 
 
 @pytest.fixture
