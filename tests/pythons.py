@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -59,30 +60,45 @@ def found() -> dict[tuple[int, int], str]:
     return here
 
 
-def run_on(version: tuple[int, int], interpreter: str, arguments: list[str]) -> tuple[int, float]:
-    """Make the environment of a version, unless it is there, and run the suites; return exit code and seconds."""
-    name = f"{version[0]}.{version[1]}"
+def home_of(version: tuple[int, int]) -> Path:
+    """Return where the environment of a version is, or is to be."""
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8").partition("[project.scripts]")[0]
     digest = hashlib.sha256(f"{project}{NEEDED}".encode()).hexdigest()[:12]
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "oq_nb-tests"
-    home = cache / f"python-{name}-{digest}"
-    python = str(home / ("Scripts" if os.name == "nt" else "bin") / "python")
-    print(f"Python {name}: {interpreter}", flush=True)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}  # this copy, also where another one made the environment
-    if not (home / "complete").exists():
-        install = [python, "-m", "pip", "install", "-qq", "--disable-pip-version-check"]
-        commands = (
-            [interpreter, "-m", "venv", "--clear", str(home)],
-            [*install, "-e.[local,metrics,otel,plot,processes,ui,widgets]", *NEEDED],
-            [python, "-c", f"open({str(home / 'complete')!r}, 'w').close()"],
-        )
-        for command in commands:
-            if failed := subprocess.call(command, cwd=ROOT, env=environment):
-                return failed, 0.0
+    return cache / f"python-{version[0]}.{version[1]}-{digest}"
+
+
+def python_of(version: tuple[int, int]) -> str:
+    """Return the interpreter of a version's environment."""
+    return str(home_of(version) / ("Scripts" if os.name == "nt" else "bin") / "python")
+
+
+def call(command: list[str]) -> int:
+    """Run a command on this copy of the package, also where another one made the environment."""
+    return subprocess.call(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
+
+
+def prepare(version: tuple[int, int], interpreter: str) -> int:
+    """Make the environment of a version, unless it is there; return the exit code."""
+    home, python = home_of(version), python_of(version)
+    print(f"Python {version[0]}.{version[1]}: {interpreter}", flush=True)
+    if (home / "complete").exists():
+        return 0
+    install = [python, "-m", "pip", "install", "-qq", "--disable-pip-version-check"]
+    return (
+        call([interpreter, "-m", "venv", "--clear", str(home)])
+        or call([*install, "-e.[local,metrics,otel,plot,processes,ui,widgets]", *NEEDED])
+        or call([python, "-c", f"open({str(home / 'complete')!r}, 'w').close()"])
+    )
+
+
+def run_on(version: tuple[int, int], arguments: list[str]) -> tuple[int, float]:
+    """Run the suites on a version; return exit code and seconds."""
     workers = ("-n", str((os.cpu_count() or 1) + 1), "--dist", "worksteal")
     began = time.monotonic()
-    tests = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *(arguments or (*SUITES, *workers))]
-    code = subprocess.call(tests, cwd=ROOT, env=environment)
+    code = call(
+        [python_of(version), "-m", "pytest", "-q", "-p", "no:cacheprovider", *(arguments or (*SUITES, *workers))]
+    )
     return code, time.monotonic() - began
 
 
@@ -93,13 +109,16 @@ def main(arguments: list[str]) -> int:
         own = f"{sys.version_info[0]}.{sys.version_info[1]}"
         print(f"Python {own} is the only supported one on this machine: the suites did not run on others")
         return 0
-    worst, took = 0, 0.0
-    for version in sorted({min(here), max(here)}):
+    versions = sorted({min(here), max(here)})
+    with ThreadPoolExecutor() as threads:  # installing waits for the network most of the time
+        worst = max(threads.map(lambda version: prepare(version, here[version]), versions))
+    took = 0.0
+    for version in versions if worst == 0 else ():
         name = f"{version[0]}.{version[1]}"
         if 2 * took > LONGEST_SECONDS:
             print(f"Python {name}: not run, the suites took {took:.0f} s on the first")
             break
-        code, took = run_on(version, here[version], arguments)
+        code, took = run_on(version, arguments)
         worst = max(worst, code)
         print(f"Python {name}: exit code {code}, {took:.0f} s of tests", flush=True)
     return worst
