@@ -45,6 +45,9 @@ def for_pydantic(annotation: Any) -> Any:
     if np is None:
         return annotation
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if args and hasattr(origin, "__value__"):  # an alias by a ``type`` statement, which NDArray is from NumPy 2.5 on
+        annotation = origin.__value__[args]
+        origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if annotation is np.ndarray:
         return _array(np, None)
     if origin is np.ndarray:
