@@ -635,8 +635,8 @@ def test_a_lost_lease_raises_at_the_next_item(attempt, fake_queue):
         for i in oq_nb.track(range(10_000), min_seconds=0, throttle_seconds=0):
             time.sleep(0.002)
             if i == 20:
-                held = fake_queue.store.read(attempt.task_id)
-                fake_queue.store.move(held, held.record.evolve(lease_id=None, worker_id=None, status=TaskStatus.FAILED))
+                lost = {"lease_id": None, "worker_id": None, "status": TaskStatus.FAILED}
+                fake_queue.store.update(attempt.task_id, lambda r, now: r.evolve(**lost))
 
 
 def test_a_cancellation_raises_at_the_next_item(attempt):

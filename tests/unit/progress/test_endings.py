@@ -303,9 +303,8 @@ def test_a_lost_lease_is_raised_at_the_very_next_item(attempt, fake_queue, path)
             for i in bar:
                 seen.append(i)
                 if i == 3000:
-                    held = fake_queue.store.read(attempt.task_id)
-                    lost = held.record.evolve(lease_id=None, worker_id=None, status=TaskStatus.FAILED)
-                    fake_queue.store.move(held, lost)
+                    lost = {"lease_id": None, "worker_id": None, "status": TaskStatus.FAILED}
+                    fake_queue.store.update(attempt.task_id, lambda r, now: r.evolve(**lost))
                     wait_until(lambda: bar._has_problem)
     assert seen[-1] == 3000
 
