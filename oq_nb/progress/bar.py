@@ -393,6 +393,7 @@ class tqdm(notebook_bar.tqdm, Generic[T]):
 
     def set_postfix(self, ordered_dict: Any = None, refresh: bool = True, **kwargs: Any) -> None:
         """Show values behind the bar; see tqdm. Numbers among them are reported as metrics of the task."""
+        # In one go: tqdm's own, and a second pass for the numbers, would cost more than tqdm's own alone.
         values = dict(ordered_dict or ())
         for name in sorted(kwargs):
             values[name] = kwargs[name]

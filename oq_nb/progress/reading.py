@@ -34,6 +34,19 @@ class BarState:
         """What is reported when it has changed."""
         return self.current, self.total, self.message, self.metrics
 
+    @property
+    def as_arguments(self) -> dict[str, Any]:
+        """What is reported, as `oq_nb.TaskContext.report_progress` takes it."""
+        return {
+            "current": self.current,
+            "total": self.total,
+            "message": self.message,
+            "rate": self.rate,
+            "unit": self.unit,
+            "unit_divisor": self.unit_divisor,
+            "metrics": self.metrics,
+        }
+
 
 def read_bar(bar: Any, inner: Any = None) -> BarState:
     """Return what a bar shows now, from any thread.

@@ -69,16 +69,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def _progress_of(reported: BarState, now: datetime) -> model.Progress:
-    return make_progress(
-        Timestamp.of(now),
-        current=reported.current,
-        total=reported.total,
-        message=reported.message,
-        rate=reported.rate,
-        unit=reported.unit,
-        unit_divisor=reported.unit_divisor,
-        metrics=reported.metrics,
-    )
+    return make_progress(Timestamp.of(now), **reported.as_arguments)
 
 
 class _Position:
@@ -153,17 +144,7 @@ class RunningTask:
             return
         self._seen = content
         try:
-            self._context.report_progress(
-                current=reported.current,
-                total=reported.total,
-                message=reported.message,
-                rate=reported.rate,
-                unit=reported.unit,
-                unit_divisor=reported.unit_divisor,
-                metrics=reported.metrics,
-                throttle_seconds=throttle_seconds,
-                wait=False,
-            )
+            self._context.report_progress(**reported.as_arguments, throttle_seconds=throttle_seconds, wait=False)
         except LeaseExpiredError as exc:
             self._lost = exc
         except OqError as exc:

@@ -23,6 +23,7 @@ import more_stores
 import pytest
 from servers import connect_to
 from stub_servers import StubServer, pass_on, running
+from waiting import patience
 
 import oq_nb
 from oq_nb.errors import StorageDeniedError
@@ -154,11 +155,7 @@ def working(queue: oq_nb.Queue):
         yield started, told
 
 
-def until(condition, seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it does not come"
-        time.sleep(0.02)
+until = patience(30)
 
 
 def test_a_session_that_ends_in_the_middle_of_a_run_is_followed_by_the_next(sessions, home, request):

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import urllib.request
 import uuid
 from datetime import timedelta
@@ -21,6 +20,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as classic
 from servers import connect_to
+from waiting import patience
 
 import oq_nb
 from bench.proxy import Proxy
@@ -40,11 +40,7 @@ def labels_of(text):
     return {s.labels["task_type"] for family in classic(text) for s in family.samples if "task_type" in s.labels}
 
 
-def until(condition, seconds=30.0):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come about"
-        time.sleep(0.02)
+until = patience(30.0)
 
 
 def claim(task, lease_seconds):

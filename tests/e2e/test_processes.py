@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from servers import connect_to
+from waiting import patience
 
 import oq_nb
 from oq_nb import local
@@ -20,13 +21,7 @@ HERE = Path(__file__).resolve().parent
 SOON = oq_nb.RetryPolicy(initial_interval_ms=100, max_interval_ms=200, multiplier=1.0, jitter_percent=0.0)
 
 
-def eventually(condition, seconds=60.0):
-    """Wait until something holds."""
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "it did not come about in time"
-        time.sleep(0.1)
-    return value
+eventually = patience(60.0, pause=0.1)
 
 
 @pytest.fixture

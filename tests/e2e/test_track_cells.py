@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 import uuid
 
 import pytest
 from jupyter_client import KernelManager
 from jupyter_core.utils import ensure_event_loop
 from servers import connect_to
+from waiting import patience
 
 
 class Kernel:
@@ -69,13 +69,7 @@ def place(seaweedfs, tmp_path_factory):
     ensure_event_loop().close()  # jupyter_client made it
 
 
-def eventually(condition, seconds=30.0):
-    """Wait until something holds."""
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "it did not come about in time"
-        time.sleep(0.05)
-    return value
+eventually = patience(30.0, pause=0.05)
 
 
 def the_task(queue, name):

@@ -11,6 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from waiting import patience
 
 import oq_nb
 from bench.proxy import Proxy
@@ -22,13 +23,7 @@ LINE = re.compile(
 )
 
 
-def eventually(condition, seconds=60.0):
-    """Wait until something holds."""
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "it did not come about in time"
-        time.sleep(0.05)
-    return value
+eventually = patience(60.0, pause=0.05)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import types
 
 import pytest
 from botocore.exceptions import CredentialRetrievalError, SSLError
+from waiting import patience
 
 import oq_nb
 from oq_nb import model
@@ -35,11 +36,7 @@ def clock(monkeypatch):
     return made
 
 
-def until(condition, seconds=30.0):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+until = patience(30.0)
 
 
 def test_a_clock_that_is_wrong_for_a_second_loses_no_task(queue, clock):

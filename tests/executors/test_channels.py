@@ -10,6 +10,7 @@ import time
 from multiprocessing import connection
 
 import pytest
+from waiting import patience
 
 from oq_nb import model
 from oq_nb.attempt.context import TaskContext
@@ -132,11 +133,7 @@ def lease_with(transport, mailbox, **options):
     return connection, lease
 
 
-def until(condition):
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+until = patience(20, pause=0.01)
 
 
 def test_a_silence_as_long_as_the_lease_means_that_it_is_lost(transport):

@@ -9,6 +9,7 @@ import time
 import warnings
 
 import pytest
+from waiting import patience
 
 import oq_nb
 from oq_nb.model import RetryPolicy, TaskStatus
@@ -18,12 +19,7 @@ distributed = pytest.importorskip("distributed")
 pytestmark = [pytest.mark.filterwarnings("default")]
 
 
-def until(condition, seconds=60.0):
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.05)
-    return found
+until = patience(60.0, pause=0.05)
 
 
 @pytest.fixture(scope="module")

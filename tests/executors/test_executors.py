@@ -15,6 +15,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from waiting import patience
 
 import oq_nb
 from oq_nb.errors import ConfigurationError, PermanentError, RescheduleError, RetryableError, TaskFailedError
@@ -24,12 +25,7 @@ from oq_nb.worker.executors.backend import make_backend
 AT_ONCE = {"retry_policy": RetryPolicy(initial_interval_ms=0, max_interval_ms=0)}
 
 
-def until(condition, seconds=60.0):
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.05)
-    return found
+until = patience(60.0, pause=0.05)
 
 
 def worker_on(queue, executor="processes", **options):

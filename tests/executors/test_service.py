@@ -6,9 +6,9 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
+from waiting import patience
 
 from oq_nb.model import TaskStatus
 
@@ -69,12 +69,7 @@ def serve(queue, seaweedfs, tmp_path):
         process.communicate()
 
 
-def until(condition, seconds=60.0):
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.05)
-    return found
+until = patience(60.0, pause=0.05)
 
 
 def test_ctrl_c_lets_the_running_task_finish(queue, serve):

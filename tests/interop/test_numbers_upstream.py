@@ -6,6 +6,7 @@ import threading
 import time
 
 import pytest
+from waiting import patience
 
 import oq_nb
 from oq_nb.model import read_series
@@ -29,11 +30,7 @@ def submit_traced(queue, task_type, **options):
     return queue.get(queue.store.create(record).record.id)
 
 
-def wait_until(condition, seconds=30.0):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come about in time"
-        time.sleep(0.05)
+wait_until = patience(30.0, pause=0.05)
 
 
 def test_they_read_and_ask_a_task_with_numbers(ours, theirs):

@@ -9,6 +9,7 @@ import sys
 import time
 
 import pytest
+from waiting import patience
 
 import oq_nb
 
@@ -24,13 +25,7 @@ for i in bar:
 """
 
 
-def eventually(condition, seconds=30.0):
-    """Wait until something holds."""
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "it did not come about in time"
-        time.sleep(0.1)
-    return value
+eventually = patience(30.0, pause=0.1)
 
 
 def test_their_worker_leaves_a_loop_alone_and_their_monitor_fails_it_once_it_is_dead(ours, theirs):

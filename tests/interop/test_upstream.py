@@ -13,6 +13,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
+from waiting import patience
 
 import oq_nb
 from oq_nb.display import view
@@ -30,13 +31,7 @@ def our_worker(queue, task_type, handler, **options):
     return worker
 
 
-def eventually(condition, seconds=30.0):
-    """Wait until something holds."""
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "it did not come about in time"
-        time.sleep(0.1)
-    return value
+eventually = patience(30.0, pause=0.1)
 
 
 def steps(history):

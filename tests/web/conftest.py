@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import time
-
 import httpx
 import pytest
 from browsers import launch
+from waiting import patience
 
 
 @pytest.fixture
@@ -83,12 +82,4 @@ def open_page(browser):
 @pytest.fixture
 def until():
     """Wait until something is the case, and return it."""
-
-    def wait(condition, seconds=15.0, what="it did not happen in time"):
-        deadline = time.monotonic() + seconds
-        while not (found := condition()):
-            assert time.monotonic() < deadline, what
-            time.sleep(0.02)
-        return found
-
-    return wait
+    return patience(15.0)

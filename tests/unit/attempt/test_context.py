@@ -7,6 +7,7 @@ import logging
 import threading
 
 import pytest
+from waiting import patience
 
 import oq_nb
 from oq_nb.attempt.context import TaskContext, current_context, make_progress, running_in
@@ -48,9 +49,10 @@ class Attempt:
 
     def take_over(self):
         """Have another worker take the task."""
-        held = self.store.read(self.task.id)
-        taken = held.record.evolve(lease_id=new_id(), worker_id="rival", attempt=held.record.attempt + 1)
-        self.store.move(held, taken.evolve(updated_at=self.store.clock.stamp()))
+        self.store.update(
+            self.task.id,
+            lambda r, now: r.evolve(lease_id=new_id(), worker_id="rival", attempt=r.attempt + 1, updated_at=now),
+        )
 
 
 @pytest.fixture
@@ -298,10 +300,4 @@ def test_what_the_context_says_of_itself(make):
     assert "attempt 1" in repr(context)
 
 
-def wait_for(condition, seconds=10):
-    event = threading.Event()
-    for _ in range(int(seconds / 0.01)):
-        if condition():
-            return
-        event.wait(0.01)
-    pytest.fail("it did not come about in time")
+wait_for = patience(10, pause=0.01)

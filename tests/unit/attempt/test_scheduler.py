@@ -6,6 +6,7 @@ import threading
 import time
 
 import pytest
+from waiting import patience
 
 from oq_nb.attempt.scheduler import Scheduler
 
@@ -42,11 +43,7 @@ def scheduler():
     assert not [t for t in threading.enumerate() if t.name.startswith("oq-scheduler-t")]
 
 
-def until(condition, seconds=10):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+until = patience(10, pause=0.005)
 
 
 def test_no_thread_before_there_is_work(scheduler):

@@ -7,6 +7,7 @@ from datetime import datetime, timezone
 
 import ipywidgets
 import pytest
+from waiting import patience
 
 from oq_nb import model
 from oq_nb.display.log_html import log_html, log_line_html
@@ -21,12 +22,7 @@ def line(text, stream="out"):
     return LogLine(NOW, stream, text)
 
 
-def until(condition, seconds=10.0):
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.01)
-    return found
+until = patience(10.0, pause=0.01)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ import ipywidgets
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 from ipywidgets.widgets import widget as registry
+from waiting import patience
 
 import oq_nb
 from oq_nb import model
@@ -27,13 +28,7 @@ from oq_nb.model import Progress, TaskStatus, transitions
 from oq_nb.queue import faces
 from oq_nb.queue.watcher import TaskState
 
-
-def until(condition, seconds: float = 10.0):
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.01)
-    return found
+until = patience(10.0, pause=0.01)
 
 
 def claim(queue, task_id: str, **progress) -> str:

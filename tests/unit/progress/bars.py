@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-import time
+
+from waiting import patience
 
 import oq_nb
 
@@ -13,12 +14,7 @@ def quiet(iterable=None, **options):
     return oq_nb.track(iterable, file=io.StringIO(), **options)
 
 
-def wait_until(condition, seconds=10.0):
-    """Wait until something holds."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.01)
+wait_until = patience(10.0, pause=0.01)
 
 
 def finished(bar):

@@ -8,6 +8,7 @@ from collections import Counter
 from datetime import timedelta
 
 import pytest
+from waiting import patience
 
 import oq_nb
 from oq_nb.attempt.scheduler import Scheduler
@@ -19,12 +20,7 @@ from oq_nb.testing import FakeStore, FakeTime
 SOON = RetryPolicy(initial_interval_ms=10, max_interval_ms=20, multiplier=1.0, jitter_percent=0.0)
 
 
-def until(condition, seconds=30):
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "it did not come about in time"
-        time.sleep(0.01)
-    return value
+until = patience(30, pause=0.01)
 
 
 def entries_ahead(queue, count, seconds=3600.0):

@@ -9,6 +9,7 @@ import time
 from collections import Counter
 
 import pytest
+from waiting import patience
 
 import oq_nb
 from oq_nb.attempt.scheduler import Scheduler
@@ -32,12 +33,7 @@ def worker(fake_queue):
     made.stop()
 
 
-def until(condition, seconds=20):
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "it did not come about in time"
-        time.sleep(0.01)
-    return value
+until = patience(20, pause=0.01)
 
 
 # --- handlers

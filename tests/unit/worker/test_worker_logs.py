@@ -14,6 +14,7 @@ import time
 import traceback
 
 import pytest
+from waiting import patience
 
 import oq_nb
 from oq_nb import aio, model
@@ -209,12 +210,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(attempt_log, "_PIECE_SECONDS", 0.0)
 
 
-def wait_until(condition):
-    deadline = time.monotonic() + WAIT
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.005)
-    return found
+wait_until = patience(WAIT, pause=0.005)
 
 
 def test_pieces_are_written_while_it_runs_and_read_once(fake_queue, quick):
