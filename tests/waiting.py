@@ -6,20 +6,19 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+HANGS_AFTER_SECONDS = 60.0
 
-def patience(seconds: float, *, pause: float = 0.02) -> Callable[..., Any]:
-    """Return a function that waits until a condition holds, and returns what the condition returned.
+
+def until(condition: Callable[[], Any], seconds: float = HANGS_AFTER_SECONDS) -> Any:
+    """Wait until a condition holds; return what the condition returned.
 
     Args:
-        seconds: after which the test fails; a call may name others.
-        pause: between two looks, in seconds.
+        condition: is asked a hundred times a second at first, ten times later.
+        seconds: after which the test fails. It says how long a test may hang, not how long the matter takes.
     """
-
-    def until(condition: Callable[[], Any], seconds: float = seconds) -> Any:
-        deadline = time.monotonic() + seconds
-        while not (found := condition()):
-            assert time.monotonic() < deadline, "it did not come about in time"
-            time.sleep(pause)
-        return found
-
-    return until
+    deadline, pause = time.monotonic() + seconds, 0.01
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "it did not come about in time"
+        time.sleep(pause)
+        pause = min(pause * 1.1, 0.1)
+    return found

@@ -23,7 +23,7 @@ import more_stores
 import pytest
 from servers import connect_to
 from stub_servers import StubServer, pass_on, running
-from waiting import patience
+from waiting import until
 
 import oq_nb
 from oq_nb.errors import StorageDeniedError
@@ -155,9 +155,6 @@ def working(queue: oq_nb.Queue):
         yield started, told
 
 
-until = patience(30)
-
-
 def test_a_session_that_ends_in_the_middle_of_a_run_is_followed_by_the_next(sessions, home, request):
     """As with a role: each session ends, the next one is there."""
     by_process(home)
@@ -267,7 +264,7 @@ def test_a_role_of_motos_is_assumed_and_renewed(moto_server, home, monkeypatch):
             seen.add(queue.store.objects._client.identity()[0])
             return len(seen) >= 3
 
-        until(renewed, 60)
+        until(renewed)
         told.set()
         assert task.result(timeout=30) >= 0
     assert all(key.startswith("ASIA") for key in seen)

@@ -20,7 +20,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as classic
 from servers import connect_to
-from waiting import patience
+from waiting import until
 
 import oq_nb
 from bench.proxy import Proxy
@@ -38,9 +38,6 @@ def families(text, parse=classic):
 
 def labels_of(text):
     return {s.labels["task_type"] for family in classic(text) for s in family.samples if "task_type" in s.labels}
-
-
-until = patience(30.0)
 
 
 def claim(task, lease_seconds):

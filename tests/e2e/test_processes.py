@@ -12,16 +12,13 @@ from pathlib import Path
 
 import pytest
 from servers import connect_to
-from waiting import patience
+from waiting import until
 
 import oq_nb
 from oq_nb import local
 
 HERE = Path(__file__).resolve().parent
 SOON = oq_nb.RetryPolicy(initial_interval_ms=100, max_interval_ms=200, multiplier=1.0, jitter_percent=0.0)
-
-
-eventually = patience(60.0, pause=0.1)
 
 
 @pytest.fixture
@@ -79,7 +76,7 @@ def test_a_killed_workers_task_is_completed_by_another(seaweedfs, bucket, worker
     first = workers(seaweedfs, bucket)
     job = {"steps": 20, "seconds": 0.2, "diary": str(tmp_path / "diary")}
     task = queue.submit("steps", job, timeout_seconds=2, retry_policy=SOON)
-    eventually(lambda: task.refresh().progress and task.progress.current >= 2)
+    until(lambda: task.refresh().progress and task.progress.current >= 2)
     killed = task.worker_id
     workers(seaweedfs, bucket)
     first.send_signal(signal.SIGKILL)
@@ -115,22 +112,22 @@ def test_without_renewal_a_long_job_is_taken_over(seaweedfs, bucket, workers, tm
     queue = connect_to(seaweedfs, bucket=bucket, prefix="")
     workers(seaweedfs, bucket, "--no-renew")
     renewing = workers(seaweedfs, bucket)
-    eventually(lambda: len(queue.workers()) == 2)
+    until(lambda: len(queue.workers()) == 2)
     renewing.send_signal(signal.SIGSTOP)  # until the other one has the task
     diary = tmp_path / "diary"
     job = {"steps": 12, "seconds": 0.5, "diary": str(diary), "quiet": True}
     task = queue.submit("steps", job, timeout_seconds=3, retry_policy=SOON)
-    eventually(lambda: task.refresh().status == "running")
+    until(lambda: task.refresh().status == "running")
     first = task.worker_id
     renewing.send_signal(signal.SIGCONT)
     assert task.result(timeout=60)["attempt"] == 2
     assert task.output["worker"] != first
     assert statuses(task) == ["pending 0", "running 1", "pending 1", "running 2", "completed 2"]
-    eventually(lambda: "attempt 1 LeaseExpiredError" in diary_of(diary))
+    until(lambda: "attempt 1 LeaseExpiredError" in diary_of(diary))
     assert "attempt 1 step 12" not in diary_of(diary)
     assert "attempt 2 step 12" in diary_of(diary)
     log = tmp_path / "worker-1.log"
-    eventually(lambda: f"the result of task {task.id} is thrown away" in log.read_text())
+    until(lambda: f"the result of task {task.id} is thrown away" in log.read_text())
 
 
 # --- the store
@@ -148,18 +145,18 @@ def test_the_store_goes_away_while_a_job_reports(tmp_path, workers, how):
         enough = tmp_path / "enough"
         job = {"steps": 1000, "seconds": 0.1, "diary": str(diary), "enough": str(enough)}
         task = queue.submit("steps", job, timeout_seconds=60)
-        eventually(lambda: task.refresh().progress and task.progress.current >= 3)
+        until(lambda: task.refresh().progress and task.progress.current >= 3)
         os.kill(server.pid, signal.SIGSTOP if how == "stopped" else signal.SIGKILL)
         at_outage = len(diary_of(diary))
         # One report may wait for its answer, up to 5 s; after it none does.
-        eventually(lambda: len(diary_of(diary)) >= at_outage + 15)
-        eventually(lambda: "cannot be written now" in log.read_text())
+        until(lambda: len(diary_of(diary)) >= at_outage + 15)
+        until(lambda: "cannot be written now" in log.read_text())
         if how == "stopped":
             os.kill(server.pid, signal.SIGCONT)
         else:
             server = local.start(data_dir=directory)
         at_return = len(diary_of(diary))
-        eventually(lambda: task.refresh().progress and task.progress.current > at_return)
+        until(lambda: task.refresh().progress and task.progress.current > at_return)
         enough.touch()
         assert task.result(timeout=60)["attempt"] == 1
         warnings = [line for line in log.read_text().splitlines() if line.startswith(("WARNING", "ERROR"))]
@@ -206,7 +203,7 @@ def test_nothing_piles_up(queue, passing):
             inputs = range(start, min(passing, start + 500))
             tasks = queue.submit_many("pass", inputs, retry_policy=SOON)
             assert [task.result(120) for task in tasks] == list(inputs)
-        eventually(lambda: cost_of_a_look() == at_first)  # entries are removed beside the handlers
+        until(lambda: cost_of_a_look() == at_first)  # entries are removed beside the handlers
         assert len([e for e in objects.versions("workers/") if e.is_delete_marker]) == 0
         assert len(list(objects.versions("workers/"))) <= 2  # the newest, and one that is being replaced
     assert cost_of_a_look() == at_first

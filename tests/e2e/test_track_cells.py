@@ -10,7 +10,7 @@ import pytest
 from jupyter_client import KernelManager
 from jupyter_core.utils import ensure_event_loop
 from servers import connect_to
-from waiting import patience
+from waiting import until
 
 
 class Kernel:
@@ -69,9 +69,6 @@ def place(seaweedfs, tmp_path_factory):
     ensure_event_loop().close()  # jupyter_client made it
 
 
-eventually = patience(30.0, pause=0.05)
-
-
 def the_task(queue, name):
     """Return the task of a loop, once it is over."""
 
@@ -79,7 +76,7 @@ def the_task(queue, name):
         found = [task for task in queue.list(limit=None) if task.task_type == f"track:{name}"]
         return found[0] if found and found[0].is_done else None
 
-    return eventually(find)
+    return until(find)
 
 
 def test_a_cell_that_ends(place):
@@ -93,7 +90,7 @@ def test_a_cell_that_ends(place):
 def test_an_interrupted_cell(place):
     kernel, queue = place
     cell = kernel.begin("for i in oq_nb.track(range(10000), 'stopped', **options):\n    time.sleep(0.01)")
-    eventually(lambda: [t for t in queue.list(limit=None) if t.progress and t.progress.current > 3])
+    until(lambda: [t for t in queue.list(limit=None) if t.progress and t.progress.current > 3])
     kernel.manager.interrupt_kernel()
     assert kernel.end(cell) == "KeyboardInterrupt"
     task = the_task(queue, "stopped")
@@ -105,7 +102,7 @@ def test_an_interrupted_cell(place):
 def test_a_cancelled_cell(place):
     kernel, queue = place
     cell = kernel.begin("for i in oq_nb.track(range(10000), 'cancelled', **options):\n    time.sleep(0.01)")
-    found = eventually(lambda: [t for t in queue.list(limit=None) if t.task_type == "track:cancelled" and t.progress])
+    found = until(lambda: [t for t in queue.list(limit=None) if t.task_type == "track:cancelled" and t.progress])
     queue.cancel(found[0].id)
     assert kernel.end(cell) == "TaskCancelledError"
     assert str(the_task(queue, "cancelled").status) == "cancelled"

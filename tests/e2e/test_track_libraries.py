@@ -102,7 +102,7 @@ def test_concurrent_futures_in_a_loop_of_its_own(queue):
         futures = [pool.submit(square, n) for n in range(10)]
         bar = oq_nb.tqdm(as_completed(futures), total=10, queue=queue, min_seconds=0, file=io.StringIO())
         assert sorted(future.result() for future in bar) == [n * n for n in range(10)]
-    assert bar.task.wait(10).output["items"] == 10
+    assert bar.task.wait(60).output["items"] == 10
 
 
 def test_pandas_in_a_handler(queue):

@@ -11,7 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from waiting import patience
+from waiting import until
 
 import oq_nb
 from bench.proxy import Proxy
@@ -21,9 +21,6 @@ OQ = [sys.executable, "-m", "oq_nb"]
 LINE = re.compile(
     r"running, (?P<percent>\d+)% \((?P<current>\d+)/\d+\), (?P<rate>\S+) it/s, (?P<left>\d+) seconds? left"
 )
-
-
-eventually = patience(60.0, pause=0.05)
 
 
 @pytest.fixture
@@ -105,7 +102,7 @@ def test_a_killed_loop_is_said_to_be_dead_within_one_lease_and_never_runs_again(
     lease = 5
     process, task = start(1000, 0.05, lease)
     watch = watching(environment, task)
-    eventually(lambda: getattr(task.refresh().progress, "current", 0) >= 5)
+    until(lambda: getattr(task.refresh().progress, "current", 0) >= 5)
     process.kill()
     killed_at = queue.now()
     process.wait()
@@ -123,7 +120,7 @@ def test_a_killed_loop_is_said_to_be_dead_within_one_lease_and_never_runs_again(
     worker.task("track:steps")(lambda given: runs.append(given))
     with worker:
         assert watch.wait(30) == 1
-        eventually(lambda: task.refresh().is_done)
+        until(lambda: task.refresh().is_done)
         time.sleep(0.5)
     watch.stdout.close()
     assert (str(task.status), task.attempt, runs) == ("failed", 1, [])
@@ -146,7 +143,7 @@ def test_a_loop_that_was_asked_to_stop_raises_at_its_next_item(place, start):
 
 def test_ctrl_c_cancels_the_task(start):
     process, task = start(10_000, 0.02)
-    eventually(lambda: getattr(task.refresh().progress, "current", 0) > 2)
+    until(lambda: getattr(task.refresh().progress, "current", 0) > 2)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=30)
     assert "KeyboardInterrupt" in errors

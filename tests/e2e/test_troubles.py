@@ -8,7 +8,6 @@ import types
 
 import pytest
 from botocore.exceptions import CredentialRetrievalError, SSLError
-from waiting import patience
 
 import oq_nb
 from oq_nb import model
@@ -34,9 +33,6 @@ def clock(monkeypatch):
     shim.gmtime = made.gmtime
     monkeypatch.setattr(direct, "time", shim)
     return made
-
-
-until = patience(30.0)
 
 
 def test_a_clock_that_is_wrong_for_a_second_loses_no_task(queue, clock):

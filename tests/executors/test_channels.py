@@ -10,7 +10,7 @@ import time
 from multiprocessing import connection
 
 import pytest
-from waiting import patience
+from waiting import until
 
 from oq_nb import model
 from oq_nb.attempt.context import TaskContext
@@ -131,9 +131,6 @@ def lease_with(transport, mailbox, **options):
     lease = RemoteLease(connection, request_for(transport, mailbox, **options))
     assert lease.begin()
     return connection, lease
-
-
-until = patience(20, pause=0.01)
 
 
 def test_a_silence_as_long_as_the_lease_means_that_it_is_lost(transport):

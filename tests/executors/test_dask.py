@@ -9,7 +9,7 @@ import time
 import warnings
 
 import pytest
-from waiting import patience
+from waiting import until
 
 import oq_nb
 from oq_nb.model import RetryPolicy, TaskStatus
@@ -17,9 +17,6 @@ from oq_nb.model import RetryPolicy, TaskStatus
 distributed = pytest.importorskip("distributed")
 
 pytestmark = [pytest.mark.filterwarnings("default")]
-
-
-until = patience(60.0, pause=0.05)
 
 
 @pytest.fixture(scope="module")

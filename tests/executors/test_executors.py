@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from waiting import patience
+from waiting import until
 
 import oq_nb
 from oq_nb.errors import ConfigurationError, PermanentError, RescheduleError, RetryableError, TaskFailedError
@@ -23,9 +23,6 @@ from oq_nb.model import RetryPolicy, TaskStatus, new_id, transitions
 from oq_nb.worker.executors.backend import make_backend
 
 AT_ONCE = {"retry_policy": RetryPolicy(initial_interval_ms=0, max_interval_ms=0)}
-
-
-until = patience(60.0, pause=0.05)
 
 
 def worker_on(queue, executor="processes", **options):
@@ -266,7 +263,7 @@ def test_stopping_gives_time_then_hands_back_and_ends_the_processes(fake_queue, 
     worker.stop(10)  # far more than the one needs; the other would take for ever
     assert quick.refresh().status is TaskStatus.COMPLETED
     assert (stuck.refresh().status, stuck.record.retry_count) == (TaskStatus.PENDING, 0), stuck.record.last_error
-    until(lambda: not psutil.pid_exists(pid), 10)
+    until(lambda: not psutil.pid_exists(pid))
     alive = pids_of_children() - before
     names = [" ".join(psutil.Process(pid).cmdline()) for pid in alive if psutil.pid_exists(pid)]
     assert not [name for name in names if "loky" in name and "tracker" not in name], names

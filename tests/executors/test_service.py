@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from waiting import patience
+from waiting import until
 
 from oq_nb.model import TaskStatus
 
@@ -67,9 +67,6 @@ def serve(queue, seaweedfs, tmp_path):
     for process in started:
         process.kill()
         process.communicate()
-
-
-until = patience(60.0, pause=0.05)
 
 
 def test_ctrl_c_lets_the_running_task_finish(queue, serve):

@@ -46,6 +46,6 @@ def test_a_task_that_kills_its_worker_ends_as_failed(seaweedfs, monkeypatch):
     assert (poison.attempt, poison.record.retry_count) == (3, 2)
     assert "Timeout" in poison.record.last_error
     assert ends.count(-signal.SIGKILL) == 3, "one worker for each attempt"
-    assert [task.result(timeout=1) for task in plain] == [number + 1 for number in range(6)]
+    assert [task.result(timeout=60) for task in plain] == [number + 1 for number in range(6)]
     statuses = [record.status.value for record in queue.get_history(poison.id)]
     assert statuses == ["pending", "running", "pending", "running", "pending", "running", "failed"]

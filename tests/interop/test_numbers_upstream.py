@@ -6,7 +6,7 @@ import threading
 import time
 
 import pytest
-from waiting import patience
+from waiting import until
 
 import oq_nb
 from oq_nb.model import read_series
@@ -28,9 +28,6 @@ def submit_traced(queue, task_type, **options):
     """Submit a task that carries a trace, as one does that is submitted inside a span."""
     record = new_record(queue.store, task_type, trace=TRACE, **options)
     return queue.get(queue.store.create(record).record.id)
-
-
-wait_until = patience(30.0, pause=0.05)
 
 
 def test_they_read_and_ask_a_task_with_numbers(ours, theirs):
@@ -84,7 +81,7 @@ def test_they_run_the_attempt_after_ours(ours, theirs):
     task = submit_traced(ours, "fit", retry_policy=SOON)
     worker = our_worker(ours, "fit", fails)
     with worker:
-        wait_until(lambda: task.refresh().record.retry_count >= 1)
+        until(lambda: task.refresh().record.retry_count >= 1)
         assert task.record.reached is None or task.record.reached.metrics == {"loss": 2.0}
     with theirs.worker({"fit": handle}):
         assert task.result(30) == "theirs"

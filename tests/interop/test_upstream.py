@@ -13,7 +13,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
-from waiting import patience
+from waiting import until
 
 import oq_nb
 from oq_nb.display import view
@@ -29,9 +29,6 @@ def our_worker(queue, task_type, handler, **options):
     worker = oq_nb.Worker(queue, **({"max_poll_seconds": 0.3} | options))
     worker.task(task_type)(handler)
     return worker
-
-
-eventually = patience(30.0, pause=0.1)
 
 
 def steps(history):
@@ -50,7 +47,7 @@ def test_they_submit_we_run_with_progress_they_read_result_and_history(ours, the
 
     submitted = theirs.submit("double", {"x": 21})
     with our_worker(ours, "double", handle):
-        eventually(lambda: theirs.status(submitted.id) == "completed")
+        until(lambda: theirs.status(submitted.id) == "completed")
     seen = theirs.get(submitted.id)
     assert seen.output == {"doubled": 42}
     assert seen.attempt == 1
@@ -108,7 +105,7 @@ def test_we_submit_they_run_and_task_shell_and_display_show_it(ours, theirs, buc
     task = ours.submit("echo", {"text": "grüße"})
     assert theirs.list_ready(task.record.shard) == [task.id]
     with theirs.worker({"echo": handle}):
-        eventually(lambda: task.refresh().status == "running")
+        until(lambda: task.refresh().status == "running")
         assert task.worker_id == "upstream-1"
         assert f"echo {task.id[:8]} running" in repr(task)
         assert _oq("status", task.id).splitlines()[:3] == [f"Task: {task.id}", "Type: echo", "Status: running"]
@@ -151,7 +148,7 @@ def test_both_kinds_of_workers_on_one_queue_with_200_tasks(ours, theirs):
     ids = [task.id for task in theirs.submit_many([("mixed", {"n": n}) for n in range(100)])]
     ids += [task.id for task in ours.submit_many("mixed", [{"n": n} for n in range(100, 200)])]
     with theirs.worker({"mixed": there}), our_worker(ours, "mixed", here, concurrency=2, logs=True):
-        eventually(lambda: not ours.store.index.scan("ready/"), 90)
+        until(lambda: not ours.store.index.scan("ready/"), 90)
         tasks = [ours.get(task_id).wait(60) for task_id in ids]
     assert [task.output["n"] for task in tasks] == list(range(200))
     assert {task.output["by"] for task in tasks} == {"ours", "theirs"}
@@ -258,12 +255,12 @@ def test_an_attempt_on_either_side(ours, theirs, first):
     if first == "ours":
         with our_worker(ours, "either", fails_here) as worker:
             worker.on_error(lambda *_: None)
-            eventually(lambda: task.refresh().record.retry_count)
+            until(lambda: task.refresh().record.retry_count)
         with theirs.worker({"either": works_there}):
             task.wait(30)
     else:
         with theirs.worker({"either": fails_there}):
-            eventually(lambda: task.refresh().record.retry_count)
+            until(lambda: task.refresh().record.retry_count)
         with our_worker(ours, "either", lambda given: "here"):
             task.wait(30)
     assert task.output == ("there" if first == "ours" else "here")
@@ -335,13 +332,13 @@ def test_expiry(ours, theirs, worker_of):
     mine = ours.submit("late", 1, ttl_seconds=1)
     yours = theirs.submit("late", 2, ttl_seconds=1)
     ends = max(mine.record.expires_at, ours.get(yours.id).record.expires_at)
-    eventually(lambda: ours.now() > ends + timedelta(seconds=1.5))
+    until(lambda: ours.now() > ends + timedelta(seconds=1.5))
     if worker_of == "ours":
         with our_worker(ours, "late", here):
-            eventually(lambda: theirs.status(mine.id) == theirs.status(yours.id) == "expired")
+            until(lambda: theirs.status(mine.id) == theirs.status(yours.id) == "expired")
     else:
         with theirs.worker({"late": there}):
-            eventually(lambda: str(mine.refresh().status) == str(ours.get(yours.id).status) == "expired")
+            until(lambda: str(mine.refresh().status) == str(ours.get(yours.id).status) == "expired")
     assert mine.refresh().attempt == 0
     assert theirs.get(yours.id).expired_at is not None
     with pytest.raises(oq_nb.TaskFailedError, match="expired"):
@@ -351,7 +348,7 @@ def test_expiry(ours, theirs, worker_of):
 
 def test_they_mark_our_task_expired(ours, theirs):
     task = ours.submit("late", 1, ttl_seconds=1)
-    eventually(lambda: ours.now() > task.record.expires_at + timedelta(seconds=1.5))
+    until(lambda: ours.now() > task.record.expires_at + timedelta(seconds=1.5))
     assert theirs.mark_expired(task.id).to_dict()["status"] == "expired"
     assert str(task.refresh().status) == "expired"
 
@@ -397,7 +394,7 @@ def test_they_ask_our_running_task_to_stop(ours, theirs):
     with our_worker(ours, "long", handle):
         assert running.wait(30)
         assert theirs.insist("request_cancellation", submitted.id).cancel_requested
-        eventually(lambda: theirs.status(submitted.id) == "cancelled")
+        until(lambda: theirs.status(submitted.id) == "cancelled")
     versions = ours.get_history(submitted.id)
     asked = next(i for i, record in enumerate(versions) if record.cancel_requested)
     assert versions[asked].lease_id == versions[asked - 1].lease_id
@@ -521,7 +518,7 @@ def test_their_monitor_recovers_our_dead_workers_task(ours, theirs, doomed):
 
     task = ours.submit("long", None, timeout_seconds=2, retry_policy=SOON)
     process = doomed("our_worker.py", "long")
-    eventually(lambda: task.refresh().progress)
+    until(lambda: task.refresh().progress)
     process.kill()
     with theirs.worker({"long": handle}, with_monitor=True, monitor_check_interval_s=1):
         assert task.result(60) == "by upstream"
@@ -536,7 +533,7 @@ def test_their_monitor_recovers_our_dead_workers_task(ours, theirs, doomed):
 def test_our_worker_recovers_their_dead_workers_task(ours, theirs, doomed):
     submitted = theirs.submit("long", None, timeout_seconds=2, retry_policy=buquet.RetryPolicy(100, 200, 1.0, 0.0))
     process = doomed("upstream_worker.py", "long")
-    eventually(lambda: theirs.status(submitted.id) == "running")
+    until(lambda: theirs.status(submitted.id) == "running")
     process.kill()
     with our_worker(ours, "long", lambda given, context: f"by us, attempt {context.attempt}"):
         assert ours.get(submitted.id).result(60) == "by us, attempt 2"
@@ -554,7 +551,7 @@ def test_a_dead_worker_without_retries_left_means_failed_on_either_side(ours, th
 
     task = ours.submit("long", None, timeout_seconds=2, max_retries=0)
     process = doomed("our_worker.py" if dead == "ours" else "upstream_worker.py", "long")
-    eventually(lambda: str(task.refresh().status) == "running")
+    until(lambda: str(task.refresh().status) == "running")
     process.kill()
     if dead == "ours":
         with theirs.worker({"long": there}, with_monitor=True, monitor_check_interval_s=1):
@@ -581,10 +578,10 @@ def test_their_monitor_leaves_a_renewed_lease_alone(ours, theirs):
 
     task = ours.submit("long", None, timeout_seconds=6)
     with our_worker(ours, "long", slow):
-        eventually(lambda: str(task.refresh().status) == "running")
+        until(lambda: str(task.refresh().status) == "running")
         first_end = task.record.lease_expires_at
         with theirs.worker({"long": handle}, with_monitor=True, monitor_check_interval_s=1, monitor_sweep_interval_s=1):
-            eventually(lambda: ours.store.clock.now() > first_end, 60)
+            until(lambda: ours.store.clock.now() > first_end)
             time.sleep(2)  # their monitor looks twice at a task whose first lease is over
             finished.set()
             assert task.result(60) == "done"

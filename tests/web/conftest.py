@@ -5,7 +5,6 @@ from __future__ import annotations
 import httpx
 import pytest
 from browsers import launch
-from waiting import patience
 
 
 @pytest.fixture
@@ -77,9 +76,3 @@ def open_page(browser):
     yield start
     for context in contexts:
         context.close()
-
-
-@pytest.fixture
-def until():
-    """Wait until something is the case, and return it."""
-    return patience(15.0)

@@ -14,6 +14,7 @@ from urllib.parse import quote
 import httpx
 import pytest
 from prefix_proxy import proxied
+from waiting import until
 
 import oq_nb
 from oq_nb import model
@@ -104,7 +105,7 @@ def test_the_first_page_shows_counts_workers_and_bars(fake_queue, serve, visit):
         assert not re.match(r"[a-z]+:|/", link), f"not a relative address: {link}"
 
 
-def test_an_empty_queue_and_one_whose_worker_is_missing(fake_queue, serve, visit, until):
+def test_an_empty_queue_and_one_whose_worker_is_missing(fake_queue, serve, visit):
     client = visit(serve(fake_queue))
     page = Sieve(client.get("/").text)
     assert "No worker is registered" in page.text
@@ -313,7 +314,7 @@ def test_a_task_is_found_by_the_beginning_of_its_id(fake_queue, serve, visit):
 # --- how it stays fresh
 
 
-def test_what_changes_is_shown_and_what_does_not_costs_nothing(fake_queue, serve, visit, until):
+def test_what_changes_is_shown_and_what_does_not_costs_nothing(fake_queue, serve, visit):
     task = fake_queue.submit("t")
     lease = claim(fake_queue, task)
     client = visit(serve(fake_queue))
@@ -330,7 +331,7 @@ def test_what_changes_is_shown_and_what_does_not_costs_nothing(fake_queue, serve
     assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", first.headers["etag"])
 
 
-def test_a_thousand_tasks_are_shown_a_page_at_a_time(fake_queue, fake_store, serve, visit, until):
+def test_a_thousand_tasks_are_shown_a_page_at_a_time(fake_queue, fake_store, serve, visit):
     tasks = list(fake_queue.submit_many("many", range(1200)))
     page = serve(fake_queue, interval=60)
     client = visit(page)
@@ -351,9 +352,7 @@ def test_a_thousand_tasks_are_shown_a_page_at_a_time(fake_queue, fake_store, ser
     assert sum(fake_store.requests.values()) == before  # looking at it is what costs, not showing it
 
 
-def test_a_task_that_ended_and_is_run_again_elsewhere_is_shown_so(
-    fake_store, fake_queue, serve, visit, until, monkeypatch
-):
+def test_a_task_that_ended_and_is_run_again_elsewhere_is_shown_so(fake_store, fake_queue, serve, visit, monkeypatch):
     monkeypatch.setattr(looks, "_ENDED_SECONDS", 0.1)
     task = fake_queue.submit("t")
     task.cancel("enough")
@@ -365,7 +364,7 @@ def test_a_task_that_ended_and_is_run_again_elsewhere_is_shown_so(
     until(lambda: "no longer in the bucket" in client.get(f"/task/{task.id}").text)
 
 
-def test_no_request_is_made_when_no_page_is_open(fake_queue, fake_store, serve, visit, until, monkeypatch):
+def test_no_request_is_made_when_no_page_is_open(fake_queue, fake_store, serve, visit, monkeypatch):
     monkeypatch.setattr(looks, "_IDLE_SECONDS", 0.2)
     monkeypatch.setattr(looks, "_SWEEP_SECONDS", 0.1)
     task = fake_queue.submit("t")
@@ -450,7 +449,7 @@ def test_a_button_for_a_task_that_is_not_there(fake_queue, serve, visit):
     assert post(client, "/task/nonsense/cancel").status_code == 404
 
 
-def test_what_a_button_said_is_not_said_for_ever(fake_queue, serve, visit, monkeypatch, until):
+def test_what_a_button_said_is_not_said_for_ever(fake_queue, serve, visit, monkeypatch):
     task = fake_queue.submit("t")
     client = visit(serve(fake_queue))
     assert "Cancelled." in post(client, f"/task/{task.id}/cancel").text
@@ -458,7 +457,7 @@ def test_what_a_button_said_is_not_said_for_ever(fake_queue, serve, visit, monke
     until(lambda: "Cancelled.</span>" not in client.get(f"/task/{task.id}").text)
 
 
-def test_what_a_button_said_is_not_said_of_a_task_that_has_gone_on(fake_queue, serve, visit, until):
+def test_what_a_button_said_is_not_said_of_a_task_that_has_gone_on(fake_queue, serve, visit):
     task = fake_queue.submit("t")
     lease = claim(fake_queue, task)
     client = visit(serve(fake_queue))
@@ -474,7 +473,7 @@ def test_what_a_button_said_is_not_said_of_a_task_that_has_gone_on(fake_queue, s
 # --- a store in trouble
 
 
-def test_a_store_that_is_gone_leaves_what_was_known(fake_queue, fake_store, serve, visit, until):
+def test_a_store_that_is_gone_leaves_what_was_known(fake_queue, fake_store, serve, visit):
     task = fake_queue.submit("t")
     report(fake_queue, task, claim(fake_queue, task), percent=40)
     client = visit(serve(fake_queue))

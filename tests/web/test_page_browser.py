@@ -14,6 +14,7 @@ from scene import furnish
 from servers import connect_to
 from stub_servers import StubServer, running
 from test_page import EVIL, claim, report
+from waiting import until
 
 import oq_nb
 from oq_nb import model
@@ -63,7 +64,7 @@ def is_silent(page):
     return True
 
 
-def test_bars_move_by_themselves_and_cancel_works(queue, worker, serve, open_page, until):
+def test_bars_move_by_themselves_and_cancel_works(queue, worker, serve, open_page):
     task = queue.submit("count", 300)
     page = open_page(serve(queue).url)
     bar = page.locator(f'[data-key="{task.id}"] progress')
@@ -349,7 +350,7 @@ def test_a_link_on_another_site_leads_in(queue, serve, open_page):
     assert [said for said in page.said if "favicon" not in said[1]] == []
 
 
-def test_in_a_frame_behind_jupyters_proxy(queue, worker, serve, open_page, until):
+def test_in_a_frame_behind_jupyters_proxy(queue, worker, serve, open_page):
     task = queue.submit("count", 100)
     served = serve(queue)
     with proxied(served.port, f"/user/ada/proxy/{served.port}/") as address:
@@ -434,7 +435,7 @@ def test_with_the_keyboard_alone(queue, serve, open_page):
     assert is_silent(page)
 
 
-def test_the_title_says_the_end_and_a_notification_to_those_who_asked(queue, serve, open_page, until):
+def test_the_title_says_the_end_and_a_notification_to_those_who_asked(queue, serve, open_page):
     first, second = queue.submit("quiet"), queue.submit("told")
     page = open_page(serve(queue).url, permissions=["notifications"])
     home = page.url

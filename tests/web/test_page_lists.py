@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import pytest
 from test_page import Sieve, beat, claim, report
+from waiting import until
 
 from oq_nb import model
 from oq_nb.model import TaskStatus, transitions
@@ -38,7 +39,7 @@ def pressed(text, name, task):
     raise AssertionError(f"no button {name} for {task.id}")
 
 
-def shown(client, name, task, until):
+def shown(client, name, task):
     """Wait until a row has a button, and return what it sends, and where to."""
     part = f'aria-label="{name} {task.task_type} {task.id[:8]}"'
     return pressed(until(lambda: (text := client.get("/").text) and part in text and text), name, task)
@@ -90,7 +91,7 @@ def test_a_pending_task_without_a_worker_says_so_in_the_list(fake_queue, serve, 
     assert "start one that has a handler for orphan" in text
 
 
-def test_a_task_is_cancelled_and_retried_in_its_row(fake_queue, serve, visit, until):
+def test_a_task_is_cancelled_and_retried_in_its_row(fake_queue, serve, visit):
     pending, other = fake_queue.submit("t"), fake_queue.submit("t")
     client = visit(serve(fake_queue))
     address, fields = pressed(client.get("/?type=t&sort=newest").text, "Cancel", pending)
@@ -117,7 +118,7 @@ def test_several_at_once_and_what_could_not_be_done(fake_queue, serve, visit):
     assert done.refresh().status is TaskStatus.COMPLETED, "a cancel is never anything but a cancel"
 
 
-def test_a_button_of_earlier_does_nothing_and_says_so(fake_queue, serve, visit, until):
+def test_a_button_of_earlier_does_nothing_and_says_so(fake_queue, serve, visit):
     """Cancel, pressed when the task has ended; Retry, pressed when it has run again and failed again."""
     task = fake_queue.submit("t", max_retries=0)
     client = visit(serve(fake_queue))
@@ -136,7 +137,7 @@ def test_a_button_of_earlier_does_nothing_and_says_so(fake_queue, serve, visit, 
     assert task.record.attempt == 2
 
 
-def test_failures_are_grouped_and_a_group_is_retried(fake_queue, serve, visit, until):
+def test_failures_are_grouped_and_a_group_is_retried(fake_queue, serve, visit):
     bad = [fail(fake_queue, fake_queue.submit("resize"), f"ValueError: bad image {n}\n\n  File x") for n in range(14)]
     gone = [fail(fake_queue, fake_queue.submit("train"), "FileNotFoundError: no such file") for _ in range(3)]
     loop = fail(fake_queue, fake_queue.submit("track:epochs"), "KeyError: 'lr'")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
+from waiting import until
 
 from oq_nb import model
 from oq_nb.errors import StorageUnavailableError
@@ -53,7 +54,7 @@ def test_it_is_read_only_while_it_is_shown(fake_queue, fake_store, serve, visit)
     assert sorted(seen) == ["GET", "LIST"]
 
 
-def test_it_follows(fake_queue, fake_store, serve, visit, until, monkeypatch):
+def test_it_follows(fake_queue, fake_store, serve, visit, monkeypatch):
     monkeypatch.setattr("oq_nb.web.sessions._LOG_SECONDS", 0.05)
     task = logged(fake_queue, "first line")
     client = visit(serve(fake_queue))
@@ -71,7 +72,7 @@ def test_hostile_lines(fake_queue, serve, visit):
     assert len(page) < 150_000
 
 
-def test_a_store_that_is_gone_and_a_task_without_a_log(fake_queue, fake_store, serve, visit, until, monkeypatch):
+def test_a_store_that_is_gone_and_a_task_without_a_log(fake_queue, fake_store, serve, visit, monkeypatch):
     monkeypatch.setattr("oq_nb.web.sessions._LOG_SECONDS", 0.05)
     client = visit(serve(fake_queue))
     silent = fake_queue.submit("job")
@@ -90,7 +91,7 @@ def test_a_store_that_is_gone_and_a_task_without_a_log(fake_queue, fake_store, s
     until(lambda: "cannot be read" not in client.get(f"task/{task.id}?log=1").text)
 
 
-def test_programs_ask_for_it_too(fake_queue, fake_store, serve, visit, until, monkeypatch):
+def test_programs_ask_for_it_too(fake_queue, fake_store, serve, visit, monkeypatch):
     monkeypatch.setattr("oq_nb.web.sessions._LOG_SECONDS", 0.05)
     task = logged(fake_queue, *(f"line {number}" for number in range(300)))
     client = visit(serve(fake_queue))

@@ -204,7 +204,7 @@ def test_extending_while_the_end_is_written_says_so_and_loses_no_lease(caplog):
     running.objects.fault = slow
     ending = threading.Thread(target=running.complete)
     ending.start()
-    assert is_writing.wait(10)
+    assert is_writing.wait(60)
     extending = threading.Thread(target=extend)
     extending.start()
     may_go.set()
@@ -301,7 +301,7 @@ def test_scheduler_threads_renew_and_stop():
         store, store.move(held, claimed), scheduler, lease_seconds=1, on_written=lambda written: renewed.set()
     )
     try:
-        assert renewed.wait(10)
+        assert renewed.wait(60)
         lease.close()
         assert scheduler.finish(5), "nothing is left to call"
         writes = objects.requests["PUT"]

@@ -6,7 +6,7 @@ import threading
 import time
 
 import pytest
-from waiting import patience
+from waiting import until
 
 from oq_nb.attempt.scheduler import Scheduler
 
@@ -41,9 +41,6 @@ def scheduler():
     yield made
     made.stop()
     assert not [t for t in threading.enumerate() if t.name.startswith("oq-scheduler-t")]
-
-
-until = patience(10, pause=0.005)
 
 
 def test_no_thread_before_there_is_work(scheduler):

@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 
 import ipywidgets
 import pytest
-from waiting import patience
+from waiting import until
 
 from oq_nb import model
 from oq_nb.display.log_html import log_html, log_line_html
@@ -20,9 +20,6 @@ NOW = datetime(2026, 11, 26, 8, 0, tzinfo=timezone.utc)
 
 def line(text, stream="out"):
     return LogLine(NOW, stream, text)
-
-
-until = patience(10.0, pause=0.01)
 
 
 @pytest.mark.parametrize(

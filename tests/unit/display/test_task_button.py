@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from test_widget import claim, fail, shown, text, until  # noqa: F401
+from test_widget import claim, fail, shown, text  # noqa: F401
+from waiting import until
 
 from oq_nb.display.buttons import Action
 from oq_nb.display.clicks import hear_while_busy

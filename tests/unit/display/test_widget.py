@@ -15,7 +15,7 @@ import ipywidgets
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 from ipywidgets.widgets import widget as registry
-from waiting import patience
+from waiting import until
 
 import oq_nb
 from oq_nb import model
@@ -27,8 +27,6 @@ from oq_nb.errors import ConfigurationError, StorageUnavailableError
 from oq_nb.model import Progress, TaskStatus, transitions
 from oq_nb.queue import faces
 from oq_nb.queue.watcher import TaskState
-
-until = patience(10.0, pause=0.01)
 
 
 def claim(queue, task_id: str, **progress) -> str:
@@ -553,7 +551,7 @@ def test_a_thousand_rows_are_not_sent(fake_queue):
     fake_queue.submit_many("many", range(1200))
     board = fake_queue.widget(interval=0.01)
     assert board.box is not None
-    until(lambda: "1 to 20 of 1,000; 200 more are counted but not read" in board._table.value, 30)
+    until(lambda: "1 to 20 of 1,000; 200 more are counted but not read" in board._table.value)
     assert len(board._table.value) < 30_000
     assert len(board._tasks.model.options) < 50
     board.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 
-from waiting import patience
+from waiting import HANGS_AFTER_SECONDS
 
 import oq_nb
 
@@ -14,10 +14,7 @@ def quiet(iterable=None, **options):
     return oq_nb.track(iterable, file=io.StringIO(), **options)
 
 
-wait_until = patience(10.0, pause=0.01)
-
-
 def finished(bar):
     """Wait until the end of a bar's own task is written; return the task."""
-    assert bar._sink.wait(10)
+    assert bar._sink.wait(HANGS_AFTER_SECONDS)
     return bar.task.refresh()

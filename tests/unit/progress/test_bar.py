@@ -16,8 +16,9 @@ import weakref
 
 import pytest
 import tqdm.std
-from bars import finished, quiet, wait_until
+from bars import finished, quiet
 from tqdm.contrib.concurrent import thread_map
+from waiting import until
 
 import oq_nb
 from oq_nb.attempt.context import running_in
@@ -556,12 +557,12 @@ def test_in_a_handler_the_task_says_how_far_it_is(attempt, capfd):
         for i in bar:
             bar.set_postfix_str(f"at {i}")
             if i == 4:
-                wait_until(lambda: (p := attempt.task.refresh().progress) is not None and p.current == 4)
+                until(lambda: (p := attempt.task.refresh().progress) is not None and p.current == 4)
                 progress = attempt.task.progress
                 assert (progress.total, progress.percent, progress.unit) == (8, 50, "files")
                 assert progress.message == "files, at 4"
                 assert progress.rate > 0
-    wait_until(lambda: getattr(attempt.task.refresh().progress, "current", None) == 8)
+    until(lambda: getattr(attempt.task.refresh().progress, "current", None) == 8)
     assert attempt.task.progress.percent == 100
     assert capfd.readouterr().err == ""  # no bar of a worker's thread
 
@@ -583,7 +584,7 @@ def test_a_file_that_is_given_by_position_is_not_drawn_to_in_a_handler(attempt):
 def test_disable_in_a_handler_hides_and_still_reports(attempt):
     with running_in(attempt):
         list(oq_nb.track(range(3), disable=True, min_seconds=0))
-    wait_until(lambda: (p := attempt.task.refresh().progress) is not None and p.current == 3)
+    until(lambda: (p := attempt.task.refresh().progress) is not None and p.current == 3)
 
 
 def test_an_inner_bar_stays_local_and_is_named_by_the_outer_one(attempt):
@@ -593,16 +594,16 @@ def test_an_inner_bar_stays_local_and_is_named_by_the_outer_one(attempt):
             inner = oq_nb.track(range(3), desc="inner", min_seconds=0)
             for k in inner:
                 if k == 2 and outer.n == 1:
-                    wait_until(lambda: (p := attempt.task.refresh().progress) and p.message == "outer, inner 2/3")
+                    until(lambda: (p := attempt.task.refresh().progress) and p.message == "outer, inner 2/3")
             assert inner._sink is None
-    wait_until(lambda: attempt.task.refresh().progress.message == "outer")
+    until(lambda: attempt.task.refresh().progress.message == "outer")
 
 
 def test_a_second_loop_after_the_first_reports_in_its_turn(attempt):
     with running_in(attempt):
         list(oq_nb.track(range(3), desc="first", min_seconds=0))
         list(oq_nb.track(range(5), desc="second", min_seconds=0))
-    wait_until(lambda: (p := attempt.task.refresh().progress) is not None and (p.current, p.message) == (5, "second"))
+    until(lambda: (p := attempt.task.refresh().progress) is not None and (p.current, p.message) == (5, "second"))
 
 
 def test_a_short_loop_writes_nothing(attempt, fake_store):
@@ -622,12 +623,12 @@ def test_threads_of_a_handler_report_when_handed_the_context(attempt):
     thread = threading.Thread(target=context.run, args=(work,))
     thread.start()
     thread.join()
-    wait_until(lambda: (p := attempt.task.refresh().progress) is not None and p.current == 4)
+    until(lambda: (p := attempt.task.refresh().progress) is not None and p.current == 4)
 
 
 def test_an_explicit_context_wins(attempt):
     list(quiet(range(6), context=attempt, queue=None, min_seconds=0))
-    wait_until(lambda: (p := attempt.task.refresh().progress) is not None and p.current == 6)
+    until(lambda: (p := attempt.task.refresh().progress) is not None and p.current == 6)
 
 
 def test_a_lost_lease_raises_at_the_next_item(attempt, fake_queue):
@@ -725,7 +726,7 @@ def test_writes_are_spaced(own, attempt, fake_store, place):
     before, began = fake_store.requests["PUT"], time.monotonic()
     for _ in bar:
         time.sleep(0.01)
-    wait_until(lambda: bar._sink._is_over if place == "handler" else bar._sink.wait(0.01))
+    until(lambda: bar._sink._is_over if place == "handler" else bar._sink.wait(0.01))
     time.sleep(0.1)
     written = fake_store.requests["PUT"] - before
     assert 4 <= written <= (time.monotonic() - began) / 0.2 + 4  # the first, the last, a beginning and an end
@@ -813,7 +814,7 @@ def test_a_remote_cancellation_stops_the_loop(own):
             time.sleep(0.002)
             if i == 20:
                 own.cancel(bar.task.id, by="ann")
-    assert bar._sink.wait(10)
+    assert bar._sink.wait(60)
     assert bar.task.status is TaskStatus.CANCELLED  # as it ended, not as it began
     done = finished(bar)
     assert (done.record.cancelled_by, done.last_error) == ("ann", None)
@@ -884,7 +885,7 @@ def test_a_bar_that_is_dropped_on_the_way_fails_its_task(own):
     bar.update(2)
     del bar
     gc.collect()
-    assert sink.wait(10)
+    assert sink.wait(60)
     assert task.refresh().status is TaskStatus.FAILED
     assert "dropped at item 2 of 5" in task.last_error
 
@@ -903,7 +904,7 @@ def test_a_numeric_unit_scale_is_applied_as_the_bar_applies_it(own):
     bar = quiet(range(4), min_seconds=0, throttle_seconds=0.05, unit_scale=0.5, unit="kB")
     for i in bar:
         if i == 2:
-            wait_until(lambda: getattr(bar.task.refresh().progress, "current", 0) > 0)
+            until(lambda: getattr(bar.task.refresh().progress, "current", 0) > 0)
             progress = bar.task.progress
             assert (progress.current, progress.total, progress.percent, progress.unit) == (1, 2, 50, "kB")
     finished(bar)
@@ -933,7 +934,7 @@ def test_a_store_that_is_gone_changes_nothing_for_the_loop(own, fake_store, capl
     fake_store.put = gone
     bar = quiet(range(2000), min_seconds=0, throttle_seconds=0)
     assert list(bar) == list(range(2000))
-    assert bar._sink.wait(10)
+    assert bar._sink.wait(60)
     assert len([r for r in caplog.records if r.name == "oq_nb.track"]) <= 1
 
 
@@ -950,7 +951,7 @@ def test_a_store_that_never_answers_holds_nobody_up(own, fake_store):
     list(bar)
     assert not bar._sink.wait(0.05)  # the loop is over, its writer still waits
     released.set()
-    assert bar._sink.wait(10)
+    assert bar._sink.wait(60)
 
 
 @pytest.mark.parametrize("place", ["cell", "handler"])
@@ -971,7 +972,7 @@ def test_ten_thousand_short_bars_leave_nothing(own, attempt, place):
     assert last() is None
     assert objects_after < objects + 500
     assert not tqdm.std.tqdm._instances
-    wait_until(lambda: not [t for t in threading.enumerate() if t.name.startswith("oq-scheduler-track")])
+    until(lambda: not [t for t in threading.enumerate() if t.name.startswith("oq-scheduler-track")])
     assert threading.active_count() <= threads + 1  # tqdm's own monitor
     assert [task.task_type for task in own.list(limit=None)] == ["job"]
     assert not tracked._open and not tracked.WRITER._heap and not tracked.WRITER._due

@@ -7,7 +7,8 @@ import gc
 import sys
 
 import pytest
-from bars import finished, quiet, wait_until
+from bars import finished, quiet
+from waiting import until
 
 import oq_nb
 from oq_nb.attempt.context import running_in
@@ -219,7 +220,7 @@ def test_an_async_for_is_told_of_a_cancellation_at_its_next_item(own):
             seen.append(i)
             if i == 3:
                 own.cancel(bar.task.id)
-                wait_until(lambda: bar._has_problem)
+                until(lambda: bar._has_problem)
 
     bar = quiet(rows(100), total=100, min_seconds=0, throttle_seconds=0, lease_seconds=5)
     with pytest.raises(TaskCancelledError):
@@ -290,7 +291,7 @@ def test_a_cancellation_is_raised_at_the_very_next_item(attempt, path):
                 if i == 3000:  # chunks have 1,024 items by then
                     attempt.task.cancel()
                     attempt.report_progress(current=i)
-                    wait_until(lambda: bar._has_problem)
+                    until(lambda: bar._has_problem)
     assert seen[-1] == 3000
 
 
@@ -305,7 +306,7 @@ def test_a_lost_lease_is_raised_at_the_very_next_item(attempt, fake_queue, path)
                 if i == 3000:
                     lost = {"lease_id": None, "worker_id": None, "status": TaskStatus.FAILED}
                     fake_queue.store.update(attempt.task_id, lambda r, now: r.evolve(**lost))
-                    wait_until(lambda: bar._has_problem)
+                    until(lambda: bar._has_problem)
     assert seen[-1] == 3000
 
 
@@ -316,7 +317,7 @@ def test_what_a_stopped_loop_leaves_in_its_iterator_is_what_comes_next(own):
         for i in bar:
             if i == 3000:
                 own.cancel(bar.task.id)
-                wait_until(lambda: bar._has_problem)
+                until(lambda: bar._has_problem)
     assert next(items) == 3001
     assert finished(bar).output["items"] == 3001
 
@@ -338,7 +339,7 @@ def test_the_last_position_of_a_loop_that_did_not_end_is_kept(own, monkeypatch, 
         interrupted(bar, error)
     except (KeyboardInterrupt, ValueError) as exc:
         monkeypatch.setattr(sys, "last_value", exc, raising=False)
-    assert bar._sink.wait(10)
+    assert bar._sink.wait(60)
     for task in (bar.task, own.get(bar.task.id)):  # the handle needs no refresh
         assert str(task.status) == status
         progress = task.record.last_progress

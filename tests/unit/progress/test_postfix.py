@@ -7,8 +7,9 @@ import math
 import sys
 
 import pytest
-from bars import finished, quiet, wait_until
+from bars import finished, quiet
 from tqdm.std import tqdm as std_tqdm
+from waiting import until
 
 import oq_nb
 from oq_nb.attempt.context import running_in
@@ -40,7 +41,7 @@ def test_numbers_of_a_loop_are_in_its_task_with_their_course(own):
     for i in bar:
         bar.set_postfix(loss=1 / (i + 1), phase="warm-up", refresh=False)
         assert bar.task is not None
-        wait_until(lambda i=i: (getattr(bar.task.refresh().progress, "metrics", None) or {}).get("loss") == 1 / (i + 1))
+        until(lambda i=i: (getattr(bar.task.refresh().progress, "metrics", None) or {}).get("loss") == 1 / (i + 1))
     record = finished(bar).record
     assert record.reached.metrics == {"loss": 1 / 3}
     assert "loss=0.333, phase=warm-up" in record.reached.message, "the seed's message stays as it was"
@@ -63,13 +64,13 @@ def test_in_a_handler_they_go_to_the_running_task(attempt):
         bar = oq_nb.track(range(2), min_seconds=0)
         for _ in bar:
             bar.set_postfix({"loss": 0.25, "bad": math.inf, "flag": True}, refresh=False)
-    wait_until(lambda: getattr(attempt.task.refresh().progress, "metrics", None) == {"loss": 0.25, "bad": None})
+    until(lambda: getattr(attempt.task.refresh().progress, "metrics", None) == {"loss": 0.25, "bad": None})
 
 
 def test_where_a_loop_in_a_handler_failed_is_reported_however_short_it_was(attempt):
     with running_in(attempt), pytest.raises(ZeroDivisionError):
         loop_that_fails()
-    wait_until(lambda: attempt.task.refresh().progress is not None)
+    until(lambda: attempt.task.refresh().progress is not None)
     assert attempt.task.progress.current == 3
 
 

@@ -6,7 +6,8 @@ import io
 
 import pytest
 import tqdm.std
-from bars import quiet, wait_until
+from bars import quiet
+from waiting import until
 
 import oq_nb
 
@@ -107,7 +108,7 @@ def test_a_loop_that_turned_slow_in_the_middle_of_a_chunk_is_back_at_its_next_it
     for i in bar:
         if i == 200:  # in the middle of a chunk of 128
             before = bar.last_print_t
-            wait_until(lambda: bar._loop._is_hurried)  # ticks come in real time
+            until(lambda: bar._loop._is_hurried)  # ticks come in real time
             bar.miniters = 0
         elif i == 201:
             assert bar.last_print_t > before and bar.last_print_n == 201

@@ -49,7 +49,7 @@ def test_an_entry_that_is_met_before_its_task_is_handed_back_is_looked_at_again_
     stopper = threading.get_ident()
     with leaving:
         task = fake_queue.submit("a", 1, timeout_seconds=3600)
-        assert is_running.wait(10)
+        assert is_running.wait(60)
         with other:
             fake_store.fault = fault
             leaving.stop(0)

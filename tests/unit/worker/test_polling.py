@@ -8,7 +8,7 @@ from collections import Counter
 from datetime import timedelta
 
 import pytest
-from waiting import patience
+from waiting import until
 
 import oq_nb
 from oq_nb.attempt.scheduler import Scheduler
@@ -18,9 +18,6 @@ from oq_nb.store import TaskStore
 from oq_nb.testing import FakeStore, FakeTime
 
 SOON = RetryPolicy(initial_interval_ms=10, max_interval_ms=20, multiplier=1.0, jitter_percent=0.0)
-
-
-until = patience(30, pause=0.01)
 
 
 def entries_ahead(queue, count, seconds=3600.0):

@@ -9,7 +9,7 @@ import time
 from collections import Counter
 
 import pytest
-from waiting import patience
+from waiting import until
 
 import oq_nb
 from oq_nb.attempt.scheduler import Scheduler
@@ -31,9 +31,6 @@ def worker(fake_queue):
     made = oq_nb.Worker(fake_queue, "w1", max_poll_seconds=0.2)
     yield made
     made.stop()
-
-
-until = patience(20, pause=0.01)
 
 
 # --- handlers

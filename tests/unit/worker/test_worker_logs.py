@@ -14,7 +14,7 @@ import time
 import traceback
 
 import pytest
-from waiting import patience
+from waiting import until
 
 import oq_nb
 from oq_nb import aio, model
@@ -210,9 +210,6 @@ def quick(monkeypatch):
     monkeypatch.setattr(attempt_log, "_PIECE_SECONDS", 0.0)
 
 
-wait_until = patience(WAIT, pause=0.005)
-
-
 def test_pieces_are_written_while_it_runs_and_read_once(fake_queue, quick):
     objects = fake_queue.store.objects
     go = threading.Semaphore(0)
@@ -229,7 +226,7 @@ def test_pieces_are_written_while_it_runs_and_read_once(fake_queue, quick):
     with worker:
         for number in range(3):
             go.release()
-            wait_until(lambda expected=number + 1: len(pieces(fake_queue)) == expected)
+            until(lambda expected=number + 1: len(pieces(fake_queue)) == expected)
         assert [text for _, text in texts(task.logs())] == ["0", "1", "2"]
         before = objects.requests.copy()
         assert [text for _, text in texts(task.logs(last=1))] == ["2"]
@@ -307,7 +304,7 @@ def test_old_pieces_make_room_while_it_runs(fake_queue, quick):
         for number in range(60):
             go.release()
             done.acquire(timeout=WAIT)
-            wait_until(lambda number=number: task.logs(last=1).text.startswith(f"{number:04d}"))
+            until(lambda number=number: task.logs(last=1).text.startswith(f"{number:04d}"))
             sizes.append(sum(len(body) for _, body in pieces(fake_queue)))
         task.wait(WAIT)
     assert max(sizes) <= 20_000 + 1_200, "one piece more, until the oldest is removed"
@@ -344,13 +341,13 @@ def test_a_store_that_is_away_loses_nothing_and_holds_nobody_up(fake_queue, quic
     task = fake_queue.submit("job")
     with worker:
         assert printed.wait(WAIT)
-        wait_until(lambda: "its log cannot be written now" in caplog.text)
+        until(lambda: "its log cannot be written now" in caplog.text)
         assert pieces(fake_queue) == []
         fake_queue.store.objects.fault = None
         go.set()
         task.wait(WAIT)
-        wait_until(lambda: "its log is written again" in caplog.text)
-        lines = wait_until(lambda: (found := [line.text for line in task.logs()])[-1:] == ["last"] and found)
+        until(lambda: "its log is written again" in caplog.text)
+        lines = until(lambda: (found := [line.text for line in task.logs()])[-1:] == ["last"] and found)
     assert lines == [*map(str, range(2000)), "last"]
     assert caplog.text.count("its log cannot be written now") == 1
 
@@ -376,10 +373,10 @@ def test_an_answer_that_is_lost_writes_no_line_twice(fake_queue, quick, monkeypa
     worker.task("job")(job)
     task = fake_queue.submit("job")
     with worker:
-        wait_until(lambda: lost)
+        until(lambda: lost)
         go.set()
         task.wait(WAIT)
-        wait_until(lambda: texts(task.logs())[-1:] == [("out", "second")])
+        until(lambda: texts(task.logs())[-1:] == [("out", "second")])
     assert texts(task.logs()) == [("out", "first"), ("out", "second")]
 
 
