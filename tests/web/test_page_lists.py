@@ -99,7 +99,7 @@ def test_a_task_is_cancelled_and_retried_in_its_row(fake_queue, serve, visit):
     assert said(answer) == "1 task cancelled."
     assert answer.url.query == b"type=t&sort=newest&page=1", "the list is the one that it was"
     assert (pending.refresh().status, other.refresh().status) == (TaskStatus.CANCELLED, TaskStatus.PENDING)
-    address, fields = shown(client, "Retry", pending, until)
+    address, fields = shown(client, "Retry", pending)
     assert said(post(client, address, fields)) == "1 task is pending again."
     assert pending.refresh().status is TaskStatus.PENDING
 
@@ -126,7 +126,7 @@ def test_a_button_of_earlier_does_nothing_and_says_so(fake_queue, serve, visit):
     fail(fake_queue, task)
     answer = post(client, *cancelling)
     assert said(answer) == f"Not done: task {task.id} cannot be cancelled: it is failed, not pending"
-    retrying = shown(client, "Retry", task, until)
+    retrying = shown(client, "Retry", task)
     task.replay()
     fail(fake_queue, task)
     on_its_page = {"only": f"{task.id}:1"}
