@@ -19,7 +19,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import count
 
-__all__ = ["Backoff"]
+__all__ = ["WAKE_SECONDS", "Backoff"]
+
+#: How long a wait of the main thread lasts at most before it is begun again: Python calls the handler of a signal when
+#: the wait ends, where the system gave the signal to another thread, or just before the wait began.
+WAKE_SECONDS = 0.5
 
 _MAX_DOUBLINGS = 30
 

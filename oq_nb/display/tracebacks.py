@@ -12,7 +12,10 @@ __all__ = ["own_part"]
 _FRAME = re.compile(r'^ *File "(?P<file>.+)", line \d+(?:, in .+)?$')
 #: Where code lies that the user has not written.
 _LIBRARIES = re.compile(
-    r"[/\\](?:site-packages|dist-packages|oq_nb)[/\\]|[/\\](?:lib|Lib)[/\\]python3|[/\\]Lib[/\\]|^<frozen "
+    r"[/\\](?:site-packages|dist-packages)[/\\]|[/\\](?:lib|Lib)[/\\]python3|[/\\]Lib[/\\]|^<frozen "
+    # The package by its rooms and modules: a clone of the project, with code of the user's, may be called oq_nb too.
+    r"|[/\\]oq_nb[/\\](?:(?:admin|attempt|cli|display|local|model|progress|queue|s3|store|web|worker)[/\\]"
+    r"|(?:__init__|__main__|aio|ansi|backoff|errors|forks|metrics|testing|text|tracing)\.py$)"
 )
 
 

@@ -2,7 +2,7 @@
 
 They have the names and manners of `concurrent.futures`. The tasks go on whatever happens to the waiting program.
 
-Imports of the package: `errors`, `model`, `store`, and this room; the bars are drawn through `faces`.
+Imports of the package: `backoff`, `errors`, `model`, `store`, and this room; the bars are drawn through `faces`.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any, Literal, NamedTuple
 
+from oq_nb.backoff import WAKE_SECONDS
 from oq_nb.errors import ConfigurationError, WaitTimeoutError, brief_interrupts
 from oq_nb.model import TaskStatus
 from oq_nb.queue import faces
 from oq_nb.queue.poller import TaskPoller
 from oq_nb.queue.task import Task
-from oq_nb.queue.waiting import LONGEST_SECONDS, WAKE_SECONDS, adopt_state, check_state, deadline_of, seconds_until
+from oq_nb.queue.waiting import LONGEST_SECONDS, adopt_state, check_state, deadline_of, seconds_until
 from oq_nb.queue.watcher import TaskWatch
 from oq_nb.store import VersionedTask
 

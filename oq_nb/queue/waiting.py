@@ -2,7 +2,7 @@
 
 The task goes on whatever happens to the waiting program.
 
-Imports of the package: `errors`, and this room; the bar is drawn through `faces`.
+Imports of the package: `backoff`, `errors`, and this room; the bar is drawn through `faces`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from oq_nb.backoff import WAKE_SECONDS
 from oq_nb.errors import ConfigurationError, StorageDeniedError, TaskNotFoundError, WaitTimeoutError
 from oq_nb.queue import faces
 from oq_nb.queue.watcher import Signal, TaskState, TaskWatch
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LONGEST_SECONDS",
-    "WAKE_SECONDS",
     "Wait",
     "adopt_state",
     "check_state",
@@ -30,7 +30,6 @@ __all__ = [
 ]
 
 LONGEST_SECONDS = 2.2  # between two reads
-WAKE_SECONDS = 0.5  # so that Ctrl-C is seen on every platform
 
 
 def wait_for(task: Task, timeout: float | None, *, progress: bool) -> None:

@@ -24,12 +24,13 @@ Invariants:
 * A task is read soon at first and then ever more rarely: after 5 % of the time that it has been watched, at least
   10 ms and as long as the last read took. What does not change is read less and less often, within bounds of its own.
 
-Imports of the package: `errors`, `model`, `store`, and `poller` of this room.
+Imports of the package: `backoff`, `errors`, `model`, `store`, and `poller` of this room.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import queue
 import threading
 import time
@@ -41,6 +42,7 @@ from types import TracebackType
 from typing import Any, Generic, Protocol, TypeVar
 
 from oq_nb import model
+from oq_nb.backoff import WAKE_SECONDS
 from oq_nb.errors import ConfigurationError, OqError, RecordError, StorageDeniedError, StorageError
 from oq_nb.forks import after_fork
 from oq_nb.model import TaskRecord
@@ -150,7 +152,10 @@ class Watch(Generic[State]):
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the state has changed since the last call; return False when the time is over first."""
-        has_changed = self._own.wait(timeout)
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        while not (has_changed := self._own.wait(max(0.0, min(deadline - time.monotonic(), WAKE_SECONDS)))):
+            if time.monotonic() >= deadline:
+                break
         self._own.clear()
         return has_changed
 

@@ -6,7 +6,7 @@ Invariants:
 * After `close` nothing is given out, and whoever waits returns.
 * Where the number of attempts is limited, no entry is given out that could lead to one too many.
 
-Imports nothing of the package but `store`.
+Imports of the package: `backoff`, `store`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 
+from oq_nb.backoff import WAKE_SECONDS
 from oq_nb.store.index import IndexEntry
 
 __all__ = ["Backlog"]
@@ -155,6 +156,9 @@ class Backlog:
             self._changed.notify_all()
 
     def wait_idle(self, seconds: float) -> bool:
-        """Wait until no handler thread is busy; return whether that is so."""
+        """Wait until no handler thread is busy; return whether that is so. A second Ctrl-C is heard meanwhile."""
+        deadline = time.monotonic() + seconds
         with self._changed:
-            return self._changed.wait_for(lambda: self._busy == 0, seconds)
+            while self._busy and (left := deadline - time.monotonic()) > 0:
+                self._changed.wait(min(left, WAKE_SECONDS))
+            return self._busy == 0

@@ -30,8 +30,10 @@ def test_a_task_that_kills_its_worker_ends_as_failed(seaweedfs, monkeypatch):
     try:
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
-            ends += [process.returncode for process in processes if process.poll() is not None]
-            processes = [process for process in processes if process.poll() is None]
+            for process in processes.copy():
+                if process.poll() is not None:
+                    ends.append(process.returncode)
+                    processes.remove(process)
             if poison.refresh().status == "failed" and all(task.refresh().status == "completed" for task in plain):
                 break
             while len(processes) < 2:  # what a supervisor does

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import traceback
+from pathlib import Path
 
 import pytest
 from test_view import made
 
+import oq_nb
 from oq_nb.display import markup
 from oq_nb.display.tracebacks import own_part
 
@@ -64,6 +66,39 @@ Traceback (most recent call last):
     raise KeyError("b")
 KeyError: 'b'
 """
+
+
+IN_A_CLONE = """Traceback (most recent call last):
+  File "/home/ada/oq_nb/oq_nb/attempt/invoke.py", line 60, in call_handler
+    return call()
+  File "/home/ada/oq_nb/oq_nb/aio.py", line 9, in run
+    return work()
+  File "/home/ada/oq_nb/jobs.py", line 3, in train
+    load(x)
+  File "/home/ada/oq_nb/notebooks/data.py", line 8, in load
+    raise ValueError("bad image")
+ValueError: bad image
+"""
+
+
+def test_code_beside_the_package_in_a_clone_is_the_users():
+    assert own_part(IN_A_CLONE).splitlines() == [
+        '  File "/home/ada/oq_nb/jobs.py", line 3, in train',
+        "    load(x)",
+        '  File "/home/ada/oq_nb/notebooks/data.py", line 8, in load',
+        '    raise ValueError("bad image")',
+        "ValueError: bad image",
+    ]
+
+
+def test_every_module_of_the_package_is_the_librarys():
+    package = Path(oq_nb.__file__).parent
+    files = [f"/x/oq_nb/{path.relative_to(package)}" for path in package.rglob("*.py")]
+    frames = [f'  File "{file}", line 1, in f\n    g()\n' for file in files]
+    own = '  File "/home/ada/jobs.py", line 3, in train\n    load(x)'
+    error = "Traceback (most recent call last):\n" + "".join(frames) + own + "\nValueError: x"
+    assert len(files) > 150
+    assert own_part(error) == own + "\nValueError: x"
 
 
 def test_of_several_the_last_one():

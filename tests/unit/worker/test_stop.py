@@ -7,9 +7,12 @@ import threading
 import time
 
 import pytest
+from waiting import until
 
 import oq_nb
 from oq_nb.errors import ConfigurationError, StorageUnavailableError
+from oq_nb.store.index import IndexEntry
+from oq_nb.worker.backlog import Backlog
 from oq_nb.worker.session import CLOSING_SECONDS
 
 HANGS_SECONDS = 10.0
@@ -124,3 +127,35 @@ def test_the_hooks_of_the_end_are_called_once_by_two_who_stop(fake_queue):
     for stopper in stoppers:
         stopper.join(30)
     assert ended == ["ended"]
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="needs signals for a thread")
+@pytest.mark.parametrize("who", ["worker", "watch"])
+def test_a_signal_is_heard_during_a_wait(fake_queue, who):
+    """One that the system gives to another thread does not end a wait: Python calls its handler when the wait ends."""
+    heard, was_heard = threading.Event(), []
+    backlog = Backlog(1)
+    backlog.offer([IndexEntry("ready/0/0000000001/t")])
+    assert backlog.take() is not None
+    watch = fake_queue.watcher.watch(fake_queue.submit("a"), interval=600)
+    until(lambda: watch.state.seen_at)
+    watch.wait(0)  # that it has been read is no news any more
+    waiting = backlog._changed if who == "worker" else watch._own._cond
+
+    def send():
+        until(lambda: waiting._waiters)
+        signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)
+        was_heard.append(heard.wait(20))
+        backlog.done()
+        watch._own.set()
+
+    earlier = signal.signal(signal.SIGUSR1, lambda *_: heard.set())
+    sender = threading.Thread(target=send)
+    sender.start()
+    try:
+        assert backlog.wait_idle(60) if who == "worker" else watch.wait(60)
+    finally:
+        sender.join()
+        signal.signal(signal.SIGUSR1, earlier)
+        watch.close()
+    assert was_heard == [True]
