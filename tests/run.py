@@ -50,6 +50,8 @@ def missing_packages() -> dict[str, str]:
         missing["chromium"] = "the browser tests"
     if sys.platform == "linux" and not has_library("libatomic.so.1"):
         missing["libatomic1"] = "Playwright's driver, which the browser tests use"
+    if not shutil.which("curl"):
+        missing["curl"] = "the examples of the JSON interface"
     return missing
 
 
