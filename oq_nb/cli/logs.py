@@ -42,10 +42,11 @@ def logs(
     ] = 2.0,
     as_json: JsonOption = False,
 ) -> int:
-    """Print what a task's handler has printed and logged, if its worker stores that (oq worker --logs).
+    """Print the log of a task.
 
-    Colours are shown only on a terminal, and not when NO_COLOR is set; other control characters are made visible. With
-    --follow and without --attempt, it continues with the next attempt when the task is tried again.
+    It has what the handler printed and logged, if the worker stores that (oq worker --logs). Colours are shown only on
+    a terminal, and not when NO_COLOR is set; other control characters are made visible. With --follow and without
+    --attempt, it continues with the next attempt when the task is tried again.
     """
     from oq_nb.queue.logs import follow_logs, read_logs
 

@@ -58,7 +58,7 @@ def wait(
     ] = None,
     as_json: JsonOption = False,
 ) -> int:
-    """Wait until tasks have ended; print a line for each one when it ends.
+    """Wait for tasks to end; print a line for each one.
 
     Exit code: 0 when all have completed; 1 when one has failed, has expired, was cancelled or does not exist; 124 when
     --timeout is reached before.
@@ -94,7 +94,7 @@ def failures(
     ] = 1000,
     as_json: JsonOption = False,
 ) -> int:
-    """List failed tasks grouped by their errors, the most frequent first.
+    """List failed tasks by error, the most frequent first.
 
     Messages that differ only in numbers or ids count as the same error. It reads the entries that oq's workers leave
     for failed tasks; oq list --failed --all also finds tasks that failed in other programs.

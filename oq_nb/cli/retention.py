@@ -109,7 +109,7 @@ def set_rule(
     ] = None,
     as_json: JsonOption = False,
 ) -> int:
-    """Set a lifecycle rule: the store then removes old versions by itself.
+    """Have the store remove old versions, by a lifecycle rule.
 
     The bucket's other rules stay. The rule shortens the history of tasks: versions that were replaced more than --days
     days ago are removed. The tasks themselves stay, unless --finished-days sets further rules for finished tasks and

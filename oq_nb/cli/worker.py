@@ -108,11 +108,12 @@ def worker(
     ] = None,
     as_json: JsonOption = False,
 ) -> int:
-    """Run the task functions, or the worker, of a Python module until Ctrl-C or SIGTERM, or until a limit is reached.
+    """Run the task functions or the worker of a Python module.
 
-    The module is looked for in the current directory first. When the worker stops, it claims no further tasks and gives
-    the running ones --grace seconds to finish; then it hands them back for another worker. A second Ctrl-C hands them
-    back at once. With --json, stdout has only the log; what the module and its handlers print goes to stderr.
+    It runs until Ctrl-C or SIGTERM, or until a limit is reached. The module is looked for in the current directory
+    first. When the worker stops, it claims no further tasks and gives the running ones --grace seconds to finish; then
+    it hands them back for another worker. A second Ctrl-C hands them back at once. With --json, stdout has only the
+    log; what the module and its handlers print goes to stderr.
 
     Exit code: 0 after SIGTERM or when a limit is reached; 130 after Ctrl-C; 1 when the executor is broken.
     """

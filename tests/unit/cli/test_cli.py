@@ -356,6 +356,14 @@ def test_version_and_help(oq):
     assert code == 0 and "--watch" in out and "<bool>" not in out
 
 
+@pytest.mark.parametrize("group", [(), ("retention",), ("local",)])
+def test_the_list_of_commands_cuts_no_sentence_short(oq, group):
+    code, out, _ = oq(*group, "--help")
+    listed = out.partition("Commands:\n")[2].splitlines()
+    assert code == 0 and len(listed) >= 3
+    assert all(line.endswith(".") and not line.endswith("...") for line in listed)
+
+
 def test_every_command_takes_json(oq):
     import typer.main
 
