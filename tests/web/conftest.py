@@ -5,6 +5,7 @@ from __future__ import annotations
 import httpx
 import pytest
 from browsers import launch
+from waiting import HANGS_AFTER_SECONDS
 
 
 @pytest.fixture
@@ -63,6 +64,7 @@ def open_page(browser):
     def start(url, *, width=1180, height=900, **options):
         context = browser.new_context(viewport={"width": width, "height": height}, **options)
         contexts.append(context)
+        context.set_default_timeout(HANGS_AFTER_SECONDS * 1000)
         page = context.new_page()
         page.dialogs, page.requested, page.said = [], [], []
         page.on("dialog", lambda dialog: (page.dialogs.append(dialog.message), dialog.dismiss()))
