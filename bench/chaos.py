@@ -33,7 +33,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -240,7 +240,11 @@ def _current(record: TaskRecord) -> int:
 
 
 def check_bucket(
-    queue: oq_nb.Queue, inputs: int, report: Report, kills: Sequence[datetime] = (), started: set[str] | None = None
+    queue: oq_nb.Queue,
+    inputs: Iterable[int],
+    report: Report,
+    kills: Sequence[datetime] = (),
+    started: set[str] | None = None,
 ) -> None:
     """Check all tasks of the bucket: one for each input, completed, with the right output and a sound history."""
     ids = queue.store.task_ids_newest_first()
@@ -257,7 +261,7 @@ def check_bucket(
         elif last.output.get("square") != n * n:
             report.violations.append(f"task {task_id}: wrong output {last.output} for {n}")
         check_history(versions, report)
-    if missing := sorted(set(range(inputs)) - set(seen)):
+    if missing := sorted(set(inputs) - set(seen)):
         report.violations.append(f"lost: inputs {missing}")
     if doubled := sorted(n for n, count in seen.items() if count > 1):
         report.violations.append(f"doubled: inputs {doubled}")
@@ -283,6 +287,7 @@ class Ground:
         self._random = random.Random(plan.seed)
         self._processes: list[subprocess.Popen[bytes]] = []
         self.kills: list[datetime] = []  # of the store
+        self.submitted: set[int] = set()
         pairs = _make_store(directory / "store")
         self._server = local.start(data_dir=directory / "store")
         #: Without the proxy: for what is looked at and checked.
@@ -385,6 +390,7 @@ def _submit_one_by_one(ground: Ground, inputs: range, seconds: float, stop: thre
         while not stop.is_set():
             try:
                 queue.submit(TASK_TYPE, _input(ground.plan, n), idempotency_key=f"n-{n}", **_options())
+                ground.submitted.add(n)
                 break
             except StorageError:
                 ground.report.submit_retries += 1
@@ -417,6 +423,7 @@ def run(directory: Path, plan: Plan) -> Report:
     stop = threading.Event()
     with _ground(directory, plan) as ground:
         ground.queue.submit_many(TASK_TYPE, [_input(plan, n) for n in range(at_first)], **_options())
+        ground.submitted.update(range(at_first))
         events = plan.events()
         late = range(at_first, plan.tasks)
         length = len(events) * plan.every_seconds * 0.8
@@ -433,7 +440,9 @@ def run(directory: Path, plan: Plan) -> Report:
             stop.set()
             submitter.join()
         ground.report.seconds = time.monotonic() - began
-        check_bucket(ground.queue, plan.tasks, ground.report, ground.kills, ground.started())
+        if left := sorted(set(range(plan.tasks)) - ground.submitted):
+            ground.report.violations.append(f"not submitted within {plan.minutes:g} minutes: inputs {left}")
+        check_bucket(ground.queue, ground.submitted, ground.report, ground.kills, ground.started())
         return ground.report
 
 

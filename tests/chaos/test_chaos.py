@@ -8,6 +8,7 @@ from bench.chaos import Plan, Report, check_history, run, without_unfinished
 from oq_nb.model import Progress, RetryPolicy, TaskRecord, TaskStatus, Timestamp, new_id, transitions
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("seed", [7])
 def test_tasks_survive_killed_workers_and_a_killed_store(tmp_path, seed):
     plan = Plan(
@@ -22,7 +23,7 @@ def test_tasks_survive_killed_workers_and_a_killed_store(tmp_path, seed):
         corruptions=2,
         every_seconds=1.5,
         seed=seed,
-        minutes=2,
+        minutes=12,  # a minute and a half where nothing else runs
     )
     report = run(tmp_path, plan)
     print("\n".join(report.lines()))
