@@ -279,7 +279,7 @@ def test_a_restarted_kernel(open_lab, connecting, elsewhere, queue):
     bar = output(page, 2).locator("progress")
     page.wait_for_function("() => document.querySelectorAll('.oq-task progress').length === 2")
     page.wait_for_function(  # what is saved has been brought up to date
-        "() => [2, 3].every(n => JSON.stringify(jupyterapp.shell.currentWidget.context.model.toJSON().cells[n])"
+        "() => [2, 3, 4].every(n => JSON.stringify(jupyterapp.shell.currentWidget.context.model.toJSON().cells[n])"
         ".match(/running.*As seen at/))"
     )
     output(page, 5).get_by_role("button", name="Retry").wait_for()
@@ -300,6 +300,7 @@ def test_a_restarted_kernel(open_lab, connecting, elsewhere, queue):
         assert "Loading widget" not in text[0]
         assert "model not found" not in text[0]
     assert "As seen at" in output(page, 2).inner_text()
+    assert "1 running" in output(page, 4).inner_text(), "the dashboard's last state, too"
     assert "boom" in output(page, 5).inner_text()
     shoot(page, "restarted-reloaded")
     exported = HTMLExporter().from_notebook_node(nbformat.reads(saved, 4))[0]
