@@ -263,7 +263,7 @@ def test_stopping_gives_time_then_hands_back_and_ends_the_processes(fake_queue, 
     worker.stop(10)  # far more than the one needs; the other would take for ever
     assert quick.refresh().status is TaskStatus.COMPLETED
     assert (stuck.refresh().status, stuck.record.retry_count) == (TaskStatus.PENDING, 0), stuck.record.last_error
-    until(lambda: not psutil.pid_exists(pid))
+    until(lambda: not psutil.pid_exists(pid), 10)
     alive = pids_of_children() - before
     names = [" ".join(psutil.Process(pid).cmdline()) for pid in alive if psutil.pid_exists(pid)]
     assert not [name for name in names if "loky" in name and "tracker" not in name], names

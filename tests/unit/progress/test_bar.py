@@ -934,7 +934,7 @@ def test_a_store_that_is_gone_changes_nothing_for_the_loop(own, fake_store, capl
     fake_store.put = gone
     bar = quiet(range(2000), min_seconds=0, throttle_seconds=0)
     assert list(bar) == list(range(2000))
-    assert bar._sink.wait(60)
+    assert bar._sink.wait(10)
     assert len([r for r in caplog.records if r.name == "oq_nb.track"]) <= 1
 
 
@@ -951,7 +951,7 @@ def test_a_store_that_never_answers_holds_nobody_up(own, fake_store):
     list(bar)
     assert not bar._sink.wait(0.05)  # the loop is over, its writer still waits
     released.set()
-    assert bar._sink.wait(60)
+    assert bar._sink.wait(10)
 
 
 @pytest.mark.parametrize("place", ["cell", "handler"])
