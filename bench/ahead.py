@@ -10,7 +10,7 @@ from datetime import timedelta
 import oq_nb
 from bench.measure import Figure, main, queue_at, seaweedfs
 from oq_nb.attempt.scheduler import Scheduler
-from oq_nb.model import new_id, ready_key
+from oq_nb.model import minute_of, new_id, ready_key
 from oq_nb.queue import Queue
 from oq_nb.store import TaskStore
 from oq_nb.testing import FakeStore
@@ -18,7 +18,7 @@ from oq_nb.worker.session import Session
 
 TITLE = "A poll and a claim beside very many other tasks"
 
-_POLLS = 34  # two rounds, where shards take turns
+_POLLS = 68  # two rounds, where shards take turns and what is passed over is read again
 
 
 def _fill(queue: Queue, count: int, ahead_seconds: float) -> None:
@@ -45,14 +45,14 @@ def _session(queue: Queue) -> Session:
 def _polls(queue: Queue, name: str) -> list[Figure]:
     """Poll for two rounds, then until a task that is submitted is found; count its claim."""
     session, objects = _session(queue), queue.store.objects
-    while session.poller.find_tasks():  # what can be known is known
+    in_vain = 0
+    while in_vain < _POLLS:  # until a worker knows all that is there
+        in_vain = 0 if session.poller.find_tasks() else in_vain + 1
         while session.backlog:
             entry = session.backlog.take()
             assert entry is not None
             session.claims.handle_entry(entry, may_claim=True)
             session.backlog.done(was_attempt=False)
-    for _ in range(_POLLS // 2):  # a round, after which a worker knows what is there
-        session.poller.find_tasks()
     times, lists = [], []
     for _ in range(_POLLS):
         before, began = objects.requests["LIST"], time.perf_counter()
@@ -61,7 +61,7 @@ def _polls(queue: Queue, name: str) -> list[Figure]:
         lists.append(objects.requests["LIST"] - before)
     task = queue.submit("mine")
     session.backlog.wake(task.record.shard)  # as a submission in this process does, or a hint
-    session.poller._ready.hurry(session.backlog.clear_wake() or ())
+    session.poller._ready.hurry_new(session.backlog.clear_wake() or (), minute_of(queue.now()))
     before, looks, claim = objects.requests.copy(), 0, None
     while claim is None and looks < 40:
         looks += 1

@@ -118,11 +118,12 @@ class FakeStore:
             made = self._add(versions, body)
             return PutResult(made.etag, made.id if self.is_versioned else None)
 
-    def entries(self, prefix: str, *, page_size: int = 1000) -> Iterator[Entry]:
+    def entries(self, prefix: str, *, page_size: int = 1000, after: str = "") -> Iterator[Entry]:
         """Yield what stands under a prefix."""
         yield from self._pages(
             prefix,
             page_size,
+            after,
             lambda key, versions: (
                 [Entry(key, versions[-1].written, versions[-1].etag, len(versions[-1].body))]
                 if versions[-1].body is not None
@@ -130,11 +131,12 @@ class FakeStore:
             ),
         )
 
-    def versions(self, prefix: str, *, page_size: int = 1000) -> Iterator[Entry]:
+    def versions(self, prefix: str, *, page_size: int = 1000, after: str = "") -> Iterator[Entry]:
         """Yield all versions and delete markers under a prefix."""
         yield from self._pages(
             prefix,
             page_size,
+            after,
             lambda key, versions: [
                 Entry(key, v.written, v.etag, len(v.body or b""), v.id, v is versions[-1], v.body is None)
                 for v in reversed(versions)
@@ -142,9 +144,8 @@ class FakeStore:
         )
 
     def _pages(
-        self, prefix: str, page_size: int, lines: Callable[[str, list[_Version]], list[Entry]]
+        self, prefix: str, page_size: int, done: str, lines: Callable[[str, list[_Version]], list[Entry]]
     ) -> Iterator[Entry]:
-        done = ""
         while True:
             with self._request("LIST", prefix):
                 keys = sorted(k for k, v in self._keys.items() if k.startswith(prefix) and k > done and v)

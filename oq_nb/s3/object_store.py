@@ -97,11 +97,18 @@ class ObjectStore(Protocol):
             ConflictError: the condition did not hold.
         """
 
-    def entries(self, prefix: str, *, page_size: int = 1000) -> Iterator[Entry]:
-        """Yield what stands under a prefix, in key order. Requests: 1 LIST a page, when it is needed."""
+    def entries(self, prefix: str, *, page_size: int = 1000, after: str = "") -> Iterator[Entry]:
+        """Yield what stands under a prefix, in key order. Requests: 1 LIST a page, when it is needed.
 
-    def versions(self, prefix: str, *, page_size: int = 1000) -> Iterator[Entry]:
-        """Yield all versions and delete markers under a prefix, newest first for each key. Requests: as `entries`."""
+        Args:
+            prefix: of the keys.
+            page_size: keys a page, up to 1,000.
+            after: only keys that come after this one. Not the name of a folder without its slash: SeaweedFS then leaves
+                the folder out.
+        """
+
+    def versions(self, prefix: str, *, page_size: int = 1000, after: str = "") -> Iterator[Entry]:
+        """Yield all versions and delete markers under a prefix, newest first for each key. As `entries`."""
 
     def delete(self, key: str, *, version_id: str | None = None) -> None:
         """Remove an object, or one version of it; one that is not there is no error. Requests: 1 DELETE."""

@@ -213,19 +213,23 @@ class S3Store(Bucket):
 
     # --- listings
 
-    def entries(self, prefix: str, *, page_size: int = 1000) -> Iterator[Entry]:
+    def entries(self, prefix: str, *, page_size: int = 1000, after: str = "") -> Iterator[Entry]:
         """Yield what stands under a prefix, in key order. Requests: 1 LIST a page."""
-        more: dict[str, str] | None = {}
+        more: dict[str, str] | None = self._after("StartAfter", prefix, after)
         while more is not None:
             found, more = self._page("list_objects_v2", prefix, page_size, more)
             yield from found
 
-    def versions(self, prefix: str, *, page_size: int = 1000) -> Iterator[Entry]:
+    def versions(self, prefix: str, *, page_size: int = 1000, after: str = "") -> Iterator[Entry]:
         """Yield all versions and delete markers under a prefix, newest first for each key. Requests: 1 LIST a page."""
-        more: dict[str, str] | None = {}
+        more: dict[str, str] | None = self._after("KeyMarker", prefix, after)
         while more is not None:
             found, more = self._page("list_object_versions", prefix, page_size, more)
             yield from found
+
+    def _after(self, marker: str, prefix: str, key: str) -> dict[str, str]:
+        """Return where a listing begins. Nothing for a key before all others: SeaweedFS then finds nothing."""
+        return {marker: self.prefix + key} if key > prefix else {}
 
     def _page(
         self, operation: str, prefix: str, page_size: int, more: dict[str, str]

@@ -26,10 +26,12 @@ from oq_nb.s3 import SETTLED, Entry, ObjectStore
 from oq_nb.s3.clock import Clock
 from oq_nb.store.permission import Permission
 
-__all__ = ["FreshEntry", "Index", "IndexEntry"]
+__all__ = ["PAGE_SIZE", "FreshEntry", "Index", "IndexEntry", "IndexScan"]
 
 logger: logging.Logger = logging.getLogger("oq_nb.index")
 
+#: Entries a page, as many as S3 gives.
+PAGE_SIZE = 1000
 _SWEEP_LIMIT = 20  # leftovers removed per scan
 _PAUSE_SECONDS = 60.0  # between an entry and its task; after a longer one the entry is written again
 _PAGE_LIMIT = 100  # pages per scan, when others hide the entries that are wanted
@@ -83,6 +85,8 @@ class IndexScan(list[IndexEntry]):
     later_minute: str | None = None
     #: How many entries, old versions and markers were read.
     seen = 0
+    #: The last key that was read, "" for none.
+    last_key = ""
 
 
 class Index:
@@ -123,6 +127,10 @@ class Index:
             return [IndexEntry(key, by_key=True)]
         return [self._found(entry) for entry in self._listing(key) if entry.key == key and not entry.is_delete_marker]
 
+    def stands(self, key: str) -> bool:
+        """Return whether there is an entry with this key now. Requests: 1 LIST."""
+        return any(entry.key == key for entry in islice(self._objects.entries(key, page_size=1), 1))
+
     def remove(self, entry: IndexEntry) -> None:
         """Remove the version of an entry that was seen; failures are logged only. Requests: 1 DELETE."""
         try:
@@ -137,11 +145,12 @@ class Index:
         self,
         prefix: str,
         *,
-        limit: int = 1000,
+        limit: int = PAGE_SIZE,
         until_minute: str | None = None,
         wants: Callable[[IndexEntry], bool] | None = None,
         max_pages: int = _PAGE_LIMIT,
         first: int | None = None,
+        after: str = "",
     ) -> IndexScan:
         """Return the entries under a prefix, in key order.
 
@@ -152,6 +161,7 @@ class Index:
             wants: skip entries for which this is false.
             max_pages: stop after this many pages of 1,000 entries, wanted or not.
             first: read only so many, in one short page; None for whole pages.
+            after: read only keys that come after this one, see `ObjectStore.entries`.
 
         Requests: 1 LIST; more only where leftovers or skipped entries fill the first page; deletes of up to 20
         leftovers.
@@ -160,9 +170,8 @@ class Index:
         leftovers: list[Entry] = []
         standing: set[str] = set()  # keys with a version besides the leftovers, or perhaps one that was not reached
         in_time_order = prefix.count("/") > 1
-        last = ""
-        for seen, entry in enumerate(self._listing(prefix, first or 1000), start=1):
-            last, found.seen = entry.key, seen
+        for seen, entry in enumerate(self._listing(prefix, first or PAGE_SIZE, after), start=1):
+            found.last_key, found.seen = entry.key, seen
             if entry.is_delete_marker or not entry.is_latest:
                 leftovers.append(entry)
             else:
@@ -175,14 +184,14 @@ class Index:
                 elif parsed is not None and in_time_order:
                     found.later_minute = parsed[1]
                     break
-            if len(found) >= limit or seen >= (first or max(limit, max_pages * 1000)):
+            if len(found) >= limit or seen >= (first or max(limit, max_pages * PAGE_SIZE)):
                 break
-            if limit <= 1000 and seen % 1000 == 0 and found:  # what one page holds will do
+            if limit <= PAGE_SIZE and seen % PAGE_SIZE == 0 and found:  # what one page holds will do
                 break
         else:
-            last = ""
             found.is_whole = True
-        standing.add(last)
+        if not found.is_whole:
+            standing.add(found.last_key)
         settled = self._objects.clock.now() - SETTLED
         leftovers = [e for e in leftovers if e.last_modified < settled]
         self._sweep([e for e in leftovers if not e.is_delete_marker or e.key not in standing])
@@ -210,12 +219,12 @@ class Index:
         by_key = entry.version_id is None and not self.removes_versions
         return IndexEntry(entry.key, entry.version_id, entry.last_modified, by_key)
 
-    def _listing(self, prefix: str, page_size: int = 1000) -> Iterator[Entry]:
+    def _listing(self, prefix: str, page_size: int = PAGE_SIZE, after: str = "") -> Iterator[Entry]:
         """List versions; where that is refused, list keys, whose entries then have no version id."""
         has_begun = False
         if self.removes_versions:
             try:
-                for entry in self._objects.versions(prefix, page_size=page_size):
+                for entry in self._objects.versions(prefix, page_size=page_size, after=after):
                     if not has_begun:
                         has_begun = True
                         self._may_list.granted()
@@ -226,7 +235,7 @@ class Index:
                 self._may_list.refused(exc)
                 if exc.code != "AccessDenied" or has_begun:
                     raise
-        yield from self._objects.entries(prefix, page_size=page_size)
+        yield from self._objects.entries(prefix, page_size=page_size, after=after)
 
     def _delete(self, key: str, version_id: str) -> None:
         try:

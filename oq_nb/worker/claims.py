@@ -5,6 +5,7 @@ Invariants:
 * Losing a race for a task is normal and silent: the answer is None.
 * No object in the bucket stops a worker: one that is not a task is logged once and skipped.
 * An entry of another process that leads nowhere is removed only when it is old (rule 1 of the protocol).
+* The lease entry of a pending task is removed only when the task has a ready entry.
 * An entry whose task needs nothing for now is not read again before its time.
 
 Imports of the package: `backoff`, `errors`, `text`, `model`, `store`, and of `attempt` index entries and scheduler.
@@ -36,7 +37,7 @@ logger: logging.Logger = logging.getLogger("oq_nb.worker")
 _YOUNG_ENTRY = timedelta(minutes=2)  # twice what may lie between an entry and its task
 _OLD_ENTRY = timedelta(minutes=10)  # rule 1
 _TAKEN_SECONDS = 30.0
-_FOREIGN_TYPE_SECONDS = 3600.0  # a task keeps its type; `handlers_changed` says when to look again
+_FOREIGN_TYPE_SECONDS = 3600.0  # remembered since it was listed: a task keeps its type
 _INVALID = Backoff(2.0, 3600.0)
 _LEASE_PAD_SECONDS = 1.0  # how long after its end a lease is looked at again
 
@@ -77,7 +78,9 @@ class Claims:
         self._lock = threading.Lock()  # guards what follows
         self._count = 0
         self._not_before: dict[str, float] = {}  # entry's name → monotonic time of the next look
-        self._foreign: set[str] = set()  # names of entries of tasks without a handler here
+        # Names of entries of tasks without a handler here → until when (monotonic) they are remembered, in that order.
+        self._foreign: dict[str, float] = {}
+        self._handlers_version = 0
         self._invalid: dict[str, int] = {}  # entry's name → how often its task could not be read
         # Task id → lease id of a claim whose answer was lost, and the monotonic time at which it was sent.
         self._doubtful: dict[str, tuple[str, float]] = {}
@@ -103,21 +106,30 @@ class Claims:
             past = [name for name, at in self._not_before.items() if at < now and name.startswith(prefix)]
             for name in (name for name in past if name not in names):
                 del self._not_before[name]
-                self._foreign.discard(name)
                 self._invalid.pop(name, None)
+            while self._foreign and next(iter(self._foreign.values())) < now:
+                del self._foreign[next(iter(self._foreign))]
             return [entry for entry in listed if self._not_before.get(entry.name, now) <= now]
 
     def is_due(self, entry: IndexEntry) -> bool:
         """Return whether the time of an entry has come."""
+        name, now = entry.name, self._store.clock.monotonic()
         with self._lock:
-            return self._not_before.get(entry.name, 0.0) <= self._store.clock.monotonic()
+            if self._foreign.pop(name, None) is not None:
+                self._foreign[name] = now + _FOREIGN_TYPE_SECONDS  # it still stands
+                return False
+            return self._not_before.get(name, 0.0) <= now
+
+    @property
+    def handlers_version(self) -> int:
+        """A number that is another one after `handlers_changed`."""
+        return self._handlers_version
 
     def handlers_changed(self) -> None:
         """Look again at the tasks that there was no handler for."""
         with self._lock:
-            for name in self._foreign:
-                self._not_before.pop(name, None)
             self._foreign.clear()
+            self._handlers_version += 1
 
     def mark_taken(self, entries: Iterable[IndexEntry]) -> None:
         """Skip these entries for a while: handler threads are about to handle them."""
@@ -141,15 +153,14 @@ class Claims:
             times = [at for name, at in self._not_before.items() if name.startswith(prefix)]
         return min(times, default=float("inf"))
 
-    def take_due_shards(self, prefix: str) -> list[str]:
-        """Return the shards with entries of an index whose time has come; forget what was planned for these."""
+    def take_due(self, prefix: str) -> list[str]:
+        """Return the keys of the entries of an index whose time has come; forget what was planned for these."""
         now = self._store.clock.monotonic()
         with self._lock:
             names = [name for name, at in self._not_before.items() if at <= now and name.startswith(prefix)]
             for name in names:
                 del self._not_before[name]
-                self._foreign.discard(name)
-        return sorted({name.split("/")[1] for name in names})
+        return [name.split("?")[0] for name in names]
 
     # --- one entry
 
@@ -168,7 +179,7 @@ class Claims:
 
         Requests: 1 GET; for a claim 2 PUT and 1 DELETE, 1 LIST more at a further attempt; for a recovery 2 PUT and 1
         DELETE; 1 PUT more for the entry of a task that has failed or expired; for an old entry without a task 1 LIST
-        and 1 DELETE.
+        and 1 DELETE; for a lease entry of a pending task 1 LIST, and 1 PUT where its ready entry is missing.
         """
         try:
             held = self._store.read(entry.task_id)
@@ -223,14 +234,26 @@ class Claims:
         elif record.available_at > now:
             self.look_again(entry, -(now - record.available_at).total_seconds())
         elif not may_claim:
+            self._keep_ready_entry(record)
             self._handle_stale(entry)  # a lease entry of a pending task: its ready entry leads to it
         elif not self._handles(record.task_type):
-            self.look_again(entry, _FOREIGN_TYPE_SECONDS)
             with self._lock:
-                self._foreign.add(entry.name)
+                self._foreign[entry.name] = self._store.clock.monotonic() + _FOREIGN_TYPE_SECONDS
+                self._not_before.pop(entry.name, None)
         else:
             return self._claim(held, entry)
         return None
+
+    def _keep_ready_entry(self, record: model.TaskRecord) -> None:
+        """Write the ready entry of a pending task where there is none.
+
+        Upstream's workers write it after the task: one that dies in between leaves a task which only its old lease
+        entry leads to.
+        """
+        key = model.ready_key(record)
+        if not self._store.index.stands(key):
+            logger.warning("task %s is pending and has no index entry: it gets one", record.id)
+            self._store.index.add(key)
 
     def _handle_running(self, held: VersionedTask, entry: IndexEntry) -> None:
         """Recover a task whose lease has run out; move the entry of one that goes on to the right minute."""

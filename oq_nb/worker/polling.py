@@ -82,6 +82,7 @@ class IndexPoller:
         self._claimed_before = 0
         self._found_nothing = True
         self._reads_in_vain = 0  # of the round under way
+        self._handlers_version = claims.handlers_version
         #: Since when (monotonic) the store has answered each look, and there was nothing to run.
         self.quiet_since: float = time.monotonic()
         #: How often the whole index was read since the start, and had nothing to run.
@@ -97,7 +98,7 @@ class IndexPoller:
             woken = self._backlog.clear_wake()
             if woken is not None:
                 idle_since, next_ready = time.monotonic(), 0.0
-                self._ready.hurry(woken)
+                self._ready.hurry_new(woken, self._minute())
             now = time.monotonic()
             if self._claims.next_due_at(model.READY) <= now:
                 next_ready = min(next_ready, now)
@@ -106,7 +107,7 @@ class IndexPoller:
                     hinted = self._hint.look(idle_since, now)
                     if hinted is not None:
                         next_ready = now
-                        self._ready.hurry(hinted)
+                        self._ready.hurry_new(hinted, self._minute())
                 if now >= next_ready and self._backlog.wants_more:
                     has_found = self.find_tasks()
                     if has_found:
@@ -145,18 +146,23 @@ class IndexPoller:
             idle_seconds, reads_a_round=self._ready.reads_a_round, is_urgent=self._ready.has_urgent
         )
 
+    def _minute(self) -> str:
+        return model.minute_of(self._store.clock.now())
+
     def _lease_pause(self, idle_seconds: float) -> float:
         return self._pauses.for_leases(idle_seconds, reads_a_round=self._leases.reads_a_round)
 
     def find_tasks(self) -> bool:
         """Read the ready index; return whether there was anything for the handler threads. Requests: 1 LIST."""
-        minute = model.minute_of(self._store.clock.now())
 
         def wants(entry: IndexEntry) -> bool:
             return entry.shard in self._own_shards and self._claims.is_due(entry)
 
-        self._ready.hurry(self._claims.take_due_shards(model.READY))
-        fresh = self._claims.due(model.READY, self._ready.read(minute, wants))
+        if self._claims.handlers_version != self._handlers_version:
+            self._handlers_version = self._claims.handlers_version
+            self._ready.start_over()
+        self._ready.hurry(self._claims.take_due(model.READY))
+        fresh = self._claims.due(model.READY, self._ready.read(self._minute(), wants))
         random.shuffle(fresh)  # so that several workers do not fight over the same head
         fresh.sort(key=lambda entry: entry.minute)
         batch = self._next_batch()
@@ -200,7 +206,6 @@ class IndexPoller:
 
         Requests: 1 LIST, and those of each recovery.
         """
-        minute = model.minute_of(self._store.clock.now())
         known: list[IndexEntry] = []  # whose time is still to come
 
         def wants(entry: IndexEntry) -> bool:
@@ -211,7 +216,7 @@ class IndexPoller:
                 known.append(entry)
             return is_due
 
-        due = self._claims.due(model.LEASES, self._leases.read(minute, wants))
+        due = self._claims.due(model.LEASES, self._leases.read(self._minute(), wants))
         random.shuffle(due)
         places = max(0, _MAX_RECOVERIES - (0 if self._recovery is None else self._recovery.count))
         self._claims.mark_taken(due[:places])

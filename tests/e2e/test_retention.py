@@ -344,8 +344,8 @@ class MidWrite(FakeStore):
 
     being_written: Entry | None = None
 
-    def versions(self, prefix, *, page_size=1000):
-        yield from super().versions(prefix, page_size=page_size)
+    def versions(self, prefix, **options):
+        yield from super().versions(prefix, **options)
         if self.being_written is not None and self.being_written.key.startswith(prefix):
             yield self.being_written
 

@@ -263,12 +263,13 @@ class Million(FakeStore):
                     if key not in self._gone:
                         yield Entry(key, now, '"e"', 0, "made")
 
-    def versions(self, prefix, *, page_size=1000):
+    def versions(self, prefix, *, page_size=1000, after=""):
         if not prefix.startswith("ready/"):
-            yield from super().versions(prefix, page_size=page_size)
+            yield from super().versions(prefix, page_size=page_size, after=after)
             return
-        own = list(super().versions(prefix, page_size=page_size))
-        both = heapq.merge(own, self._entries(prefix), key=lambda entry: entry.key)
+        own = list(super().versions(prefix, page_size=page_size, after=after))
+        others = (entry for entry in self._entries(prefix) if entry.key > after)
+        both = heapq.merge(own, others, key=lambda entry: entry.key)
         for number, entry in enumerate(both):
             if number % page_size == 0:
                 self.requests["LIST"] += 1

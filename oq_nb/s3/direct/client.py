@@ -217,6 +217,7 @@ class DirectClient:
 
 #: Where a page begins: as boto3 has it, as the request has it.
 _MARKERS = {
+    "StartAfter": "start-after",
     "ContinuationToken": "continuation-token",
     "KeyMarker": "key-marker",
     "VersionIdMarker": "version-id-marker",

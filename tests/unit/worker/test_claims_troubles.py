@@ -203,3 +203,51 @@ def test_a_deadline_that_has_passed_lets_the_task_expire(place, options):
     assert place.look() == []
     assert task.refresh().status == "expired"
     assert place.objects.look(model.READY) == []
+
+
+class Upstream:
+    """Leaves what upstream's worker leaves when it is killed between a task that it puts back and its entry."""
+
+    def __init__(self, place: Place, **options):
+        self.task = place.queue.submit("t", timeout_seconds=30, **options)
+        assert place.look() == [self.task.id]
+        held = place.queue.store.read(self.task.id)
+        now = place.queue.store.clock.stamp()
+        back = transitions.retry(held.record, now, lease_id=held.record.lease_id, error="no", chance=0.5)
+        place.objects.put(back.key, back.to_bytes())
+        assert list(place.objects.entries(model.READY)) == []
+
+
+@pytest.fixture
+def rival(place) -> Claims:
+    return Claims(place.queue.store, "other", lambda task_type: True)
+
+
+def recover(place, claims) -> None:
+    for entry in claims.due(model.LEASES, place.queue.store.index.scan(model.LEASES)):
+        claims.handle_entry(entry)
+
+
+def test_a_pending_task_without_a_ready_entry_gets_one(place, rival, caplog):
+    """Only its old lease entry leads to it; without this, that was removed after ten minutes, and the task was lost."""
+    task = Upstream(place).task
+    place.time.advance(90)
+    recover(place, rival)
+    assert [entry.key.rsplit("/")[-1] for entry in place.objects.entries(model.READY)] == [task.id]
+    assert f"task {task.id} is pending and has no index entry" in caplog.text
+    assert place.look() == [task.id]
+    assert place.queue.get(task.id).attempt == 2
+
+
+def test_a_ready_entry_that_stands_is_not_written_again(place, rival):
+    task = Upstream(place).task
+    place.time.advance(90)
+    recover(place, rival)
+    place.time.advance(90)
+    place.objects.requests.clear()
+    recover(place, rival)
+    assert place.objects.requests["PUT"] == 0
+    place.time.advance(700)
+    recover(place, rival)
+    assert list(place.objects.entries(model.LEASES)) == []
+    assert place.look() == [task.id]

@@ -55,7 +55,7 @@ def test_of_a_shard_that_has_only_tasks_for_later_a_short_page_is_read(fake_queu
     read = []
     objects = fake_queue.store.objects
     pages = objects._pages
-    objects._pages = lambda prefix, size, lines: (read.append((prefix, size)), pages(prefix, size, lines))[1]
+    objects._pages = lambda prefix, size, *more: (read.append((prefix, size)), pages(prefix, size, *more))[1]
     for _ in range(1 + 16):
         poller.find_tasks()
     assert {size for _, size in read} == {1000}  # what stands there is not yet known
