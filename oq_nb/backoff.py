@@ -1,5 +1,7 @@
 """Pauses between the tries of something that failed: one schedule for every loop that tries again.
 
+Also `WAKE_SECONDS`, the longest piece of a long wait.
+
 ::
 
     for _ in Backoff(0.5, 5.0).tries(time.sleep):

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Protocol
 
 from oq_nb.model import TaskRecord, TaskStatus
 from oq_nb.text import ago, duration, first_line, local_time, printable, shorten
@@ -26,6 +27,7 @@ __all__ = [
     "state_of",
     "status_view",
     "tone_of_count",
+    "view_of_watched",
 ]
 
 
@@ -186,6 +188,42 @@ def status_view(
     word = state_of(record, now, longest_pause=longest_pause)
     notes = [*_trouble_notes(trouble, is_lasting, seen_at, now), *_notes(record, now, word, has_worker, longest_pause)]
     return _made(word, notes, record.status.value)
+
+
+class Watched(Protocol):
+    """What is known of a task that is watched, as `TaskState` has it."""
+
+    @property
+    def record(self) -> TaskRecord | None: ...
+
+    @property
+    def has_worker(self) -> bool | None: ...
+
+    @property
+    def is_gone(self) -> bool: ...
+
+    @property
+    def trouble(self) -> str | None: ...
+
+    @property
+    def is_lasting(self) -> bool: ...
+
+    @property
+    def seen_at(self) -> datetime | None: ...
+
+
+def view_of_watched(state: Watched, now: datetime, *, longest_pause: float | None = None) -> StatusView:
+    """Return where a task stands that is watched: `status_view` of all that is known of it."""
+    return status_view(
+        state.record,
+        now,
+        has_worker=state.has_worker,
+        is_gone=state.is_gone,
+        trouble=state.trouble,
+        is_lasting=state.is_lasting,
+        seen_at=state.seen_at,
+        longest_pause=longest_pause,
+    )
 
 
 def _made(word: str, notes: list[str], status: str = "") -> StatusView:

@@ -23,7 +23,7 @@ from oq_nb.display.log_fold import LogFold, below_html, fold_html
 from oq_nb.display.pauses import ReportPauses
 from oq_nb.display.render_loop import loop
 from oq_nb.display.safe import EMPTY
-from oq_nb.display.states import StatusView, status_view
+from oq_nb.display.states import view_of_watched
 from oq_nb.display.task_button import LateNote, TaskButton
 from oq_nb.model import Progress, TaskRecord, TaskStatus
 from oq_nb.queue.watcher import TaskState, TaskWatch, check_interval
@@ -291,19 +291,6 @@ class TaskWidget(live.LiveDisplay):
         return partial(_frozen, *self._shown(), logs=self._fold.logs if self._fold.is_open else None)
 
 
-def _status_view(state: TaskState, now: datetime, longest_pause: float | None) -> StatusView:
-    return status_view(
-        state.record,
-        now,
-        has_worker=state.has_worker,
-        is_gone=state.is_gone,
-        trouble=state.trouble,
-        is_lasting=state.is_lasting,
-        seen_at=state.seen_at,
-        longest_pause=longest_pause,
-    )
-
-
 def _main_html(
     state: TaskState, last_progress: Progress | None, longest_pause: float | None, now: datetime, *, is_live: bool
 ) -> Markup:
@@ -311,7 +298,7 @@ def _main_html(
         state.record,
         now,
         task_id=state.task_id,
-        status=_status_view(state, now, longest_pause),
+        status=view_of_watched(state, now, longest_pause=longest_pause),
         last_progress=last_progress,
         is_live=is_live,
     )
@@ -335,6 +322,6 @@ def _frozen(
     if state.record is None:
         return main, f"task {state.task_id}, not seen yet"
     line = view.task_line(state.record, now, longest_pause=longest_pause)
-    text = "\n  ".join([line, *_status_view(state, now, longest_pause).notes])
+    text = "\n  ".join([line, *view_of_watched(state, now, longest_pause=longest_pause).notes])
     log = below_html(fold_html(logs, now)) if logs is not None else EMPTY
     return main + markup.more_html(state.record) + log, text

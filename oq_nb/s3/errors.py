@@ -278,8 +278,8 @@ def translate(exc: Exception, request: Request, *, tries: int = 1, doubt: bool =
             f"{request} could not be sent ({exc}): check endpoint, region, profile and client_options", key=key
         )
     return StorageError(
-        f"{request}: the answer of {request.where} could not be understood ({type(exc).__name__}): check that this is "
-        "the address of an S3 service",
+        f"{request} could not be sent, or the answer of {request.where} could not be understood "
+        f"({type(exc).__name__}): check that this is the address of an S3 service",
         key=key,
     )
 

@@ -18,7 +18,7 @@ from oq_nb.display.log_fold import fold_html
 from oq_nb.display.pauses import longest_pause
 from oq_nb.display.plot import history_svg
 from oq_nb.display.safe import quote
-from oq_nb.display.states import StatusView, status_view
+from oq_nb.display.states import StatusView, view_of_watched
 from oq_nb.model import TaskRecord, TaskStatus
 from oq_nb.queue.logs import TaskLogs
 from oq_nb.queue.watcher import TaskState
@@ -68,7 +68,7 @@ def task(page: TaskPage, now: datetime) -> Content:
     if record is None and state.is_gone:
         return Content(f"{short} · oq", html_of(heading, h.p["There is no such task in this bucket."]))
     versions = _with_newest(page.versions, record)
-    status = _status_view(state, now, longest_pause(versions))
+    status = view_of_watched(state, now, longest_pause=longest_pause(versions))
     main = markup.task_html(
         record,
         now,
@@ -95,19 +95,6 @@ def task(page: TaskPage, now: datetime) -> Content:
     said = f"{percent}%" if percent is not None and record.status is TaskStatus.RUNNING else f"{sign}{status.word}:"
     watched = "ended" if is_over else "running"
     return Content(f"{said} {shorten(record.task_type, 60)} {short} · oq", body, watched)
-
-
-def _status_view(state: TaskState, now: datetime, longest_pause: float | None) -> StatusView:
-    return status_view(
-        state.record,
-        now,
-        has_worker=state.has_worker,
-        is_gone=state.is_gone,
-        trouble=state.trouble,
-        is_lasting=state.is_lasting,
-        seen_at=state.seen_at,
-        longest_pause=longest_pause,
-    )
 
 
 def _with_newest(versions: Versions | None, record: TaskRecord | None) -> tuple[TaskRecord, ...]:

@@ -10,10 +10,13 @@ import sys
 import threading
 import time
 from datetime import datetime, timedelta, timezone
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
-from waiting import until
+from stub_servers import StubServer, pass_on, running
+from waiting import HANGS_AFTER_SECONDS, until
 
 import oq_nb
 from oq_nb.display import view
@@ -565,6 +568,67 @@ def test_a_dead_worker_without_retries_left_means_failed_on_either_side(ours, th
     assert str(task.status) == theirs.status(task.id) == "failed"
     assert task.attempt == 1
     assert task.last_error.startswith("Timeout")
+
+
+class _CutsOff(StubServer):
+    """Passes requests on to the store, but never the PUT of a ready entry: whoever sends it is to be killed then."""
+
+    def __init__(self, upstream: str) -> None:
+        super().__init__(_CutsOffHandler)
+        self.upstream = urlsplit(upstream).netloc
+        self.has_cut = threading.Event()
+        self.is_closing = threading.Event()
+
+    def end(self) -> None:
+        self.is_closing.set()
+        super().end()
+
+
+class _CutsOffHandler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: _CutsOff
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if self.command == "PUT" and "/ready/" in self.path:
+            self.server.has_cut.set()
+            self.server.is_closing.wait(60)
+            self.close_connection = True
+            return
+        status, headers, content = pass_on(self, self.server.upstream, body, without=("expect", "connection"))
+        self.send_response(status)
+        for name, value in headers:
+            if name.lower() not in ("content-length", "transfer-encoding", "connection", "date", "server"):
+                self.send_header(name, value)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    do_PUT = do_DELETE = do_HEAD = do_POST = do_GET
+
+
+def test_a_task_that_their_worker_puts_back_while_it_is_killed_is_not_lost(ours, theirs, seaweedfs):
+    """They write the task, then its ready entry: in between only the old lease entry leads to it."""
+    from peer import peer_on
+
+    async def fails_there(given):
+        raise buquet.RetryableError("not there")
+
+    task = ours.submit("cut", None, retry_policy=SOON, timeout_seconds=2)
+    with (
+        running(_CutsOff(seaweedfs.endpoint)) as proxy,
+        peer_on(proxy.url, ours.store.objects.bucket) as cut,
+        cut.worker({"cut": fails_there}),
+    ):
+        assert proxy.has_cut.wait(HANGS_AFTER_SECONDS)
+    assert (task.refresh().status, task.record.retry_count) == ("pending", 1)
+    assert list(ours.store.objects.entries("ready/")) == []
+    with our_worker(ours, "cut", lambda given: "here"):
+        assert task.result(HANGS_AFTER_SECONDS) == "here"
+    assert task.attempt == 2
 
 
 def test_their_monitor_leaves_a_renewed_lease_alone(ours, theirs):
