@@ -11,7 +11,7 @@ import sys
 import time
 import traceback
 
-from bench.measure import Figure, Report
+from bench.measure import Figure, Report, add_store_option
 
 #: Module → its arguments in the quick form; in the full one its own defaults.
 BENCHMARKS: dict[str, dict[str, int]] = {
@@ -58,6 +58,7 @@ def main() -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)}; all when none is given")
     parser.add_argument("--quick", action="store_true", help="half an hour instead of well over one")
     parser.add_argument("--json", metavar="FILE", default="bench.json", help="default %(default)s")
+    add_store_option(parser)
     arguments = parser.parse_args()
     unknown = [name for name in arguments.names if name not in BENCHMARKS]
     if unknown:

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import oq_nb
-from bench.measure import Figure, main, queue_at, seaweedfs
+from bench.measure import Figure, main, queue_at, running_store
 from oq_nb.attempt.scheduler import Scheduler
 from oq_nb.model import minute_of, new_id, ready_key
 from oq_nb.queue import Queue
@@ -99,7 +99,7 @@ def run(fake: int = 1_000_000, entries: int = 100_000, foreign: int = 20_000) ->
             pass
         figures += _polls(queue, f"{foreign:,} of other types, in memory")
     if entries:
-        with seaweedfs() as server:
+        with running_store() as server:
             for count in (0, entries):
                 queue = queue_at(server)
                 if count:

@@ -18,8 +18,7 @@ from typing import Any
 
 from jupyter_client import BlockingKernelClient, KernelManager
 
-from bench.measure import Figure, compared, interleaved, main, seaweedfs
-from oq_nb.local import LocalStore
+from bench.measure import Figure, Store, compared, interleaved, main, running_store
 
 TITLE = "Latency of a kernel's cell (95th percentile) while five CPU-bound handlers run, against an idle kernel's"
 
@@ -113,7 +112,7 @@ def latency_beside_strangers(kernel: Kernel, processes: int, cells: int) -> floa
 
 
 @contextmanager
-def kernel_on(server: LocalStore) -> Iterator[Kernel]:
+def kernel_on(server: Store) -> Iterator[Kernel]:
     """A kernel whose ``connect()`` finds the server."""
     environment: dict[str, Any] = {
         **os.environ,
@@ -138,7 +137,7 @@ def kernel_on(server: LocalStore) -> Iterator[Kernel]:
 
 def run(rounds: int = 5, cells: int = 150, handlers: int = 5) -> list[Figure]:
     """Measure."""
-    with seaweedfs() as server, kernel_on(server) as kernel:
+    with running_store() as server, kernel_on(server) as kernel:
         kernel.run(SETUP)
         kernel.latency(20)
         values = interleaved(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from bench.measure import Figure, compared, interleaved, main, queue_at, seaweedfs
+from bench.measure import Figure, compared, interleaved, main, queue_at, running_store
 
 __all__ = ["TITLE", "run"]
 
@@ -20,7 +20,7 @@ def train(lr: float, epochs: int = 10, name: str = "model") -> float:
 
 def run(submissions: int = 300, rounds: int = 9) -> list[Figure]:
     """Measure both in turns."""
-    with seaweedfs() as server:
+    with running_store() as server:
         queue = queue_at(server)
         function = queue.task(train)
         calls: dict[str, Callable[[], object]] = {

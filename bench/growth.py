@@ -20,9 +20,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import oq_nb
-from bench.measure import Figure, compared, interleaved, main, queue_at, seaweedfs
+from bench.measure import Figure, Store, compared, interleaved, main, queue_at, running_store
 from oq_nb import model
-from oq_nb.local import LocalStore
 from oq_nb.model import transitions
 from oq_nb.queue.poller import TaskPoller
 from oq_nb.queue.submit import new_record
@@ -64,7 +63,7 @@ def fill() -> None:
             pass
 
 
-def _fill(server: LocalStore, prefix: str, tasks: int, processes: int) -> float:
+def _fill(server: Store, prefix: str, tasks: int, processes: int) -> float:
     """Add finished tasks; return how many a second."""
     environment = {
         **os.environ,
@@ -126,7 +125,7 @@ def run(
     }
     figures = []
     queues: dict[int, oq_nb.Queue] = {}
-    with seaweedfs() as server:
+    with running_store() as server:
         for size in sizes:
             queue = queues[size] = queue_at(server)
             rate = _fill(server, queue.store.objects.prefix, size, processes)  # type: ignore[attr-defined]

@@ -13,7 +13,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 import oq_nb
-from bench.measure import Figure, main, queue_at, seaweedfs
+from bench.measure import Figure, main, queue_at, running_store
 from oq_nb.queue import Queue
 from oq_nb.store import ReadyHint, TaskStore
 from oq_nb.testing import FakeStore, FakeTime
@@ -151,7 +151,7 @@ def _counted() -> list[Figure]:
 
 
 def _measured(idle_seconds: int, workers: int) -> list[Figure]:
-    with seaweedfs() as server:
+    with running_store() as server:
         queue_at(server)
         pairs: dict[bool, list[tuple[Queue, oq_nb.Worker]]] = {True: [], False: []}
         try:

@@ -6,7 +6,7 @@ import statistics
 import time
 
 import oq_nb
-from bench.measure import Figure, compared, main, queue_at, seaweedfs
+from bench.measure import Figure, compared, main, queue_at, running_store
 from bench.proxy import Proxy
 from bench.throughput import ours
 
@@ -36,7 +36,7 @@ def run(tasks: int = 100, waits: int = 7, rounds: int = 5, longest_ms: int = 500
     delays = [delay for delay in _DELAYS_MS if delay <= longest_ms]
     slow: dict[int, list[float]] = {delay: [] for delay in delays}
     rates: dict[int, list[float]] = {delay: [] for delay in delays}
-    with seaweedfs() as server, Proxy(server.endpoint) as proxy:
+    with running_store() as server, Proxy(server.endpoint) as proxy:
         for _ in range(rounds):
             for delay in delays:
                 proxy.set(delay_seconds=delay / 1000)

@@ -20,7 +20,7 @@ from typing import Any
 import tqdm.std
 
 import oq_nb
-from bench.measure import Figure, compared, main, queue_at, seaweedfs
+from bench.measure import Figure, compared, main, queue_at, running_store
 from bench.proxy import Proxy
 
 TITLE = "Loop: nanoseconds per item over the bare loop"
@@ -95,7 +95,7 @@ def run(items: int = 3_000_000, rounds: int = 7, delay_ms: int = 500, seconds: i
         "list": lambda: data,
         "generator": lambda: _generator(items),
     }
-    with seaweedfs() as server, Proxy(server.endpoint) as proxy:
+    with running_store() as server, Proxy(server.endpoint) as proxy:
         queue = queue_at(server, proxy.endpoint, read_timeout_seconds=2.0)
         options: dict[str, Any] = {"queue": queue, "min_seconds": 0.0, "file": io.StringIO()}
         figures += _requests(proxy, oq_nb.tqdm(range(1 << 40), **options), seconds)

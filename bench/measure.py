@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import importlib.metadata
 import json
 import math
@@ -14,11 +15,12 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import oq_nb
 from oq_nb import local
@@ -32,10 +34,15 @@ __all__ = [
     "main",
     "queue_at",
     "report",
-    "seaweedfs",
+    "running_store",
     "spread",
     "upstream_settings",
+    "use_store",
 ]
+
+_STORE = "OQ_BENCH_STORE"
+#: Stores that this can start; the last two are installed by the tests' own means.
+STORES = ("seaweedfs", "moto", "localstack", "ceph")
 
 #: Degrees of freedom and the quantile of Student's t that leaves 2.5 % on each side.
 _T95 = (
@@ -113,18 +120,52 @@ def interleaved(cases: dict[str, Callable[[], float]], rounds: int) -> dict[str,
     return values
 
 
+@dataclass(frozen=True)
+class Store:
+    """A running S3 service."""
+
+    endpoint: str
+    access_key: str
+    secret_key: str = field(repr=False)
+
+
+def use_store(name: str) -> str:
+    """Measure on this store from now on: one of `STORES`, or the URL of one that runs."""
+    if name not in STORES and "://" not in name:
+        raise argparse.ArgumentTypeError(f"{name!r} is neither a URL nor one of {', '.join(STORES)}")
+    os.environ[_STORE] = name
+    return name
+
+
 @contextmanager
-def seaweedfs() -> Iterator[local.LocalStore]:
-    """A SeaweedFS server for this run."""
-    with tempfile.TemporaryDirectory(prefix="oq-bench-", ignore_cleanup_errors=True) as directory:
-        server = local.start(data_dir=Path(directory))
-        try:
-            yield server
-        finally:
-            local.stop(data_dir=Path(directory))
+def running_store() -> Iterator[Store]:
+    """The store of this run: SeaweedFS, or what `use_store` was given."""
+    name = os.environ.get(_STORE, "seaweedfs")
+    if "://" in name:
+        yield Store(name, os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"])
+        return
+    with (
+        tempfile.TemporaryDirectory(prefix="oq-bench-", ignore_cleanup_errors=True) as directory,
+        ExitStack() as ending,
+    ):
+        server: Any  # each kind has a type of its own
+        if name in ("seaweedfs", "moto"):
+            with mock.patch.dict(os.environ, OQ_LOCAL_KIND=name):
+                server = local.start(data_dir=Path(directory))
+            ending.callback(local.stop, data_dir=Path(directory))
+        else:
+            sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
+            more_stores = importlib.import_module("more_stores")
+            try:
+                server = ending.enter_context(getattr(more_stores, name)(Path(directory)))
+            except BaseException as exc:
+                if type(exc).__name__ != "Skipped":
+                    raise
+                raise RuntimeError(str(exc)) from None
+        yield Store(server.endpoint, server.access_key, server.secret_key)
 
 
-def queue_at(server: local.LocalStore, endpoint: str | None = None, **options: Any) -> oq_nb.Queue:
+def queue_at(server: Store, endpoint: str | None = None, **options: Any) -> oq_nb.Queue:
     """Connect to the server, or to a proxy before it, under a prefix of its own."""
     settings: dict[str, Any] = {"bucket": "oq-bench", "create": True, "prefix": f"{uuid.uuid4().hex}/"} | options
     return oq_nb.connect(
@@ -135,7 +176,7 @@ def queue_at(server: local.LocalStore, endpoint: str | None = None, **options: A
     )
 
 
-def upstream_settings(server: local.LocalStore) -> dict[str, str]:
+def upstream_settings(server: Store) -> dict[str, str]:
     """Make a bucket for upstream's programs; return the environment in which they find it."""
     bucket = f"upstream-{uuid.uuid4().hex[:12]}"
     queue_at(server, bucket=bucket, prefix="")
@@ -161,6 +202,7 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "cpus": os.cpu_count(),
+        "store": os.environ.get(_STORE, "seaweedfs"),
         "versions": versions,
     }
 
@@ -211,13 +253,28 @@ class Report:
             self._path.write_text(json.dumps(self._content, indent=2) + "\n")
 
 
+def add_store_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--store``, for `use_store`."""
+    known = ", ".join(STORES)
+    parser.add_argument(
+        "--store",
+        metavar="NAME",
+        type=use_store,
+        default="seaweedfs",
+        help=f"{known}, or the URL of one that runs, with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the "
+        "environment; default %(default)s",
+    )
+
+
 def main(title: str, run: Callable[..., list[Figure]], **defaults: int) -> None:
     """Be the command line of one benchmark: its numbers as options, and ``--json FILE``."""
     parser = argparse.ArgumentParser(description=title)
     for name, value in defaults.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=value, help="default %(default)s")
     parser.add_argument("--json", metavar="FILE", help="write the figures there, too")
+    add_store_option(parser)
     options = vars(parser.parse_args())
+    options.pop("store")
     save = options.pop("json")
     began = time.monotonic()
     figures = run(**options)

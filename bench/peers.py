@@ -22,8 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import oq_nb
-from bench.measure import Figure, compared, main, queue_at, seaweedfs, upstream_settings
-from oq_nb.local import LocalStore
+from bench.measure import Figure, Store, compared, main, queue_at, running_store, upstream_settings
 
 __all__ = ["TITLE", "run"]
 
@@ -34,7 +33,7 @@ _SIDE = Path(__file__).with_name("peer_side.py")
 _LATENCY_RUNS = 20
 
 
-def ours(server: LocalStore, tasks: int) -> dict[str, float]:
+def ours(server: Store, tasks: int) -> dict[str, float]:
     """Measure as `peer_side` does, with the worker in a process of its own."""
     queue = queue_at(server)
     prefix = queue.store.objects.prefix  # type: ignore[attr-defined]
@@ -121,7 +120,7 @@ def _peer(name: str, tasks: int, settings: dict[str, str], python: str) -> dict[
 def run(tasks: int = 200, rounds: int = 5) -> list[Figure]:
     """Measure in turns."""
     found: dict[str, list[dict[str, float]]] = {}
-    with seaweedfs() as server, _redis() as redis:
+    with running_store() as server, _redis() as redis:
         cases: dict[str, Callable[[], dict[str, float]]] = {
             "oq_nb": lambda: ours(server, tasks),
             "buquet": lambda: _peer("buquet", tasks, upstream_settings(server), sys.executable),

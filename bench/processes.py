@@ -7,7 +7,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 
 import oq_nb
-from bench.measure import Figure, compared, interleaved, main, queue_at, seaweedfs
+from bench.measure import Figure, compared, interleaved, main, queue_at, running_store
 
 TITLE = "CPU-bound tasks in processes, from the first submission to the last result; processes are up before"
 
@@ -32,7 +32,7 @@ def run(tasks: int = 100, milliseconds: int = 50, rounds: int = 3, processes: in
     """
     count = processes or os.cpu_count() or 2
     cases = {}
-    with seaweedfs() as server, ProcessPoolExecutor(count) as pool:
+    with running_store() as server, ProcessPoolExecutor(count) as pool:
         queue = queue_at(server)
         worker = oq_nb.Worker(queue, executor="processes", concurrency=count)
         worker.task("spin")(spin)

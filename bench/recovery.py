@@ -9,7 +9,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import oq_nb
-from bench.measure import Figure, main, queue_at, seaweedfs
+from bench.measure import Figure, main, queue_at, running_store
 from oq_nb import model
 from oq_nb.model import RetryPolicy, transitions
 from oq_nb.queue import Queue
@@ -94,7 +94,7 @@ def run(tasks: int = 1000, dead: int = 100, workers: int = 10) -> list[Figure]:
         workers: of the new one, with 4 threads each.
     """
     figures = []
-    with seaweedfs() as server:
+    with running_store() as server:
         for count in (1, tasks):
             took, spent = _recover(server, count, min(dead, count), workers)
             each = " ".join(f"{number / count:.2f} {kind}" for kind, number in sorted(spent.items()))

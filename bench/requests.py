@@ -12,10 +12,9 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import oq_nb
-from bench.measure import Figure, main, queue_at, seaweedfs
+from bench.measure import Figure, Store, main, queue_at, running_store
 from bench.proxy import Proxy
 from oq_nb import model
-from oq_nb.local import LocalStore
 from oq_nb.store import VersionedTask
 
 __all__ = ["TITLE", "price", "run"]
@@ -57,7 +56,7 @@ def _requests(counts: Counter[str]) -> int:
 
 
 def _per_task(
-    server: LocalStore, proxy: Proxy, tasks: int, how: str = "", lease_entry_delay_seconds: float = 0.0
+    server: Store, proxy: Proxy, tasks: int, how: str = "", lease_entry_delay_seconds: float = 0.0
 ) -> list[Figure]:
     queue = queue_at(server, proxy.endpoint)
     worker = oq_nb.Worker(queue, concurrency=16, lease_entry_delay_seconds=lease_entry_delay_seconds)
@@ -77,7 +76,7 @@ def _per_task(
     ]
 
 
-def _per_progress_update(server: LocalStore, proxy: Proxy, updates: int) -> list[Figure]:
+def _per_progress_update(server: Store, proxy: Proxy, updates: int) -> list[Figure]:
     queue = queue_at(server, proxy.endpoint)
     worker = oq_nb.Worker(queue)
     made: list[Counter[str]] = []
@@ -101,7 +100,7 @@ def _per_progress_update(server: LocalStore, proxy: Proxy, updates: int) -> list
     ]
 
 
-def _idle(server: LocalStore, proxy: Proxy, seconds: int, settle_seconds: int) -> list[Figure]:
+def _idle(server: Store, proxy: Proxy, seconds: int, settle_seconds: int) -> list[Figure]:
     queue = queue_at(server, proxy.endpoint)
     worker = oq_nb.Worker(queue)
     worker.task("noop")(lambda value: value)
@@ -117,7 +116,7 @@ def _idle(server: LocalStore, proxy: Proxy, seconds: int, settle_seconds: int) -
     ]
 
 
-def _watching(server: LocalStore, number: int, refreshes: int) -> Figure:
+def _watching(server: Store, number: int, refreshes: int) -> Figure:
     """Watch that many running tasks, by what every widget and page uses; each refresh meets one that has reported."""
     from oq_nb.model import Progress, Timestamp, transitions
     from oq_nb.queue.poller import TaskPoller
@@ -162,7 +161,7 @@ def _watching(server: LocalStore, number: int, refreshes: int) -> Figure:
     )
 
 
-def _upstream(server: LocalStore, proxy: Proxy, tasks: int) -> list[Figure]:
+def _upstream(server: Store, proxy: Proxy, tasks: int) -> list[Figure]:
     from bench import throughput
 
     counting = _Counting(proxy)
@@ -180,7 +179,7 @@ def run(
     peer: int = 1,
 ) -> list[Figure]:
     """Count."""
-    with seaweedfs() as server, Proxy(server.endpoint) as proxy:
+    with running_store() as server, Proxy(server.endpoint) as proxy:
         figures = _per_task(server, proxy, tasks)
         figures += _per_task(server, proxy, tasks, ", lease entries later", 10)[1:]
         try:

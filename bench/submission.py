@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from bench.measure import Figure, compared, interleaved, main, queue_at, seaweedfs, upstream_settings
+from bench.measure import Figure, compared, interleaved, main, queue_at, running_store, upstream_settings
 from bench.proxy import Proxy
 
 TITLE = "Submission"
@@ -112,7 +112,7 @@ def run(tasks: int = 1000, rounds: int = 5, stream: int = 20_000) -> list[Figure
         rounds: of each comparison.
         stream: tasks of the longer stream; the shorter one has a tenth.
     """
-    with seaweedfs() as server, Proxy(server.endpoint, delay_seconds=0.025) as slow:
+    with running_store() as server, Proxy(server.endpoint, delay_seconds=0.025) as slow:
         figures = _second_connect(lambda: queue_at(server))
         settings = upstream_settings(server)
         figures += _beside_upstream(settings, tasks, rounds, "")

@@ -10,14 +10,13 @@ import time
 from datetime import timedelta
 
 import oq_nb
-from bench.measure import Figure, compared, interleaved, main, queue_at, seaweedfs, upstream_settings
+from bench.measure import Figure, Store, compared, interleaved, main, queue_at, running_store, upstream_settings
 from bench.proxy import Proxy
-from oq_nb.local import LocalStore
 
 TITLE = "Throughput: no-op tasks, one worker, from the start of the worker to the last completion"
 
 
-def ours(server: LocalStore, endpoint: str, tasks: int, concurrency: int, delay_seconds: float = 0.0) -> float:
+def ours(server: Store, endpoint: str, tasks: int, concurrency: int, delay_seconds: float = 0.0) -> float:
     """Return tasks per second of one worker of ours, whose lease entries come so much later than the claim."""
     queue = queue_at(server, endpoint)
     worker = oq_nb.Worker(queue, concurrency=concurrency, lease_entry_delay_seconds=delay_seconds)
@@ -34,7 +33,7 @@ def ours(server: LocalStore, endpoint: str, tasks: int, concurrency: int, delay_
         return tasks / (time.perf_counter() - began)
 
 
-def in_processes(server: LocalStore, endpoint: str, tasks: int, processes: int, concurrency: int) -> float:
+def in_processes(server: Store, endpoint: str, tasks: int, processes: int, concurrency: int) -> float:
     """Return tasks per second of several workers, each a process of its own, from the first end to the last."""
     queue = queue_at(server)
     environment = {
@@ -65,7 +64,7 @@ def in_processes(server: LocalStore, endpoint: str, tasks: int, processes: int, 
     return (tasks - 1) / (ends[-1] - ends[0]).total_seconds()  # type: ignore[operator]
 
 
-def upstream(server: LocalStore, endpoint: str, tasks: int) -> float:
+def upstream(server: Store, endpoint: str, tasks: int) -> float:
     """Return tasks per second of one worker of upstream's, in a process of its own."""
     environment = {
         **os.environ,
@@ -124,7 +123,7 @@ def run(
     processor and store are used up; the processes of ``concurrency`` threads use them up at once.
     """
     figures: list[Figure] = []
-    with seaweedfs() as server, Proxy(server.endpoint, delay_ms / 1000) as proxy:
+    with running_store() as server, Proxy(server.endpoint, delay_ms / 1000) as proxy:
         for name, endpoint, theirs in (
             ("direct", server.endpoint, tasks),
             (f"+{delay_ms} ms per request", proxy.endpoint, max(20, tasks // 6)),
@@ -153,7 +152,7 @@ def run(
 
 
 def _added_up(
-    server: LocalStore, endpoint: str, tasks: int, concurrency: int, numbers: list[int], rounds: int, how: str
+    server: Store, endpoint: str, tasks: int, concurrency: int, numbers: list[int], rounds: int, how: str
 ) -> list[Figure]:
     """Measure so many worker processes beside one."""
     cases = {

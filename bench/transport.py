@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from bench.measure import Figure, compared, interleaved, main, queue_at, seaweedfs
+from bench.measure import Figure, compared, interleaved, main, queue_at, running_store
 from oq_nb.s3 import S3Store
 
 __all__ = ["TITLE", "run"]
@@ -26,7 +26,7 @@ def _cpu(call: Callable[[], Any], times: int) -> float:
 
 def run(requests: int = 100, rounds: int = 7, keys: int = 1000) -> list[Figure]:
     """Measure in turns."""
-    with seaweedfs() as server:
+    with running_store() as server:
         queue = queue_at(server)
         ours: Any = queue.store.objects
         boto = S3Store(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import statistics
 
@@ -103,3 +104,22 @@ def test_the_one_command(tmp_path):
     figures = run(["scale"], quick=True, save=str(tmp_path / "b.json"))
     assert figures
     assert set(BENCHMARKS) >= {"loop", "throughput", "peers", "requests", "growth", "start", "latency", "scale"}
+
+
+@pytest.mark.parametrize("kind", ["moto", "localstack"])
+def test_another_store_can_be_named(kind, monkeypatch):
+    from bench.measure import running_store, use_store
+
+    monkeypatch.setenv("OQ_BENCH_STORE", "")
+    use_store(kind)
+    try:
+        with running_store() as server:
+            monkeypatch.setenv("AWS_ACCESS_KEY_ID", server.access_key)
+            monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", server.secret_key)
+            use_store(server.endpoint)
+            assert "PUT, boto3" in names(transport.run(requests=2, rounds=1, keys=3))
+            assert "secret" not in repr(server)
+    except RuntimeError as exc:
+        pytest.skip(str(exc))
+    with pytest.raises(argparse.ArgumentTypeError, match="'floppy' is neither a URL nor one of seaweedfs, moto"):
+        use_store("floppy")
