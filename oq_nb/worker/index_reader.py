@@ -143,7 +143,7 @@ class IndexReader:
                     wants=wants,
                     limit=PAGE_SIZE,
                     max_pages=1,
-                    first=_SHORT if place.shard in self._ahead else None,
+                    first=_SHORT if place.shard in self._ahead and not place.is_again else None,
                     after=place.after,
                 )
                 self._note_shard(place, found, minute)
@@ -199,19 +199,20 @@ class IndexReader:
 
     def _note_shard(self, place: _Place, found: IndexScan, minute: str) -> None:
         shard = place.shard
+        has_ended = found.is_whole or found.later_minute is not None
+        passed = self._passed.get(shard)
+        if has_ended and not place.after:
+            self._passed.pop(shard, None)  # it has become short
+        if place.is_again and passed is not None:
+            is_through = has_ended or found.last_key >= passed.until
+            passed.read_again = "" if is_through else found.last_key
+            return
         self._ahead.discard(shard)
         if found.later_minute is not None:
             self._later[shard] = found.later_minute
             if found.seen <= _SHORT // 2:
                 self._ahead.add(shard)
-        has_ended = found.is_whole or found.later_minute is not None
-        passed = self._passed.get(shard)
-        if has_ended and not place.after:
-            self._passed.pop(shard, None)  # it has become short
-        elif place.is_again and passed is not None:
-            is_through = has_ended or found.last_key >= passed.until
-            passed.read_again = "" if is_through else found.last_key
-        elif not has_ended:
+        if not has_ended:
             self._unfinished[shard] = min(found.last_key, self._unfinished.get(shard, found.last_key))
             until = min(found.last_key, self._start_of(shard, _a_while_before(minute)))
             known_until = passed.until if passed is not None else ""

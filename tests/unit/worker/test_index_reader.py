@@ -120,6 +120,19 @@ def test_a_task_that_comes_back_among_old_ones_is_found(many):
         assert many.looks_until(task_id) <= 2 * 6 + 2
 
 
+def test_what_is_scheduled_ahead_does_not_slow_the_second_reading():
+    """A shard with both: short pages are for the tasks ahead, whole ones for what was passed over."""
+    place = Place(2010)
+    in_an_hour = place.queue.now() + timedelta(hours=1)
+    for _ in range(1200):
+        place.put("mine", "7", in_an_hour)
+    place.know_all()
+    assert "7" in place.session.poller._ready._ahead
+    for _ in range(3):
+        task_id = place.put("mine", "7", place.old - timedelta(minutes=10))
+        assert place.looks_until(task_id) <= 2 * 3 + 2
+
+
 def test_a_planned_look_finds_its_task_among_old_ones(many):
     """As after a claim whose answer was lost: it is planned, and only what stands there from it on is read."""
     task_id = many.put("mine", "7", many.old)
