@@ -7,6 +7,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -121,13 +123,52 @@ def test_plain_html_where_no_widget_manager_answers(kernels):
     kernel.run("w.stop()")
 
 
-def one_bar_for_a_group(kernel):
+GATED = """
+import os
+@w.task("gated")
+def gated(gate, context):
+    while not os.path.exists(gate):
+        time.sleep(0.02)
+first = q.submit("gated", {gate!r})
+while str(first.refresh().status) != "running":
+    time.sleep(0.02)
+tasks = [first, *q.submit_many("count", [3, 4]), q.submit("fail", max_retries=0)]
+"""
+
+
+@contextmanager
+def open_when(gate, condition):
+    """Open a gate for a task when a condition holds, beside the block."""
+    is_over = threading.Event()
+
+    def watch():
+        while not is_over.wait(0.05):
+            if condition():
+                gate.touch()
+                return
+
+    watcher = threading.Thread(target=watch, name="opens-a-gate")
+    watcher.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        watcher.join()
+
+
+def one_bar_for_a_group(kernel, gate):
+    """The first task runs until the bar has said so."""
+
+    def has_been_said():
+        return any("0 of 4 tasks, 1 running" in html for _, html in kernel.values())
+
     kernel.run(WORKER)
-    kernel.run("tasks = [*q.submit_many('count', [2, 3, 4]), q.submit('fail', max_retries=0)]")
+    kernel.run(GATED.format(gate=str(gate)))
     start = len(kernel.messages)
     earlier = {m["content"]["transient"]["display_id"] for m in kernel.of("display_data")}
     code = "done, not_done = oq_nb.wait(tasks, 150)"
-    kernel.run(code)
+    with open_when(gate, has_been_said):
+        kernel.run(code)
     since = [m for m in kernel.messages[start:] if m["msg_type"] in ("display_data", "update_display_data")]
     here = [
         m for m in since if m["content"]["transient"]["display_id"] not in earlier
@@ -146,12 +187,12 @@ def one_bar_for_a_group(kernel):
     assert of_cell.index(last) < next(
         n for n, m in enumerate(of_cell) if kernel._is_idle(m, cell["parent_header"]["msg_id"])
     )
-    assert any("0 of 4 tasks, 1 running" in html for _, html in kernel.values())
+    assert has_been_said()
     kernel.run("w.stop()")
 
 
-def test_one_bar_for_a_group(kernels):
-    one_bar_for_a_group(kernels())
+def test_one_bar_for_a_group(kernels, tmp_path):
+    one_bar_for_a_group(kernels(), tmp_path / "gate")
 
 
 def test_map_and_as_completed_have_one_bar_each(kernels):
@@ -256,12 +297,12 @@ def ipykernel_in_a_folder(version: str) -> Path:
 
 
 @pytest.mark.parametrize("version", ["6.31.0", "7.0.1"])
-def test_it_moves_on_other_kernels(kernels, version):
+def test_it_moves_on_other_kernels(kernels, version, tmp_path):
     paths = [str(ipykernel_in_a_folder(version)), os.environ.get("PYTHONPATH", "")]
     kernel = kernels(PYTHONPATH=os.pathsep.join(filter(None, paths)))
     assert kernel.run("import ipykernel; print(ipykernel.__version__)").strip() == version
     moves_while_a_cell_is_busy(kernel)
-    one_bar_for_a_group(kernel)
+    one_bar_for_a_group(kernel, tmp_path / "gate")
 
 
 def without_widget(kernel) -> list[dict]:
