@@ -109,6 +109,7 @@ class Report:
     seconds: float = 0.0
     done_to_them: Counter[str] = field(default_factory=Counter)
     submit_retries: int = 0
+    last_refusal: str = "none"
     passed: Counter[str] = field(default_factory=Counter)
     statuses: Counter[str] = field(default_factory=Counter)
     attempts: Counter[int] = field(default_factory=Counter)
@@ -392,8 +393,9 @@ def _submit_one_by_one(ground: Ground, inputs: range, seconds: float, stop: thre
                 queue.submit(TASK_TYPE, _input(ground.plan, n), idempotency_key=f"n-{n}", **_options())
                 ground.submitted.add(n)
                 break
-            except StorageError:
+            except StorageError as exc:
                 ground.report.submit_retries += 1
+                ground.report.last_refusal = str(exc)
                 time.sleep(0.5)
         stop.wait(seconds / max(1, len(inputs)))
 
@@ -441,7 +443,8 @@ def run(directory: Path, plan: Plan) -> Report:
             submitter.join()
         ground.report.seconds = time.monotonic() - began
         if left := sorted(set(range(plan.tasks)) - ground.submitted):
-            ground.report.violations.append(f"not submitted within {plan.minutes:g} minutes: inputs {left}")
+            why = f"the last refusal: {ground.report.last_refusal}"
+            ground.report.violations.append(f"not submitted within {plan.minutes:g} minutes: inputs {left}; {why}")
         check_bucket(ground.queue, ground.submitted, ground.report, ground.kills, ground.started())
         return ground.report
 

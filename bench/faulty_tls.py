@@ -244,6 +244,12 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *args: object) -> None:
         pass
 
+    def handle_expect_100(self) -> bool:
+        """Send "100 Continue" at once: botocore waits for it without end where TLS has sent something before it."""
+        goes_on = super().handle_expect_100()
+        self.wfile.flush()
+        return goes_on
+
     def do_GET(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         self.server.counts["requests"] += 1
