@@ -234,7 +234,8 @@ class Claims:
         elif record.available_at > now:
             self.look_again(entry, -(now - record.available_at).total_seconds())
         elif not may_claim:
-            self._keep_ready_entry(record)
+            if self._handles(record.task_type) or self._is_old(entry):  # those of other types when it is about to go
+                self._keep_ready_entry(record)
             self._handle_stale(entry)  # a lease entry of a pending task: its ready entry leads to it
         elif not self._handles(record.task_type):
             with self._lock:
@@ -243,6 +244,9 @@ class Claims:
         else:
             return self._claim(held, entry)
         return None
+
+    def _is_old(self, entry: IndexEntry) -> bool:
+        return entry.written_at is not None and self._store.clock.earliest() - entry.written_at >= _OLD_ENTRY
 
     def _keep_ready_entry(self, record: model.TaskRecord) -> None:
         """Write the ready entry of a pending task where there is none.

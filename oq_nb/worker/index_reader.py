@@ -8,7 +8,7 @@ shard, in the order of their minutes, and the shards take turns, in a new random
 * A shard is read on where a page was full, or entries of it were left over: at every second read, so that neither this
   shard nor the others have to wait.
 * Whole pages with nothing for this worker (tasks of types that it has no handler for) are passed over from then on, and
-  read again at every second read, a page at a time: a task may be handed back there.
+  read again at every second read (seldom while a shard is read on), a page at a time: a task may be handed back there.
 * Of a shard that had nothing but tasks for later, only the first entries are read: a page of 1,000 takes a store 90 ms.
 
 Invariants:
@@ -34,6 +34,7 @@ __all__ = ["IndexReader"]
 
 _SHORT = 64  # entries of a short page
 _LATE_MINUTES = 2  # an entry may be seen so long after the minute that it stands in
+_TURNS_WHILE_UNFINISHED = 4  # between two reads of what was passed over, while a shard is to be read on
 _MAX_URGENT = 32  # reads before a shard has its turn
 
 
@@ -73,6 +74,7 @@ class IndexReader:
         self._ahead: set[str] = set()  # shards whose first entries were of later minutes
         self._later: dict[str, str] = {}  # shard → the earliest minute that was skipped there
         self._since_turn: Counter[str] = Counter()  # reads since a shard had its turn, by kind
+        self._turns_since_again = 0  # shards that had their turn since something passed over was read
         self._last: _Place | None = None  # what was read last; None: all shards at once
 
     @property
@@ -167,11 +169,13 @@ class IndexReader:
         if self._unfinished and self._may("on"):
             shard = next(iter(self._unfinished))
             return _Place(shard, self._unfinished.pop(shard))
-        if self._passed and self._may("again"):
+        if self._passed and self._turns_since_again >= (_TURNS_WHILE_UNFINISHED if self._unfinished else 1):
+            self._turns_since_again = 0
             shard = next(iter(self._passed))
             self._passed[shard] = passed = self._passed.pop(shard)  # the others are before it the next time
             return _Place(shard, passed.read_again, is_again=True)
         self._since_turn.clear()
+        self._turns_since_again += 1
         if not self._turns:
             return None
         shard = self._turns.pop()

@@ -239,6 +239,21 @@ def test_a_pending_task_without_a_ready_entry_gets_one(place, rival, caplog):
     assert place.queue.get(task.id).attempt == 2
 
 
+def test_a_task_of_another_type_gets_its_ready_entry_before_its_lease_entry_goes(place):
+    """Not earlier: that is a request for each task that a worker cannot run."""
+    task = Upstream(place).task
+    other = Claims(place.queue.store, "other", lambda task_type: False)
+    place.time.advance(90)
+    place.objects.requests.clear()
+    recover(place, other)
+    assert place.objects.requests == {"LIST": 1, "GET": 1}
+    assert list(place.objects.entries(model.READY)) == []
+    place.time.advance(700)
+    recover(place, other)
+    assert list(place.objects.entries(model.LEASES)) == []
+    assert place.look() == [task.id]
+
+
 def test_a_ready_entry_that_stands_is_not_written_again(place, rival):
     task = Upstream(place).task
     place.time.advance(90)
