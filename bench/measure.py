@@ -26,8 +26,11 @@ import oq_nb
 from oq_nb import local
 
 __all__ = [
+    "STORES",
     "Figure",
     "Report",
+    "Store",
+    "add_store_option",
     "compared",
     "interleaved",
     "machine",

@@ -10,7 +10,7 @@ import pytest
 
 from bench import ahead, compare, growth, latency, requests, scale, transport
 from bench.__main__ import BENCHMARKS, run
-from bench.measure import Figure, Report, compared, interleaved, spread
+from bench.measure import Figure, Report, compared, interleaved, running_store, spread, use_store
 
 
 def names(figures) -> str:
@@ -108,8 +108,6 @@ def test_the_one_command(tmp_path):
 
 @pytest.mark.parametrize("kind", ["moto", "localstack"])
 def test_another_store_can_be_named(kind, monkeypatch):
-    from bench.measure import running_store, use_store
-
     monkeypatch.setenv("OQ_BENCH_STORE", "")
     use_store(kind)
     try:

@@ -80,7 +80,8 @@ class FaultyProxy(StubServer):
         with self._counting:
             self.fault, self.left, self.seen = fault, times, 0
 
-    def next_fault(self) -> str | None:
+    def next_fault(self, command: str, path: str) -> str | None:
+        """Return what is to happen to a request: by their number here, by what they ask in a subclass."""
         with self._counting:
             self.seen += 1
             if self.left <= 0:
@@ -102,7 +103,7 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
     def do_GET(self) -> None:
-        fault = self.server.next_fault()
+        fault = self.server.next_fault(self.command, self.path)
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         if fault is None or (PROXY_FAULTS | PROXY_REFUSALS)[fault]:
             status, headers, content = self._pass_on(body)

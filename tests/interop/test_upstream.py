@@ -10,12 +10,11 @@ import sys
 import threading
 import time
 from datetime import datetime, timedelta, timezone
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
-from stub_servers import StubServer, pass_on, running
+from faults.proxy import FaultyProxy
+from stub_servers import running
 from waiting import HANGS_AFTER_SECONDS, until
 
 import oq_nb
@@ -570,44 +569,18 @@ def test_a_dead_worker_without_retries_left_means_failed_on_either_side(ours, th
     assert task.last_error.startswith("Timeout")
 
 
-class _CutsOff(StubServer):
-    """Passes requests on to the store, but never the PUT of a ready entry: whoever sends it is to be killed then."""
+class _CutsOff(FaultyProxy):
+    """Passes requests on to the store, but no PUT of a ready entry: whoever sends it is to be killed then."""
 
     def __init__(self, upstream: str) -> None:
-        super().__init__(_CutsOffHandler)
-        self.upstream = urlsplit(upstream).netloc
+        super().__init__(upstream)
         self.has_cut = threading.Event()
-        self.is_closing = threading.Event()
 
-    def end(self) -> None:
-        self.is_closing.set()
-        super().end()
-
-
-class _CutsOffHandler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: _CutsOff
-
-    def log_message(self, *args: object) -> None:
-        pass
-
-    def do_GET(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        if self.command == "PUT" and "/ready/" in self.path:
-            self.server.has_cut.set()
-            self.server.is_closing.wait(60)
-            self.close_connection = True
-            return
-        status, headers, content = pass_on(self, self.server.upstream, body, without=("expect", "connection"))
-        self.send_response(status)
-        for name, value in headers:
-            if name.lower() not in ("content-length", "transfer-encoding", "connection", "date", "server"):
-                self.send_header(name, value)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    do_PUT = do_DELETE = do_HEAD = do_POST = do_GET
+    def next_fault(self, command: str, path: str) -> str | None:
+        if command != "PUT" or "/ready/" not in path:
+            return None
+        self.has_cut.set()
+        return "ten seconds of nothing"
 
 
 def test_a_task_that_their_worker_puts_back_while_it_is_killed_is_not_lost(ours, theirs, seaweedfs):
@@ -620,7 +593,7 @@ def test_a_task_that_their_worker_puts_back_while_it_is_killed_is_not_lost(ours,
     task = ours.submit("cut", None, retry_policy=SOON, timeout_seconds=2)
     with (
         running(_CutsOff(seaweedfs.endpoint)) as proxy,
-        peer_on(proxy.url, ours.store.objects.bucket) as cut,
+        peer_on(proxy.endpoint, ours.store.objects.bucket) as cut,
         cut.worker({"cut": fails_there}),
     ):
         assert proxy.has_cut.wait(HANGS_AFTER_SECONDS)
