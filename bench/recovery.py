@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 import uuid
@@ -93,6 +94,7 @@ def run(tasks: int = 1000, dead: int = 100, workers: int = 10) -> list[Figure]:
         dead: workers of the fleet.
         workers: of the new one, with 4 threads each.
     """
+    logging.getLogger("oq_nb").setLevel(logging.ERROR)  # else a line for each lease that has run out
     figures = []
     with running_store() as server:
         for count in (1, tasks):

@@ -8,7 +8,7 @@ import statistics
 
 import pytest
 
-from bench import ahead, compare, growth, latency, requests, scale, transport
+from bench import ahead, compare, growth, latency, requests, scale, submission, transport
 from bench.__main__ import BENCHMARKS, run
 from bench.measure import Figure, Report, compared, interleaved, running_store, spread, use_store
 
@@ -50,6 +50,16 @@ def test_a_poll_is_one_list_beside_any_number_of_tasks_ahead():
 def test_transport_and_latency_run():
     assert "PUT, boto3" in names(transport.run(requests=2, rounds=1, keys=3))
     assert "submission to result, +0 ms" in names(latency.run(tasks=2, waits=1, rounds=1, longest_ms=0))
+
+
+def test_an_aborted_client_of_upstream_is_run_again_and_counted(monkeypatch):
+    program = "import os, sys; 'first' in os.environ and os.abort(); print(900.0, 0.5)"
+    environments = iter([{"first": "1"}, {"first": "1"}, {}])
+    in_a_process = submission._in_a_process
+    monkeypatch.setattr(submission, "_in_a_process", lambda *_: in_a_process(program, 1, next(environments)))
+    upstream = submission._Upstream()
+    assert upstream.run(1, {}) == [900.0, 0.5]
+    assert upstream.aborted == 2
 
 
 def test_scale():
