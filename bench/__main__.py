@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import sys
 import time
 import traceback
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 
-from bench.measure import Figure, Report, add_store_option
+from bench.measure import Figure, Report, add_store_option, run_module
 
 #: Module → its arguments in the quick form; in the full one its own defaults.
 BENCHMARKS: dict[str, dict[str, int]] = {
@@ -37,18 +38,18 @@ BENCHMARKS: dict[str, dict[str, int]] = {
 
 
 def run(names: list[str], *, quick: bool, save: str | None) -> list[Figure]:
-    """Run some benchmarks; one that fails does not keep the others from it."""
+    """Run some benchmarks, each in a process of its own; one that fails does not keep the others from it."""
     report = Report(save, form="quick" if quick else "full")
     for name in names:
-        module = importlib.import_module(f"bench.{name}")
         began = time.monotonic()
         try:
-            figures = module.run(**(BENCHMARKS[name] if quick else {}))
+            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+                title, figures = process.submit(run_module, name, BENCHMARKS[name] if quick else {}).result()
         except Exception:
             traceback.print_exc()
             report.failed(name)
             continue
-        report.add(name, module.TITLE, figures, time.monotonic() - began)
+        report.add(name, title, figures, time.monotonic() - began)
     return report.figures
 
 

@@ -9,6 +9,7 @@ import json
 import math
 import os
 import platform
+import resource
 import statistics
 import sys
 import tempfile
@@ -35,8 +36,10 @@ __all__ = [
     "interleaved",
     "machine",
     "main",
+    "peak_memory_mb",
     "queue_at",
     "report",
+    "run_module",
     "running_store",
     "spread",
     "upstream_settings",
@@ -192,6 +195,17 @@ def upstream_settings(server: Store) -> dict[str, str]:
     }
 
 
+def peak_memory_mb() -> float:
+    """Return the most memory that this process has had resident.
+
+    Linux tells it of the program itself; `getrusage` counts what the process was before it ran this program.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        return int(next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:")).split()[1]) / 1e3
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
+
+
 def machine() -> dict[str, Any]:
     """Return where and when this was measured."""
     versions = {}
@@ -254,6 +268,12 @@ class Report:
     def _write(self) -> None:
         if self._path is not None:
             self._path.write_text(json.dumps(self._content, indent=2) + "\n")
+
+
+def run_module(name: str, arguments: dict[str, int]) -> tuple[str, list[Figure]]:
+    """Return the title and the figures of one benchmark."""
+    module = importlib.import_module(f"bench.{name}")
+    return module.TITLE, module.run(**arguments)
 
 
 def add_store_option(parser: argparse.ArgumentParser) -> None:

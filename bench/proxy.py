@@ -55,9 +55,12 @@ class Proxy:
         counted: dict[str, int] = json.loads(self._ask("counts"))
         return counted
 
-    def set(self, *, delay_seconds: float | None = None, answers: bool | None = None) -> None:
-        """Change the delay; let requests wait for ever, or answer them again."""
+    def set(
+        self, *, delay_seconds: float | None = None, slow_every: int | None = None, answers: bool | None = None
+    ) -> None:
+        """Change the delay, and how often it is ten times as long; let requests wait for ever, or answer them again."""
         parts = [] if delay_seconds is None else [f"delay={delay_seconds}"]
+        parts += [] if slow_every is None else [f"slow_every={slow_every}"]
         parts += [] if answers is None else [f"answers={int(answers)}"]
         self._ask("set?" + "&".join(parts))
 
@@ -72,8 +75,10 @@ class _Server:
         address = urlsplit(target)
         self.host, self.port = address.hostname or "127.0.0.1", address.port or 80
         self.delay = delay
+        self.slow_every = 0
         self.answers = True
         self.counts: Counter[str] = Counter()
+        self.seen = 0
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         upstream: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
@@ -94,7 +99,9 @@ class _Server:
                 is_listing = method == b"GET" and (b"list-type=" in path or b"versions" in path.partition(b"?")[2])
                 self.counts["LIST" if is_listing else method.decode()] += 1
                 self.counts["bytes_in"] += len(body)
-                await asyncio.sleep(self.delay)
+                self.seen += 1
+                is_slow = self.slow_every and self.seen % self.slow_every == 0
+                await asyncio.sleep(self.delay * (10 if is_slow else 1))
                 while not self.answers:
                     await asyncio.sleep(0.1)
                 if upstream is None:
@@ -118,6 +125,7 @@ class _Server:
         if address.path.endswith("/set"):
             wanted = parse_qs(address.query)
             self.delay = float(wanted.get("delay", [self.delay])[0])
+            self.slow_every = int(wanted.get("slow_every", [self.slow_every])[0])
             self.answers = wanted.get("answers", [str(int(self.answers))])[0] == "1"
         return json.dumps(self.counts).encode()
 

@@ -19,7 +19,7 @@ TITLE = "Submission"
 
 _CONNECT = 'connect(bucket=os.environ["BENCH_BUCKET"], endpoint=os.environ["BENCH_ENDPOINT"], region="us-east-1")'
 _UPSTREAM = f"""
-import asyncio, os, resource, sys, time, buquet
+import asyncio, os, sys, time, buquet
 
 async def main(tasks):
     queue = await buquet.{_CONNECT}
@@ -40,12 +40,13 @@ queue.submit_many("noop", [{{"n": number}} for number in range(tasks)])
 print(tasks / (time.perf_counter() - began), (time.process_time() - busy) / tasks * 1000)
 """
 _STREAM = f"""
-import os, resource, sys, oq_nb
+import os, sys, oq_nb
+from bench.measure import peak_memory_mb
 
 queue, tasks = oq_nb.{_CONNECT}, int(sys.argv[1])
 for task in queue.submit_iter("noop", ("x" * 1000 for _ in range(tasks))):
     pass
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+print(peak_memory_mb())
 """
 
 
@@ -143,12 +144,14 @@ def run(tasks: int = 1000, rounds: int = 5, stream: int = 20_000) -> list[Figure
         settings = upstream_settings(server)
         figures += _beside_upstream(settings, tasks, rounds, "")
         far = settings | {"BENCH_ENDPOINT": slow.endpoint}
-        try:
-            figures += _beside_upstream(far, tasks, rounds, ", 25 ms added to each request")
-        except subprocess.CalledProcessError as exc:  # upstream's client has aborted with 1,000 requests at once
-            rates = [_in_a_process(_OURS, tasks, far)[0] for _ in range(rounds)]
-            name = f"submit_many of {tasks:,}, 25 ms added to each request"
-            figures.append(Figure.of(name, rates, "tasks/s", note=f"a client's process ended with {exc.returncode}"))
+        for every, where in ((0, ", 25 ms added to each request"), (100, ", 25 ms added, 250 ms to every 100th")):
+            slow.set(slow_every=every)
+            try:
+                figures += _beside_upstream(far, tasks, rounds, where)
+            except subprocess.CalledProcessError as exc:  # upstream's client was aborted each time
+                rates = [_in_a_process(_OURS, tasks, far)[0] for _ in range(rounds)]
+                note = f"a client's process ended with {exc.returncode}"
+                figures.append(Figure.of(f"submit_many of {tasks:,}{where}", rates, "tasks/s", note=note))
         if stream:
             few, many = (_in_a_process(_STREAM, count, settings)[0] for count in (stream // 10, stream))
             note = f"{few:.0f} MB with {stream // 10:,}"

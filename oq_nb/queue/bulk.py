@@ -5,7 +5,9 @@ get in each other's way. A store at a distance answers after fifty, and then fif
 
 Invariants:
 
-* Arguments are taken as they are needed, so that an endless iterator takes no endless memory.
+* Arguments are taken as they are needed, so that an endless iterator takes no endless memory: at most `MOST_AHEAD` more
+  than results were given.
+* A call that takes long holds up no others, until so many results wait for its own.
 * Results come in the order of the arguments. When the caller stops, what is under way is finished, nothing is begun.
 
 Imports nothing of the package.
@@ -20,10 +22,13 @@ from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-__all__ = ["Pace", "in_parallel"]
+__all__ = ["MOST_AHEAD", "Pace", "in_parallel"]
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+#: Calls that are under way, or have ended and wait for an earlier one.
+MOST_AHEAD = 256
 
 _FEWEST, _FIRST, _MOST = 4, 16, 64
 _LEARN_AFTER = 16  # calls
@@ -35,15 +40,23 @@ class Pace:
     """How many calls to have under way: as many as fit into the time that one waits. For several threads."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()  # guards what follows
+        self._under_way = 0
         self._calls = 0
         self._seconds = self._busy_seconds = 0.0
         #: Calls at a time.
         self.limit: int = _FIRST
 
+    def begin(self) -> None:
+        """Wait until one more call may be under way, and count it."""
+        with self._changed:
+            while self._under_way >= self.limit:
+                self._changed.wait()
+            self._under_way += 1
+
     def note(self, seconds: float, busy_seconds: float) -> None:
         """Note a call: how long it took, and how much of that was its thread's processor time."""
-        with self._lock:
+        with self._changed:
             self._calls += 1
             self._seconds += seconds
             self._busy_seconds += busy_seconds
@@ -56,12 +69,15 @@ class Pace:
                 self._busy_seconds /= 2
 
     def timed(self, function: Callable[[T], R], argument: T) -> R:
-        """Call a function and note it."""
+        """Carry out a call that was begun, and note it."""
         began, busy = time.monotonic(), time.thread_time()
         try:
             return function(argument)
         finally:
             self.note(time.monotonic() - began, time.thread_time() - busy)
+            with self._changed:
+                self._under_way -= 1
+                self._changed.notify()
 
 
 def in_parallel(function: Callable[[T], R], arguments: Iterable[T], *, name: str) -> Generator[Future[R], None, None]:
@@ -79,6 +95,8 @@ def in_parallel(function: Callable[[T], R], arguments: Iterable[T], *, name: str
     failure: Exception | None = None  # of the iterator: those before it are carried out
     try:
         while True:
+            while under_way and (under_way[0].done() or len(under_way) >= MOST_AHEAD):
+                yield _ended(under_way.popleft())
             try:
                 argument = next(waiting)
             except StopIteration:
@@ -86,8 +104,7 @@ def in_parallel(function: Callable[[T], R], arguments: Iterable[T], *, name: str
             except Exception as exc:
                 failure = exc
                 break
-            while len(under_way) >= pace.limit:
-                yield _ended(under_way.popleft())
+            pace.begin()
             under_way.append(pool.submit(pace.timed, function, argument))
         while under_way:
             yield _ended(under_way.popleft())

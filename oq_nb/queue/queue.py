@@ -266,8 +266,8 @@ class Queue:
     def submit_iter(self, task_type: str, inputs: Iterable[Any], **options: Any) -> Iterator[Task]:
         """Add very many tasks in bounded memory: inputs are taken as they are needed, tasks given as they are there.
 
-        Nothing is submitted before the first one is asked for; when the caller stops, a few more may be there than it
-        was given::
+        Nothing is submitted before the first one is asked for; when the caller stops, up to 256 more may be there than
+        it was given::
 
             for task in queue.submit_iter("resize", (path for path in endless())):
                 ids.write(task.id)
