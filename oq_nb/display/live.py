@@ -196,7 +196,7 @@ class LiveDisplay:
             if self._root is None and not self._is_closed:
                 self._root = self._build(widgets)
                 self._root.add_class("oq-live")
-                self._finalizer = weakref.finalize(self, loop.put_away, self._output)
+                self._finalizer = weakref.finalize(self, loop.dispose_output, self._output)
                 self._finalizer.atexit = False
                 self._start()
                 self._draw()

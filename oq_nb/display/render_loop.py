@@ -92,7 +92,7 @@ class RenderLoop:
         """Draw soon: what a watch calls when it has news."""
         self.wake()
 
-    def put_away(self, output: Output) -> None:
+    def dispose_output(self, output: Output) -> None:
         """Have the models of a display closed that is no more."""
         if not self._is_leaving:
             self._bell.put(output)

@@ -29,7 +29,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from oq_nb.web import unauthenticated as strangers
+from oq_nb.web import unauthenticated
 from oq_nb.web.codes import SingleUseCodes
 
 __all__ = ["ANY_HOST", "HEADERS", "PROXY_HEADER", "Guard", "way_to_root"]
@@ -112,12 +112,12 @@ class Guard:
         host = request.headers.get("host", "")
         is_proxied = self._is_proxied(request)
         if not (is_proxied or self._is_ours(host)):
-            return _refusal(request, 403, strangers.foreign_host(host), "this host is not allowed")
+            return _refusal(request, 403, unauthenticated.foreign_host(host), "this host is not allowed")
         has_header = self._has_header(request)
         origin = request.headers.get("origin")
         changes = request.method not in ("GET", "HEAD")
         if not self._is_same(origin, host, is_needed=changes and not has_header):
-            return _refusal(request, 403, strangers.foreign_origin(origin), "the Origin is not this page's own")
+            return _refusal(request, 403, unauthenticated.foreign_origin(origin), "the Origin is not this page's own")
         if is_proxied:
             return None
         session = request.cookies.get(self._cookie, "")
@@ -166,13 +166,13 @@ class Guard:
 
         Not by a redirect: where a link on another page has led here, browsers would follow it without the cookie.
         """
-        answer = HTMLResponse(strangers.entering(), headers={"Referrer-Policy": "no-referrer"})
+        answer = HTMLResponse(unauthenticated.entering(), headers={"Referrer-Policy": "no-referrer"})
         answer.headers.append("Set-Cookie", f"{self._cookie}={session}; HttpOnly; SameSite=Strict")
         return answer
 
     @staticmethod
     def _unknown(request: Request, *, is_wrong: bool = False) -> Response:
-        page = strangers.who_are_you(way_to_root(request), is_wrong=is_wrong)
+        page = unauthenticated.who_are_you(way_to_root(request), is_wrong=is_wrong)
         answer = _refusal(request, 401, page, "a token is needed: Authorization: Bearer TOKEN")
         answer.headers["WWW-Authenticate"] = 'Bearer realm="oq"'
         return answer
