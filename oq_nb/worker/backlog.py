@@ -44,6 +44,8 @@ class Backlog:
         self._entries: deque[IndexEntry] = deque()
         self._busy = 0
         self._idle_since = time.monotonic()
+        #: When (monotonic) an attempt ended the last time; minus infinity before the first.
+        self.attempt_ended_at: float = float("-inf")
         self._attempts_left = float("inf") if max_attempts is None else max_attempts
         self._is_woken = False
         self._urgent: set[str] = set()  # shards
@@ -103,7 +105,9 @@ class Backlog:
         """Say that the entry taken last has been handled, and whether its task was claimed."""
         with self._changed:
             self._busy -= 1
-            if not was_attempt:
+            if was_attempt:
+                self.attempt_ended_at = time.monotonic()
+            else:
                 self._attempts_left += 1
             if self._is_idle:
                 self._idle_since = time.monotonic()

@@ -4,10 +4,16 @@
 look        pause                                                      price of a look
 ==========  =========================================================  =====================
 index       a quarter of the idle time, 0.1 s to ``max_poll_seconds``  1 LIST
+the same,   half of the time since an attempt of this worker ended,    1 LIST
+for a while from 0.02 s, where that is shorter
 leases      a quarter of the idle time, 2 to 60 s                      1 LIST
 hint        a sixtieth of the idle time, 0.5 to 2 s; 3 s after an      1 GET, a twelfth of
             hour; longer with many workers                             a LIST
 ==========  =========================================================  =====================
+
+Whoever waits for the result of a task may submit the next one right after it: the worker that ran the first one looks
+soon. That costs four LIST more for each attempt of a tenth of a second or less, seven for one of a second, seventeen at
+most, whatever the number of workers.
 
 Imports nothing of the package.
 """
@@ -20,8 +26,9 @@ from dataclasses import dataclass
 
 __all__ = ["MIN_POLL_SECONDS", "PollPauses"]
 
-#: Shortest pause between two looks for tasks.
+#: Shortest pause between two looks for tasks, but for those right after an attempt.
 MIN_POLL_SECONDS = 0.1
+_MIN_NEXT_SECONDS = 0.02  # right after an attempt
 _LEASE_SCAN_SECONDS = (2.0, 60.0)
 _ROUND_SECONDS = 60.0  # in which all shards are read, where that takes more than one LIST
 _HINT_SECONDS = (0.5, 2.0)
@@ -39,19 +46,29 @@ class PollPauses:
     #: Returns a random number from 0 to 1, so that workers do not look in step.
     draw: Callable[[], float] = random.random
 
-    def for_tasks(self, idle_seconds: float, *, reads_a_round: int = 1, is_urgent: bool = False) -> float:
-        """Return the pause between two listings of the index: a quarter of the idle time, within bounds.
+    def for_tasks(
+        self,
+        idle_seconds: float,
+        *,
+        since_attempt: float = float("inf"),
+        reads_a_round: int = 1,
+        is_urgent: bool = False,
+    ) -> float:
+        """Return the pause between two listings of the index.
 
         Args:
             idle_seconds: since when nothing was found.
-            reads_a_round: listings that it takes to see all entries.
+            since_attempt: seconds since an attempt of this worker ended.
+            reads_a_round: listings that it takes to see all entries; with more than one, no pause is below
+                `MIN_POLL_SECONDS`.
             is_urgent: something is known to be left over.
         """
-        longest = self.max_poll_seconds
+        pause = MIN_POLL_SECONDS if is_urgent else max(MIN_POLL_SECONDS, idle_seconds / 4)
         if reads_a_round > 1:
-            longest = min(longest, _ROUND_SECONDS / reads_a_round)
-        pause = 0.0 if is_urgent else idle_seconds / 4
-        return min(longest, max(MIN_POLL_SECONDS, pause)) * (0.8 + 0.2 * self.draw())
+            pause = min(pause, _ROUND_SECONDS / reads_a_round)
+        else:
+            pause = min(pause, max(_MIN_NEXT_SECONDS, since_attempt / 2))
+        return min(pause, self.max_poll_seconds) * (0.8 + 0.2 * self.draw())
 
     def for_leases(self, idle_seconds: float, *, reads_a_round: int = 1) -> float:
         """Return the pause between two listings of the leases."""

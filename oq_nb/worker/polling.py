@@ -7,6 +7,7 @@ Invariants:
 * A look makes 1 LIST, however long the index is.
 * Entries that are of no use here delay the others, but do not hide them: what a look left over is read on soon.
 * Recovering tasks does not hold up the look for tasks.
+* Soon after an attempt has ended there is a look: whoever waited for it may have submitted the next task.
 
 Imports of the package: `model`, `errors`, `store`, `attempt`, and of this room `backlog`, `claims`, `hint_watch`,
 `index_reader`, `pauses`.
@@ -93,6 +94,7 @@ class IndexPoller:
         now = time.monotonic()
         idle_since = now
         next_ready = next_leases = now
+        attempt_ended_at = self._backlog.attempt_ended_at
         is_out = False  # the store does not answer
         while not self._backlog.is_closed:
             woken = self._backlog.clear_wake()
@@ -100,6 +102,9 @@ class IndexPoller:
                 idle_since, next_ready = time.monotonic(), 0.0
                 self._ready.hurry_new(woken, self._minute())
             now = time.monotonic()
+            if self._backlog.attempt_ended_at > attempt_ended_at and not is_out:
+                attempt_ended_at = self._backlog.attempt_ended_at
+                next_ready = min(next_ready, now + self.pause_after(now - idle_since))
             if self._claims.next_due_at(model.READY) <= now:
                 next_ready = min(next_ready, now)
             try:
@@ -143,7 +148,10 @@ class IndexPoller:
     def pause_after(self, idle_seconds: float) -> float:
         """Return the pause between two looks for tasks, after so long without any."""
         return self._pauses.for_tasks(
-            idle_seconds, reads_a_round=self._ready.reads_a_round, is_urgent=self._ready.has_urgent
+            idle_seconds,
+            since_attempt=time.monotonic() - self._backlog.attempt_ended_at,
+            reads_a_round=self._ready.reads_a_round,
+            is_urgent=self._ready.has_urgent,
         )
 
     def _minute(self) -> str:
