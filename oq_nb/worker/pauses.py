@@ -4,16 +4,16 @@
 look        pause                                                      price of a look
 ==========  =========================================================  =====================
 index       a quarter of the idle time, 0.1 s to ``max_poll_seconds``  1 LIST
-the same,   half of the time since an attempt of this worker ended,    1 LIST
-for a while from 0.02 s, where that is shorter
+the same    for half a second after an attempt of this worker: half    1 LIST
+            of the time since then, from 0.02 s
 leases      a quarter of the idle time, 2 to 60 s                      1 LIST
 hint        a sixtieth of the idle time, 0.5 to 2 s; 3 s after an      1 GET, a twelfth of
             hour; longer with many workers                             a LIST
 ==========  =========================================================  =====================
 
 Whoever waits for the result of a task may submit the next one right after it: the worker that ran the first one looks
-soon. That costs four LIST more for each attempt of a tenth of a second or less, seven for one of a second, seventeen at
-most, whatever the number of workers.
+soon. That costs four LIST more for each attempt of a tenth of a second or less, nine at most, whatever the number of
+workers.
 
 Imports nothing of the package.
 """
@@ -28,7 +28,7 @@ __all__ = ["MIN_POLL_SECONDS", "PollPauses"]
 
 #: Shortest pause between two looks for tasks, but for those right after an attempt.
 MIN_POLL_SECONDS = 0.1
-_MIN_NEXT_SECONDS = 0.02  # right after an attempt
+_MIN_NEXT_SECONDS, _NEXT_WITHIN_SECONDS = 0.02, 0.5  # right after an attempt, and how long it is that
 _LEASE_SCAN_SECONDS = (2.0, 60.0)
 _ROUND_SECONDS = 60.0  # in which all shards are read, where that takes more than one LIST
 _HINT_SECONDS = (0.5, 2.0)
@@ -66,7 +66,7 @@ class PollPauses:
         pause = MIN_POLL_SECONDS if is_urgent else max(MIN_POLL_SECONDS, idle_seconds / 4)
         if reads_a_round > 1:
             pause = min(pause, _ROUND_SECONDS / reads_a_round)
-        else:
+        elif since_attempt < _NEXT_WITHIN_SECONDS:
             pause = min(pause, max(_MIN_NEXT_SECONDS, since_attempt / 2))
         return min(pause, self.max_poll_seconds) * (0.8 + 0.2 * self.draw())
 
