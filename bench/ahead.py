@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import oq_nb
-from bench.measure import Figure, main, queue_at, running_store
+from bench.measure import Figure, main, queue_at, running_store, store_name
 from oq_nb.attempt.scheduler import Scheduler
 from oq_nb.model import minute_of, new_id, ready_key
 from oq_nb.queue import Queue
@@ -84,7 +84,7 @@ def run(fake: int = 1_000_000, entries: int = 100_000, foreign: int = 20_000) ->
 
     Args:
         fake: tasks scheduled ahead in a store in memory.
-        entries: tasks scheduled ahead on SeaweedFS.
+        entries: tasks scheduled ahead on the store.
         foreign: tasks of other types, due, in a store in memory.
     """
     figures = []
@@ -104,7 +104,7 @@ def run(fake: int = 1_000_000, entries: int = 100_000, foreign: int = 20_000) ->
                 queue = queue_at(server)
                 if count:
                     _fill(queue, count, 7200.0)
-                figures += _polls(queue, f"{count:,} scheduled ahead, on SeaweedFS")
+                figures += _polls(queue, f"{count:,} scheduled ahead, on {store_name()}")
     return figures
 
 

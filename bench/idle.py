@@ -1,7 +1,7 @@
 """Workers that wait: what they cost a month, and how soon they notice a task that is submitted elsewhere.
 
 The first half is counted on a clock that is moved, with the pauses and the hint as they are. The second is measured:
-workers on SeaweedFS that have been idle for a while, half of them without hints, each get a task from another client.
+workers on the store that have been idle for a while, half of them without hints, each get a task from another client.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 import oq_nb
-from bench.measure import Figure, main, queue_at, running_store
+from bench.measure import Figure, main, queue_at, running_store, store_name
 from oq_nb.queue import Queue
 from oq_nb.store import ReadyHint, TaskStore
 from oq_nb.testing import FakeStore, FakeTime
@@ -184,7 +184,7 @@ def _measured(idle_seconds: int, workers: int) -> list[Figure]:
             against="without hints",
             ratio=statistics.median(waited[True]) / statistics.median(waited[False]),
             note=f"before {statistics.median(waited[False]):.2f}; longest {max(waited[True]):.1f}, before "
-            f"{max(waited[False]):.1f} (SeaweedFS, {workers} workers of each kind)",
+            f"{max(waited[False]):.1f} ({store_name()}, {workers} workers of each kind)",
         )
     ]
 

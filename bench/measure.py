@@ -42,6 +42,7 @@ __all__ = [
     "run_module",
     "running_store",
     "spread",
+    "store_name",
     "upstream_settings",
     "use_store",
 ]
@@ -143,10 +144,15 @@ def use_store(name: str) -> str:
     return name
 
 
+def store_name() -> str:
+    """Return what `use_store` was given."""
+    return os.environ.get(_STORE, "seaweedfs")
+
+
 @contextmanager
 def running_store() -> Iterator[Store]:
     """The store of this run: SeaweedFS, or what `use_store` was given."""
-    name = os.environ.get(_STORE, "seaweedfs")
+    name = store_name()
     if "://" in name:
         yield Store(name, os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"])
         return
@@ -219,7 +225,7 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "cpus": os.cpu_count(),
-        "store": os.environ.get(_STORE, "seaweedfs"),
+        "store": store_name(),
         "versions": versions,
     }
 
