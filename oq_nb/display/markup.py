@@ -62,7 +62,7 @@ _FONT = "font-size:var(--jp-ui-font-size1,inherit);font-family:var(--jp-ui-font-
 _CELL = "text-align:left;padding:.15em .8em .15em 0;vertical-align:top"
 _NARROW = f"{_CELL};white-space:nowrap"
 _WIDE = f"{_CELL};{_WRAP}"
-_COLUMNS = {"Status": "10.5em", "Type": "11%", "Task": "6em", "Progress": "26%", "Remark": "", "Changed": "10em"}
+_COLUMNS = {"Status": "10.5em", "Type": "11%", "Task": "6em", "Progress": "20%", "Remark": "", "Changed": "10em"}
 _PRE = f'<pre style="white-space:pre-wrap;{_WRAP};max-height:24em;overflow:auto;margin:.3em 0">{{}}</pre>'
 _ERROR_CHARS = 10_000
 _OUTPUT_CHARS = 2_000
