@@ -98,17 +98,18 @@ def _beside_upstream(settings: dict[str, str], tasks: int, rounds: int, where: s
     try:
         upstream.run(1, settings)
     except subprocess.CalledProcessError as exc:  # it does not work with every store
-        print(f"left out: buquet: {exc.stderr.strip().splitlines()[-1][:200]}", file=sys.stderr)
+        said = (exc.stderr.strip() or str(exc)).splitlines()[-1]
+        print(f"left out: buquet: {said[:200]}", file=sys.stderr)
         del cases["buquet"], busy["buquet"]
     values = interleaved(cases, rounds)
-    said = {name: f"{statistics.median(times):.2f} ms of processor time a task" for name, times in busy.items()}
+    notes = {name: f"{statistics.median(times):.2f} ms of processor time a task" for name, times in busy.items()}
     beside = compared(values["ours"], values["buquet"], "buquet") if "buquet" in cases else {}
-    figures = [Figure.of(f"submit_many of {tasks:,}{where}", values["ours"], "tasks/s", note=said["ours"], **beside)]
+    figures = [Figure.of(f"submit_many of {tasks:,}{where}", values["ours"], "tasks/s", note=notes["ours"], **beside)]
     if "buquet" in cases:
         if upstream.aborted:
-            said["buquet"] += f"; aborted {upstream.aborted} times beside these {rounds} rounds"
+            notes["buquet"] += f"; aborted {upstream.aborted} times beside these {rounds} rounds"
         name = f"buquet, {tasks:,} at once{where}"
-        figures.append(Figure.of(name, values["buquet"], "tasks/s", note=said["buquet"]))
+        figures.append(Figure.of(name, values["buquet"], "tasks/s", note=notes["buquet"]))
     return figures
 
 

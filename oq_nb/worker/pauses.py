@@ -28,7 +28,7 @@ __all__ = ["MIN_POLL_SECONDS", "PollPauses"]
 
 #: Shortest pause between two looks for tasks, but for those right after an attempt.
 MIN_POLL_SECONDS = 0.1
-_MIN_NEXT_SECONDS, _NEXT_WITHIN_SECONDS = 0.02, 0.5  # right after an attempt, and how long it is that
+_MIN_NEXT_SECONDS, _NEXT_WITHIN_SECONDS = 0.02, 0.5  # shortest pause after an attempt; for how long
 _LEASE_SCAN_SECONDS = (2.0, 60.0)
 _ROUND_SECONDS = 60.0  # in which all shards are read, where that takes more than one LIST
 _HINT_SECONDS = (0.5, 2.0)

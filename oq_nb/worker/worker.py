@@ -99,9 +99,9 @@ class Worker:
     1 DELETE per 15 s (25 s after five minutes); with more than 1,000 entries in an index (tasks that are scheduled
     ahead, for one) 1 LIST of one shard each 4 s. A task: 1 GET, 2 PUT and 1 DELETE for its claim, 1 PUT and 1 DELETE
     for its end; 1 GET, 2 PUT and 1 DELETE in all for one that ends within ``lease_entry_delay_seconds``. In the half
-    second after a task 4 to 9 LIST, where no other waits. With ``logs`` a task that prints something: 1 PUT per 5 s
-    meanwhile, and 1 at its end (2 when it printed more than half of ``log_limit_bytes``; then 1 DELETE for each piece
-    that makes room).
+    second after a task 4 to 9 LIST more, where no other waits. With ``logs`` a task that prints something: 1 PUT per
+    5 s meanwhile, and 1 at its end (2 when it printed more than half of ``log_limit_bytes``; then 1 DELETE for each
+    piece that makes room).
     """
 
     def __init__(

@@ -58,6 +58,7 @@ def test_pauses_differ_by_a_fifth():
 def test_no_pause_is_longer_than_what_was_asked_for():
     assert PollPauses(0.5, lambda: 1.0).for_tasks(600) == 0.5
     assert PollPauses(0.5, lambda: 1.0).for_tasks(600, since_attempt=600) == 0.5
+    assert PollPauses(0.1, lambda: 1.0).for_tasks(600, since_attempt=0.4) == 0.1
 
 
 def test_where_a_look_reads_one_shard_only_it_is_not_made_sooner():
