@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import sys
 from pathlib import Path
 
 import pytest
-from jupyter_client import KernelManager
-from jupyter_core.utils import ensure_event_loop
+from kernels import Kernel
 
 from oq_nb import local
 
@@ -78,38 +74,6 @@ worker.stop()
 """
 
 
-class Kernel:
-    """A kernel of the test's own; a cell that raises fails the test."""
-
-    def __init__(self, environment: dict[str, str]) -> None:
-        self.manager = KernelManager()
-        self.manager.kernel_spec.argv[:] = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-        self.manager.start_kernel(env=os.environ | environment)
-        self.client = self.manager.client()
-        self.client.start_channels()
-        self.client.wait_for_ready(timeout=60)
-
-    def run(self, code: str, *wanted: str) -> list[str]:
-        """Run a cell; return the reprs of some expressions after it."""
-        reply = self.client.execute_interactive(
-            code, timeout=120, output_hook=lambda message: None, user_expressions={name: name for name in wanted}
-        )["content"]
-        if reply["status"] != "ok":
-            pytest.fail("\n".join(reply.get("traceback", [str(reply)])))
-        values = [reply["user_expressions"][name] for name in wanted]
-        assert [value["status"] for value in values] == ["ok"] * len(values), values
-        return [value["data"]["text/plain"] for value in values]
-
-    def kill(self) -> None:
-        """End it as the out-of-memory killer would."""
-        os.kill(self.manager.provisioner.pid, signal.SIGKILL)
-
-    def close(self) -> None:
-        self.client.stop_channels()
-        self.manager.shutdown_kernel(now=True)
-        self.manager.cleanup_resources()
-
-
 @pytest.fixture
 def kernels(tmp_path):
     """Start kernels that share an embedded store of the test's own."""
@@ -124,34 +88,25 @@ def kernels(tmp_path):
     for kernel in started:
         kernel.close()
     local.stop(data_dir=Path(store))
-    ensure_event_loop().close()  # jupyter_client made it
 
 
 def test_the_first_notebook_and_a_killed_kernel(kernels):
     first = kernels()
     first.run(NEEDED)
-    output, bar, tracked = first.run(
-        NOTEBOOK,
-        "task.result()",
-        "{v.progress.total for v in task.history() if v.progress}",
-        "[(t.task_type, str(t.status)) for t in queue.list()]",
-    )
-    assert output == "{'processed': 1000}"
-    assert bar == "{1000}"
-    assert len(eval(tracked)) == 2  # the batch, and the loop of the plain cell
-    assert {status for _, status in eval(tracked)} == {"completed"}
-    (task_id,) = first.run(INTERRUPTED, "long_task.id")
+    first.run(NOTEBOOK)
+    assert first.value("task.result()") == {"processed": 1000}
+    assert first.value("{v.progress.total for v in task.history() if v.progress}") == {1000}
+    tracked = first.value("[(t.task_type, str(t.status)) for t in queue.list()]")
+    assert len(tracked) == 2  # the batch, and the loop of the plain cell
+    assert {status for _, status in tracked} == {"completed"}
+    first.run(INTERRUPTED)
+    task_id = first.value("long_task.id")
     first.kill()
 
     second = kernels()
-    found, output, versions, error = second.run(
-        TAKEN_UP.format(task_id=task_id.strip("'")),
-        "found",
-        "output",
-        "versions",
-        "[v.last_error for v in task.history() if v.attempt == 1][-1]",
-    )
-    assert eval(found) == ("running", 1, True)
-    assert output == "'the first kernel'"
-    assert eval(versions) == ["pending 0", "running 1", "pending 1", "running 2", "completed 2"]
-    assert error.startswith("'Timeout - lease of worker")
+    second.run(TAKEN_UP.format(task_id=task_id))
+    assert second.value("found") == ("running", 1, True)
+    assert second.value("output") == "the first kernel"
+    assert second.value("versions") == ["pending 0", "running 1", "pending 1", "running 2", "completed 2"]
+    error = second.value("[v.last_error for v in task.history() if v.attempt == 1][-1]")
+    assert error.startswith("Timeout - lease of worker")

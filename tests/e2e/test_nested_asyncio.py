@@ -7,8 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from jupyter_client import KernelManager
-from jupyter_core.utils import ensure_event_loop
+from kernels import Kernel
 
 import oq_nb
 
@@ -47,43 +46,33 @@ worker.start();
 """
 
 
-def run(client, code):
-    """Run a cell; return the last line's value as text, or the name and text of what it raised."""
-    results = []
-
-    def take(message):
-        if message["msg_type"] == "execute_result":
-            results.append(message["content"]["data"]["text/plain"])
-
-    reply = client.execute_interactive(code, timeout=90, output_hook=take)["content"]
-    return results[-1] if reply["status"] == "ok" and results else f"{reply.get('ename')}: {reply.get('evalue')}"
+@pytest.fixture
+def kernel():
+    made = Kernel()
+    yield made
+    made.close()
 
 
-def test_a_cell_waits_for_what_is_bound_to_the_kernels_loop():
-    manager = KernelManager(kernel_name="python3")
-    manager.kernel_spec.argv[0] = sys.executable
-    manager.start_kernel()
-    client = manager.blocking_client()
-    client.start_channels()
-    try:
-        client.wait_for_ready(timeout=120)
-        assert run(client, SETUP) == "None: None"
-        assert run(client, "await main()") == "42"
-        assert run(client, "asyncio.run(main())").startswith("RuntimeError: asyncio.run() cannot be called")
-        said = run(client, "oq_nb.enable_nested_asyncio()")
-        assert said.startswith("<nested asyncio on ")
-        assert "has patched asyncio.run" in said
-        assert run(client, "asyncio.run(main())") == "42"
-        assert run(client, "kernel_loop.run_until_complete(main())") == "42"
-        assert run(client, "oq_nb.enable_nested_asyncio(); asyncio.run(main())") == "42", "again changes nothing"
-        assert run(client, "queue.submit('own').result(30)") == "True"
-        assert run(client, "await main()") == "42"
-        assert run(client, "worker.stop(); worker.is_running") == "False"
-    finally:
-        client.stop_channels()
-        manager.shutdown_kernel(now=True)
-        manager.cleanup_resources()
-        ensure_event_loop().close()  # jupyter_client made it
+def test_a_cell_waits_for_what_is_bound_to_the_kernels_loop(kernel):
+    kernel.run(SETUP)
+    kernel.run("got = await main()")
+    assert kernel.value("got") == 42
+    refused = kernel.error("asyncio.run(main())")
+    assert refused["ename"] == "RuntimeError"
+    assert refused["evalue"].startswith("asyncio.run() cannot be called")
+    kernel.run("said = repr(oq_nb.enable_nested_asyncio())")
+    said = kernel.value("said")
+    assert said.startswith("<nested asyncio on ")
+    assert "has patched asyncio.run" in said
+    assert kernel.value("asyncio.run(main())") == 42
+    assert kernel.value("kernel_loop.run_until_complete(main())") == 42
+    kernel.run("oq_nb.enable_nested_asyncio()")
+    assert kernel.value("asyncio.run(main())") == 42, "again changes nothing"
+    assert kernel.value("queue.submit('own').result(30)") is True
+    kernel.run("got = await main()")
+    assert kernel.value("got") == 42
+    kernel.run("worker.stop()")
+    assert kernel.value("worker.is_running") is False
 
 
 def in_a_process(code):

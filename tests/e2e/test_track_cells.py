@@ -2,51 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import uuid
 
 import pytest
-from jupyter_client import KernelManager
-from jupyter_core.utils import ensure_event_loop
+from kernels import Kernel
 from servers import connect_to
 from waiting import until
-
-
-class Kernel:
-    """A kernel of the test's own."""
-
-    def __init__(self, environment):
-        self.manager = KernelManager()
-        self.manager.kernel_spec.argv[:] = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-        self.manager.start_kernel(env=os.environ | environment)
-        self.client = self.manager.client()
-        self.client.start_channels()
-        self.client.wait_for_ready(timeout=60)
-
-    def run(self, code):
-        """Run a cell; return its error's name, or None."""
-        reply = self.client.execute_interactive(code, timeout=60, output_hook=lambda message: None)["content"]
-        return reply.get("ename")
-
-    def traceback(self, code):
-        """Run a cell that fails; return what is shown of its error."""
-        reply = self.client.execute_interactive(code, timeout=60, output_hook=lambda message: None)["content"]
-        return "\n".join(reply["traceback"])
-
-    def begin(self, code):
-        """Start a cell and return at once; ``end`` waits for it."""
-        return self.client.execute(code)
-
-    def end(self, message_id):
-        while (reply := self.client.get_shell_msg(timeout=60))["parent_header"].get("msg_id") != message_id:
-            pass
-        return reply["content"].get("ename")
-
-    def close(self):
-        self.client.stop_channels()
-        self.manager.shutdown_kernel(now=True)
-        self.manager.cleanup_resources()
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +27,6 @@ def place(seaweedfs, tmp_path_factory):
     made.run("import asyncio, time, oq_nb\noptions = dict(min_seconds=0, throttle_seconds=0.2)")
     yield made, queue
     made.close()
-    ensure_event_loop().close()  # jupyter_client made it
 
 
 def the_task(queue, name):
@@ -81,7 +41,7 @@ def the_task(queue, name):
 
 def test_a_cell_that_ends(place):
     kernel, queue = place
-    assert kernel.run("for i in oq_nb.track(range(30), 'ends', **options):\n    time.sleep(0.01)") is None
+    kernel.run("for i in oq_nb.track(range(30), 'ends', **options):\n    time.sleep(0.01)")
     task = the_task(queue, "ends")
     assert (str(task.status), task.output["items"], task.progress) == ("completed", 30, None)
     assert 0.2 < task.output["seconds"] < 60 and task.output["rate"] > 0
@@ -91,8 +51,8 @@ def test_an_interrupted_cell(place):
     kernel, queue = place
     cell = kernel.begin("for i in oq_nb.track(range(10000), 'stopped', **options):\n    time.sleep(0.01)")
     until(lambda: [t for t in queue.list(limit=None) if t.progress and t.progress.current > 3])
-    kernel.manager.interrupt_kernel()
-    assert kernel.end(cell) == "KeyboardInterrupt"
+    kernel.interrupt()
+    assert kernel.end(cell)["ename"] == "KeyboardInterrupt"
     task = the_task(queue, "stopped")
     assert (str(task.status), task.record.last_error) == ("cancelled", "KeyboardInterrupt")
     at = task.record.last_progress
@@ -104,7 +64,7 @@ def test_a_cancelled_cell(place):
     cell = kernel.begin("for i in oq_nb.track(range(10000), 'cancelled', **options):\n    time.sleep(0.01)")
     found = until(lambda: [t for t in queue.list(limit=None) if t.task_type == "track:cancelled" and t.progress])
     queue.cancel(found[0].id)
-    assert kernel.end(cell) == "TaskCancelledError"
+    assert kernel.end(cell)["ename"] == "TaskCancelledError"
     assert str(the_task(queue, "cancelled").status) == "cancelled"
 
 
@@ -141,7 +101,7 @@ with oq_nb.track(total=100, desc='by hand', **options) as bar:
 @pytest.mark.parametrize(("name", "code"), [("fails", FAILS), ("awaits", AWAITS), ("by hand", BY_HAND)])
 def test_a_cell_that_fails(place, name, code):
     kernel, queue = place
-    assert kernel.run(code) == "ZeroDivisionError"
+    assert kernel.error(code)["ename"] == "ZeroDivisionError"
     task = the_task(queue, name)
     assert str(task.status) == "failed"
     assert task.record.last_error.startswith("ZeroDivisionError: at twenty")
@@ -182,20 +142,20 @@ for a, b in pairs:
 )
 def test_a_bar_that_a_failed_cell_leaves_open_fails_and_later_loops_are_tracked(place, name, code):
     kernel, queue = place
-    assert kernel.run(code) == "ValueError"
+    assert kernel.error(code)["ename"] == "ValueError"
     task = the_task(queue, name)
     assert str(task.status) == "failed" and task.last_error.startswith("ValueError: in the cell")
     assert (task.record.last_progress.current, task.record.last_progress.total) == (3, 10)
-    assert kernel.run(f"for i in oq_nb.track(range(3), 'after {name}', **options):\n    time.sleep(0.3)") is None
+    kernel.run(f"for i in oq_nb.track(range(3), 'after {name}', **options):\n    time.sleep(0.3)")
     assert str(the_task(queue, f"after {name}").status) == "completed"
 
 
 def test_a_bar_that_is_left_open_does_not_turn_tracking_off(place):
     kernel, queue = place
-    assert kernel.run("kept = oq_nb.track(total=10, desc='kept', **options)\nkept.update(2)") is None
-    assert kernel.run("for i in oq_nb.track(range(3), 'beside', **options):\n    time.sleep(0.3)") is None
+    kernel.run("kept = oq_nb.track(total=10, desc='kept', **options)\nkept.update(2)")
+    kernel.run("for i in oq_nb.track(range(3), 'beside', **options):\n    time.sleep(0.3)")
     assert str(the_task(queue, "beside").status) == "completed"
-    assert kernel.run("kept.update(8)\nkept.close()") is None
+    kernel.run("kept.update(8)\nkept.close()")
     assert str(the_task(queue, "kept").status) == "completed"
 
 
@@ -211,7 +171,7 @@ async for n in oq_nb.track(rows(), 'rows', total=9, **options):
     if n == 4:
         raise ZeroDivisionError("at four")
 """
-    assert kernel.run(code) == "ZeroDivisionError"
+    assert kernel.error(code)["ename"] == "ZeroDivisionError"
     task = the_task(queue, "rows")
     assert str(task.status) == "failed" and task.last_error.startswith("ZeroDivisionError: at four")
 
@@ -226,7 +186,7 @@ for i in oq_nb.track(range(10000), 'hidden', **options):
             t.cancel()
     time.sleep(0.05)
 """
-    shown = kernel.traceback("oq_nb.connect()\n" + code)
+    shown = "\n".join(kernel.error("oq_nb.connect()\n" + code)["traceback"])
     assert "TaskCancelledError" in shown
     for line in ("at_boundary", "_raise_problem", "raise problem", "progress/bar.py", "progress/loops.py"):
         assert line not in shown, shown
@@ -241,7 +201,7 @@ for epoch in oq_nb.trange(3, desc='epochs', **options):
 
 def test_nested_loops_are_one_task(place):
     kernel, queue = place
-    assert kernel.run(NESTED) is None
+    kernel.run(NESTED)
     task = the_task(queue, "epochs")
     assert (str(task.status), task.output["items"]) == ("completed", 3)
     assert not [t for t in queue.list(limit=None) if t.task_type == "track:batches"]
@@ -264,7 +224,7 @@ with worker:
         time.sleep(0.02)
     assert task.result(30) == 59
 """
-    assert kernel.run(code) is None
+    kernel.run(code)
     assert str(the_task(queue, "outside").status) == "completed"
     (inside,) = [task for task in queue.list(limit=None) if task.task_type == "inside"]
     said = [record.progress for record in inside.history() if record.progress]

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import sys
-
 import pytest
-from jupyter_client import KernelManager
-from jupyter_core.utils import ensure_event_loop
+from kernels import Kernel
 
 SETUP = """
 import os, time
@@ -61,42 +57,15 @@ before = positions()
 """
 
 
-class Kernel:
-    """A kernel; a cell that raises fails the test, unless it is meant to."""
-
-    def __init__(self, environment):
-        self.manager = KernelManager(kernel_name="python3")
-        self.manager.kernel_spec.argv[:] = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-        self.manager.start_kernel(env=os.environ | environment)
-        self.client = self.manager.blocking_client()
-        self.client.start_channels()
-        self.client.wait_for_ready(timeout=120)
-
-    def run(self, code, wanted="None"):
-        reply = self.client.execute_interactive(
-            code, timeout=None, output_hook=lambda _: None, user_expressions={"wanted": wanted}
-        )["content"]
-        if reply["status"] != "ok":
-            pytest.fail("\n".join(reply.get("traceback", [str(reply)])))
-        return eval(reply["user_expressions"]["wanted"]["data"]["text/plain"])
-
-    def interrupt_a_cell(self):
-        """Interrupt a cell that sleeps, as the button of the notebook does: the signal goes to the process group."""
-        sent = self.client.execute("print('begun', flush=True)\ntime.sleep(60)")
-        while True:  # before it has begun, IPython lets an interruption go by
-            message = self.client.get_iopub_msg(timeout=60)
-            if message["parent_header"].get("msg_id") == sent and message["msg_type"] == "stream":
-                break
-        self.manager.interrupt_kernel()
-        while (reply := self.client.get_shell_msg(timeout=60))["parent_header"].get("msg_id") != sent:
-            pass
-        assert reply["content"]["ename"] == "KeyboardInterrupt"
-
-    def close(self):
-        self.client.stop_channels()
-        self.manager.shutdown_kernel(now=True)
-        self.manager.cleanup_resources()
-        ensure_event_loop().close()  # jupyter_client made it
+def interrupt_a_cell(kernel):
+    """Interrupt a cell that sleeps, once it has begun: before that, IPython lets an interruption go by."""
+    cell = kernel.begin("print('begun', flush=True)\ntime.sleep(60)")
+    while True:
+        message = kernel.client.get_iopub_msg()
+        if message["parent_header"].get("msg_id") == cell and message["msg_type"] == "stream":
+            break
+    kernel.interrupt()
+    assert kernel.end(cell)["ename"] == "KeyboardInterrupt"
 
 
 @pytest.fixture
@@ -129,17 +98,20 @@ def kernel(seaweedfs, queue):
 def test_functions_of_cells_run_in_processes_and_bars_move(kernel):
     """Five processes compute without a pause, and give way to everything else: beside other tests they are slow."""
     kernel.run(SETUP)
-    output = kernel.run("made = queue.submit('square', 4).result()", "made")
-    assert (output["output"], output["step"]) == (32, 3)
-    assert output["pid"] != kernel.run("", "kernel_pid")
+    kernel.run("made = queue.submit('square', 4).result()")
+    made = kernel.value("made")
+    assert (made["output"], made["step"]) == (32, 3)
+    assert made["pid"] != kernel.value("kernel_pid")
 
-    assert kernel.run("FACTOR = 10\nmade = queue.submit('square', 4).result()", "made['output']") == 160
+    kernel.run("FACTOR = 10\nmade = queue.submit('square', 4).result()")
+    assert kernel.value("made['output']") == 160
 
     kernel.run(BARS)
     kernel.run(MOVED)
-    kernel.interrupt_a_cell()
+    interrupt_a_cell(kernel)
     kernel.run(MOVED)
-    assert kernel.run("", "[t.attempt for t in tasks]") == [1] * 5, "the interruption of a cell is not theirs"
-    cancelled = "for t in tasks: t.cancel()\nfor t in tasks: t.wait()"
-    assert kernel.run(cancelled, "[str(t.status) for t in tasks]") == ["cancelled"] * 5
-    assert kernel.run("worker.stop(5)", "worker.is_running") is False
+    assert kernel.value("[t.attempt for t in tasks]") == [1] * 5, "the interruption of a cell is not theirs"
+    kernel.run("for t in tasks: t.cancel()\nfor t in tasks: t.wait()")
+    assert kernel.value("[str(t.status) for t in tasks]") == ["cancelled"] * 5
+    kernel.run("worker.stop(5)")
+    assert kernel.value("worker.is_running") is False

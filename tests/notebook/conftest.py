@@ -4,33 +4,30 @@ from __future__ import annotations
 
 import os
 import queue
-import sys
 import threading
 import time
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 from browsers import launch
-from jupyter_client import KernelManager
-from jupyter_core.utils import ensure_event_loop
+from kernels import Kernel, checked, close_loop
 from lab import PATIENCE, Lab
 
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 
 
-@dataclass
-class Kernel:
+class WatchedKernel(Kernel):
     """A kernel, and every message that it has published."""
 
-    manager: KernelManager
-    client: Any
-    messages: list[dict] = field(default_factory=list)
-    stopping: threading.Event = field(default_factory=threading.Event)
-    reader: threading.Thread | None = None
+    def __init__(self, environment: dict[str, str]) -> None:
+        super().__init__(environment)
+        self.messages: list[dict] = []
+        self._stopping = threading.Event()
+        self._reader = threading.Thread(target=self._read, name="read-iopub", daemon=True)
+        self._reader.start()
 
-    def read(self) -> None:
-        while not self.stopping.is_set():
+    def _read(self) -> None:
+        while not self._stopping.is_set():
             try:
                 message = self.client.get_iopub_msg(timeout=0.2)
             except queue.Empty:
@@ -39,29 +36,25 @@ class Kernel:
             self.messages.append(message)
         close_loop()
 
-    def run(self, code: str, timeout: float = PATIENCE, **metadata: str) -> str:
+    def run(self, code: str, **metadata: str) -> str:
         """Run a cell; return what it printed, fail with its traceback.
 
         Args:
             code: the cell.
-            timeout: seconds it may take.
             metadata: of the request; JupyterLab sends the ``cellId``.
         """
-        content = {"code": code, "silent": False, "store_history": True, "allow_stdin": False, "stop_on_error": True}
+        content = {"code": code, "silent": False, "store_history": True, "allow_stdin": False, "stop_on_error": False}
         request = self.client.session.msg("execute_request", content, metadata=metadata)
-        self.client.shell_channel.send(request)
         message_id = request["header"]["msg_id"]
-        deadline = time.monotonic() + timeout
-        while True:
-            reply = self.client.get_shell_msg(timeout=max(0.1, deadline - time.monotonic()))
-            if reply["parent_header"].get("msg_id") == message_id:
-                break
-        if reply["content"]["status"] != "ok":
-            pytest.fail("\n".join(reply["content"].get("traceback", [str(reply["content"])])))
+        self.client.shell_channel.send(request)
+        checked(self.end(message_id), "ok")
         self.wait_for(lambda: any(self._is_idle(message, message_id) for message in list(self.messages)))
         return "".join(
             m["content"]["text"] for m in self.of("stream") if m["parent_header"].get("msg_id") == message_id
         )
+
+    def _answer(self, code: str, status: str, **options: Any) -> dict[str, Any]:
+        return checked(self.end(self.client.execute(code, stop_on_error=False, **options)), status)
 
     @staticmethod
     def _is_idle(message: dict, message_id: str) -> bool:
@@ -102,35 +95,10 @@ class Kernel:
         message = self.client.session.msg("comm_msg", {"comm_id": comm_id, "data": data})
         self.client.shell_channel.send(message)
 
-    def stop(self) -> None:
-        self.stopping.set()
-        if self.reader is not None:
-            self.reader.join(10)
-        self.client.stop_channels()
-        self.manager.shutdown_kernel(now=True)
-        self.manager.cleanup_resources()
-
-
-def close_loop() -> None:
-    """Close the event loop that jupyter_client made for this thread: it would warn when it is collected."""
-    ensure_event_loop().close()
-
-
-def start_kernel(env: dict[str, str]) -> Kernel:
-    manager = KernelManager()
-    manager.kernel_spec.argv[:] = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-    manager.start_kernel(env=os.environ | env)
-    client = manager.client()
-    client.start_channels()
-    kernel = Kernel(manager, client)
-    try:
-        client.wait_for_ready(timeout=PATIENCE)
-    except BaseException:
-        kernel.stop()
-        raise
-    kernel.reader = threading.Thread(target=kernel.read, name="read-iopub", daemon=True)
-    kernel.reader.start()
-    return kernel
+    def close(self) -> None:
+        self._stopping.set()
+        self._reader.join(10)
+        super().close()
 
 
 @pytest.fixture
@@ -143,11 +111,11 @@ def credentials(seaweedfs, monkeypatch):
 @pytest.fixture
 def kernels(seaweedfs, credentials, tmp_path):
     """Start kernels; each has a queue ``q`` of the test's own on SeaweedFS."""
-    made: list[Kernel] = []
+    made: list[WatchedKernel] = []
     prefix = f"t-{os.urandom(8).hex()}/"
 
-    def start(**env: str) -> Kernel:
-        kernel = start_kernel({"IPYTHONDIR": str(tmp_path / "ipython"), "OQ_LOCAL_DIR": str(tmp_path / "local")} | env)
+    def start(**env: str) -> WatchedKernel:
+        kernel = WatchedKernel({"IPYTHONDIR": str(tmp_path / "ipython"), "OQ_LOCAL_DIR": str(tmp_path / "local")} | env)
         made.append(kernel)
         kernel.run(
             "import oq_nb, time, threading, gc\n"
@@ -157,8 +125,7 @@ def kernels(seaweedfs, credentials, tmp_path):
 
     yield start
     for kernel in made:
-        kernel.stop()
-    close_loop()
+        kernel.close()
 
 
 @pytest.fixture

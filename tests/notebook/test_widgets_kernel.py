@@ -377,29 +377,40 @@ def test_a_failed_one_that_nobody_looks_at_is_saved_as_html(kernels):
 
 
 def test_an_output_is_not_replaced_while_a_page_still_makes_its_view(kernels):
-    """JupyterLab would throw away the view half made, and complain: of a task that had failed when it was shown."""
+    """JupyterLab would throw away the view half made, and complain: of a task that ends right after it was shown."""
     kernel = kernels()
     kernel.run(WORKER)
+    kernel.run(HOLDING)
     kernel.run("from oq_nb.display import live; live._VIEW_SECONDS = float('inf')")  # a page may take its time
-    kernel.run("bad, good = q.submit('fail', max_retries=0), q.submit('count', 2)")
-    kernel.run("good.wait(60); bad.wait(60)")
-    kernel.run("bad.widget()", cellId="of JupyterLab")
-    kernel.run("good.widget()", cellId="of JupyterLab")
-    saved, shown, plain = (m["content"] for m in kernel.of("display_data")[-3:])
-    assert VIEW not in saved["data"]
-    assert VIEW not in plain["data"]
+    kernel.run("task = q.submit('hold')\nwhile not task.refresh().progress: time.sleep(0.05)")
+    kernel.run("task.widget()", cellId="of JupyterLab")
+    saved, shown = (m["content"] for m in kernel.of("display_data"))
     root = shown["data"][VIEW]["model_id"]
 
     def updates(output):
         found = (m["content"] for m in kernel.of("update_display_data"))
         return [update["data"] for update in found if update["transient"] == output["transient"]]
 
-    kernel.run("while not [t for t in threading.enumerate() if t.name == 'oq-widget']: time.sleep(0.01)")
-    kernel.run("before = bad.history()")  # as long as it takes to read the last report, and a drawing
+    kernel.run("go_on.set(); task.wait(60)")
+    kernel.wait_for(lambda: any("completed" in update["text/plain"] for update in updates(saved)))
     assert updates(shown) == []
-    kernel.send(root, {"method": "update", "state": {"_view_count": 1}})  # now it has
-    kernel.wait_for(lambda: [update for update in updates(saved) if "stopped at 45%" in update["text/html"]])
-    assert updates(shown) == [], "it is still live, for its button"
+    kernel.send(root, {"method": "update", "state": {"_view_count": 1}})  # now it has its view
+    kernel.wait_for(lambda: updates(shown))
+    assert updates(shown) == [{"text/html": "", "text/plain": ""}]
+    kernel.run("w.stop()")
+
+
+def test_a_task_that_failed_before_keeps_its_widget_for_the_button(kernels):
+    kernel = kernels()
+    kernel.run(WORKER)
+    kernel.run("bad, good = q.submit('fail', max_retries=0), q.submit('count', 2)")
+    kernel.run("good.wait(60); bad.wait(60)")
+    kernel.run("bad.widget()", cellId="of JupyterLab")
+    kernel.run("good.widget()", cellId="of JupyterLab")
+    saved, shown, plain = (m["content"]["data"] for m in kernel.of("display_data")[-3:])
+    assert VIEW not in saved and "stopped at 45%" in saved["text/html"]
+    assert VIEW in shown
+    assert VIEW not in plain and "completed" in plain["text/plain"]
     kernel.run("w.stop()")
 
 
