@@ -118,7 +118,7 @@ class TaskContext:
 
     @property
     def cancel_requested(self) -> bool:
-        """Whether the task was asked to stop; updated with each write, without a request of its own."""
+        """Whether the task was asked to stop, as far as is known: see `raise_if_cancelled`."""
         return self._lease.record.cancel_requested
 
     @property
@@ -205,6 +205,10 @@ class TaskContext:
 
     def raise_if_cancelled(self) -> None:
         """Raise when the task should stop.
+
+        A cancel that this process makes is known at once. Any other one is known with the next write of the task: a
+        report of progress, or the renewal of the lease, which is due after a third of ``timeout_seconds``. So a handler
+        that should stop soon reports its progress.
 
         Raises:
             TaskCancelledError: the task was asked to stop.

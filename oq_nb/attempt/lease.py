@@ -8,6 +8,7 @@ Invariants:
 * A value that was held back is written when its interval ends, or with the next renewal.
 * On a conflict the task is read again: with our ``lease_id`` the change is made on the new object, else the lease is
   lost. The attempt's end is tried until it is written, the lease is lost, or the caller gives up, whatever the error.
+* A request to stop is seen with the next write; one that this process has made is seen at once (`Lease.hear`).
 * No lease is written that ends in the past: after a pause of the machine the store is asked for the time first.
 * After `close` nothing is written or renewed.
 
@@ -94,6 +95,7 @@ class Lease:
         self._io = threading.Lock()  # held while a write is under way
         self._changed = threading.Condition()  # guards what follows
         self._held = held
+        self._heard: VersionedTask | None = None  # as this process has written it for somebody else
         self._pending: Progress | None = None
         self._newest: Progress | None = None  # that was reported, written or not
         self._asked = 0  # number of the newest report
@@ -109,6 +111,7 @@ class Lease:
         self._is_inherited = False  # by a process that was forked while the handler ran
         self._has_warned = False
         self._store.live_progress.follow(self.lease_id, self)
+        self._store.local_attempts.add(self.lease_id, self)
         after_fork(self._renew_in_child)
         if renews:
             scheduler.call(self, self._renew_at)
@@ -150,6 +153,12 @@ class Lease:
     def follow(self, source: ProgressSource) -> None:
         """Have displays of this process ask ``source``, which knows more than what is reported; referred to weakly."""
         self._store.live_progress.follow(self.lease_id, source)
+
+    def hear(self, held: VersionedTask) -> None:
+        """Take in a request to stop that this process has written: the handler need not wait for the next write."""
+        if held.record.cancel_requested and not self._is_inherited:
+            self._heard = held
+            self._scheduler.call(self)
 
     def check(self) -> None:
         """Raise when the lease is lost.
@@ -247,6 +256,7 @@ class Lease:
         """Write what is due: progress, a renewal, or both in one PUT."""
         with self._io:
             now = self._monotonic()
+            self._take_in_what_was_heard()
             with self._changed:
                 if self._over is not None or self._is_ending:
                     return None
@@ -273,6 +283,12 @@ class Lease:
                 self._renew_at = self._next_renewal(made.record, now)
                 self._note_success()
                 return self._next_at()
+
+    def _take_in_what_was_heard(self) -> None:
+        """Go on from what this process has written for somebody else. The caller holds `_io`."""
+        heard, self._heard = self._heard, None
+        if heard is not None and heard.record.lease_id == self.lease_id and not self.record.cancel_requested:
+            self._held = heard  # what was seen before it has no such request, so it is older
 
     def _report_and_renew(self, record: TaskRecord, now: Timestamp, progress: Progress | None) -> TaskRecord:
         if progress is not None:

@@ -43,6 +43,7 @@ from oq_nb.store.ended import EndedEntries
 from oq_nb.store.idempotency import IdempotencyKeys
 from oq_nb.store.index import FreshEntry, Index, IndexEntry
 from oq_nb.store.live_progress import LiveProgress
+from oq_nb.store.local_attempts import LocalAttempts
 from oq_nb.store.logs import LogPieces
 from oq_nb.store.payloads import Payloads
 from oq_nb.store.permission import Permission
@@ -108,6 +109,8 @@ class TaskStore:
         self.keys: IdempotencyKeys = IdempotencyKeys(objects)
         #: What attempts of this process have reached since it was written.
         self.live_progress: LiveProgress = LiveProgress()
+        #: The attempts of this process, which hear of its `update`.
+        self.local_attempts: LocalAttempts = LocalAttempts()
         #: What handlers print, where their workers keep it.
         self.logs: LogPieces = LogPieces(objects, self.shard_of)
         self.shards: list[str] = model.shards(shard_prefix_len)
@@ -313,6 +316,8 @@ class TaskStore:
     def update(self, task_id: str, transition: Transition, *, held: VersionedTask | None = None) -> VersionedTask:
         """Change a task that others may change too: read, decide, write, and again after a conflict.
 
+        An attempt that this process makes of the task hears of it at once.
+
         Args:
             task_id: the task.
             transition: what to change; it may refuse, and returning its record unchanged writes nothing.
@@ -343,6 +348,7 @@ class TaskStore:
                 self.index.remove(entry)
             if made.record.status is not held.record.status:
                 self.ended.add(made.record)
+            self.local_attempts.tell(made)
             return made
         raise ConflictError(f"task {task_id} was changed by others twelve times in a row: try again", key=task_id)
 

@@ -20,6 +20,8 @@ from waiting import until
 import oq_nb
 from oq_nb.errors import ConfigurationError, PermanentError, RescheduleError, RetryableError, TaskFailedError
 from oq_nb.model import RetryPolicy, TaskStatus, new_id, transitions
+from oq_nb.queue import Queue
+from oq_nb.store import TaskStore
 from oq_nb.worker.executors.backend import make_backend
 
 AT_ONCE = {"retry_policy": RetryPolicy(initial_interval_ms=0, max_interval_ms=0)}
@@ -199,7 +201,7 @@ def test_a_request_to_stop_reaches_the_process(fake_queue):
     @worker.task("spin")
     def spin(value, context):
         context.report_progress(message="begun")
-        while True:  # reports nothing: it is told by the worker's renewals
+        while True:  # reports nothing: it is told by the worker
             context.raise_if_cancelled()
             sum(range(1000))
 
@@ -208,9 +210,15 @@ def test_a_request_to_stop_reaches_the_process(fake_queue):
         for _ in oq_nb.track(range(10_000), min_seconds=0, throttle_seconds=0.1):
             time.sleep(0.01)
 
+    elsewhere = Queue(TaskStore(fake_queue.store.objects))  # the worker hears of it when it renews the lease
     with worker:
-        for kind in ("spin", "loop"):
-            task = fake_queue.submit(kind, timeout_seconds=3)
+        for kind, lease_seconds, queue in (
+            ("spin", 300, fake_queue),
+            ("spin", 3, elsewhere),
+            ("loop", 300, fake_queue),
+            ("loop", 300, elsewhere),
+        ):
+            task = queue.submit(kind, timeout_seconds=lease_seconds)
             until(lambda task=task: task.refresh().progress)
             task.cancel()
             until(lambda task=task: task.refresh().status is TaskStatus.CANCELLED)

@@ -166,6 +166,59 @@ def test_one_late_404_ends_no_attempt():
     assert late == []
 
 
+# --- a request to stop
+
+
+def test_a_request_to_stop_by_this_process_is_seen_without_a_request():
+    running = Running()
+    Queue(running.store).cancel(running.task.id)
+    assert running.scheduler.planned[id(running.lease)] is None, "now"
+    before = running.objects.requests.copy()
+    running.lease.run_due()
+    assert running.lease.record.cancel_requested
+    assert running.objects.requests == before
+    assert running.complete().record.cancel_requested
+    made = running.objects.requests - before
+    assert (made["PUT"], made["GET"]) == (1, 0), "it was written over what was heard, not over what was claimed"
+
+
+def test_a_request_to_stop_by_another_process_is_seen_with_the_next_write():
+    running = Running()
+    Queue(TaskStore(running.objects)).cancel(running.task.id)
+    running.lease.run_due()
+    assert not running.lease.record.cancel_requested
+    running.time.advance(10)  # a third of the lease: it is renewed
+    running.lease.run_due()
+    assert running.lease.record.cancel_requested
+
+
+def test_what_was_heard_does_not_take_the_place_of_what_is_newer():
+    running = Running()
+    Queue(running.store).cancel(running.task.id)
+    running.time.advance(10)
+    running.lease.extend(5)  # meets the request in the bucket, before the scheduler has come to it
+    newest = running.lease.held
+    running.lease.run_due()
+    assert running.lease.record.cancel_requested
+    assert running.lease.held.record.lease_expires_at >= newest.record.lease_expires_at
+
+
+def test_only_the_attempt_that_the_task_is_in_hears_of_it():
+    running, other = Running(), Running()
+    Queue(other.store).cancel(other.task.id)
+    running.store.local_attempts.tell(other.store.read(other.task.id))
+    running.lease.run_due()
+    assert not running.lease.record.cancel_requested
+
+
+def test_an_attempt_that_is_over_hears_nothing():
+    running = Running()
+    Queue(running.store).cancel(running.task.id)
+    ended = running.complete()
+    running.lease.run_due()
+    assert running.lease.held is ended
+
+
 # --- after the end, and after a run that wrote none
 
 

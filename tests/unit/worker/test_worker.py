@@ -236,6 +236,26 @@ def test_a_handler_that_stops_because_it_was_asked_to_ends_as_cancelled(worker, 
     assert task.record.cancelled_at is not None
 
 
+def test_a_handler_that_reports_nothing_is_told_at_once_by_its_own_process(worker, fake_queue):
+    """Its lease lasts 300 s: it would be told by the renewal, after 100 s."""
+    begun = threading.Event()
+
+    @worker.task("a")
+    def handle(value, context):
+        begun.set()
+        while True:
+            context.raise_if_cancelled()
+            time.sleep(0.01)
+
+    with worker:
+        task = fake_queue.submit("a")
+        assert begun.wait(20)
+        task.cancel()
+        with pytest.raises(TaskCancelledError):
+            task.result(20)
+    assert task.status is TaskStatus.CANCELLED
+
+
 def test_progress_is_cleared_at_the_end_and_kept_in_the_history(worker, fake_queue):
     @worker.task("a")
     def handle(value, context):
