@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 import time
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
@@ -28,13 +29,16 @@ PICTURES = Path(__file__).parents[2] / "test-artifacts"
 
 @pytest.fixture
 def worker(queue):
-    """A worker whose tasks count slowly, or fail; some five steps a second."""
+    """A worker whose tasks count slowly, or fail; some five steps a second. Asked to stop they wait for `may_stop`."""
     worker = oq_nb.Worker(queue, concurrency=2, max_poll_seconds=0.5)
+    worker.may_stop = threading.Event()
 
     @worker.task("count")
     def count(total, context):
         for step in range(total):
             context.report_progress(current=step, total=total, message=f"step {step}")
+            if context.cancel_requested:
+                worker.may_stop.wait(300)
             context.raise_if_cancelled()
             time.sleep(0.2)
         return {"counted": total}
@@ -45,6 +49,7 @@ def worker(queue):
 
     with worker:
         yield worker
+        worker.may_stop.set()
         for task in queue.list("running"):
             task.cancel()
 
@@ -96,6 +101,7 @@ def test_bars_move_by_themselves_and_cancel_works(queue, worker, serve, open_pag
     assert page.locator("details").get_attribute("open") is not None  # what was unfolded stays so
     page.get_by_role("button", name="Cancel").click()
     page.get_by_text("Asked to stop: ").wait_for()
+    worker.may_stop.set()
     page.get_by_role("button", name="Retry").wait_for()
     assert "stopped at" in page.locator("main").inner_text()
     assert task.refresh().status is TaskStatus.CANCELLED
@@ -375,6 +381,7 @@ def test_in_a_frame_behind_jupyters_proxy(queue, worker, serve, open_page):
         frame.get_by_role("link", name=task.id[:8]).click()
         frame.get_by_role("button", name="Cancel", exact=True).click()  # of the task's page, not of the list
         frame.get_by_text("Asked to stop: ").wait_for()
+        worker.may_stop.set()
         until(lambda: task.refresh().status is TaskStatus.CANCELLED)
 
 
