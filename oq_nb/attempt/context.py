@@ -206,9 +206,9 @@ class TaskContext:
     def raise_if_cancelled(self) -> None:
         """Raise when the task should stop.
 
-        A cancel that this process makes is known at once. Any other one is known with the next write of the task: a
-        report of progress, or the renewal of the lease, which is due after a third of ``timeout_seconds``. So a handler
-        that should stop soon reports its progress.
+        A cancel that the worker's own queue makes in this process is known at once. Any other one is known with the
+        next write of the task: a report of progress, or the renewal of the lease, which is due after a third of
+        ``timeout_seconds``. So a handler that should stop soon reports its progress.
 
         Raises:
             TaskCancelledError: the task was asked to stop.

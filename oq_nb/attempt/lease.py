@@ -8,7 +8,7 @@ Invariants:
 * A value that was held back is written when its interval ends, or with the next renewal.
 * On a conflict the task is read again: with our ``lease_id`` the change is made on the new object, else the lease is
   lost. The attempt's end is tried until it is written, the lease is lost, or the caller gives up, whatever the error.
-* A request to stop is seen with the next write; one that this process has made is seen at once (`Lease.hear`).
+* A request to stop is seen with the next write; one made through the same `TaskStore` at once (`hear`).
 * No lease is written that ends in the past: after a pause of the machine the store is asked for the time first.
 * After `close` nothing is written or renewed.
 
@@ -155,7 +155,7 @@ class Lease:
         self._store.live_progress.follow(self.lease_id, source)
 
     def hear(self, held: VersionedTask) -> None:
-        """Take in a request to stop that this process has written: the handler need not wait for the next write."""
+        """Take in a request to stop that the same store has written: the handler need not wait for the next write."""
         if held.record.cancel_requested and not self._is_inherited:
             self._heard = held
             self._scheduler.call(self)

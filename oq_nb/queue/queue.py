@@ -519,7 +519,7 @@ class Queue:
     def cancel(self, task_id: str, reason: str | None = None, *, by: str | None = None) -> Task:
         """Cancel a pending task at once; ask a running one to stop, which its handler sees with its next report.
 
-        A handler that runs in this process sees it at once.
+        A handler of a worker that has this queue sees it at once.
 
         The reason is kept with a pending task. A running one belongs to its worker: nothing but who asked is written.
 

@@ -1,8 +1,8 @@
-"""`LocalAttempts`: the attempts of this process, which hear at once what this process makes of their tasks.
+"""`LocalAttempts`: the attempts that a `TaskStore` is used for, which hear at once what it makes of their tasks.
 
 An attempt learns from its own writes what others have made of its task: with its next report, or when its lease is
-renewed. What the same process writes (`Task.cancel`, a button in the same kernel) it need not wait for. Nothing here
-makes a request.
+renewed. What the same `TaskStore` writes (`Task.cancel`, a button of the same queue) it need not wait for. A second
+`connect` has a store of its own, and is like another process. Nothing here makes a request.
 
 Imports nothing of the package.
 """

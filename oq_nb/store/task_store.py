@@ -109,7 +109,7 @@ class TaskStore:
         self.keys: IdempotencyKeys = IdempotencyKeys(objects)
         #: What attempts of this process have reached since it was written.
         self.live_progress: LiveProgress = LiveProgress()
-        #: The attempts of this process, which hear of its `update`.
+        #: The attempts that write through this store, which hear of its `update`.
         self.local_attempts: LocalAttempts = LocalAttempts()
         #: What handlers print, where their workers keep it.
         self.logs: LogPieces = LogPieces(objects, self.shard_of)
@@ -316,7 +316,7 @@ class TaskStore:
     def update(self, task_id: str, transition: Transition, *, held: VersionedTask | None = None) -> VersionedTask:
         """Change a task that others may change too: read, decide, write, and again after a conflict.
 
-        An attempt that this process makes of the task hears of it at once.
+        An attempt that writes through this store hears of it at once.
 
         Args:
             task_id: the task.
