@@ -17,6 +17,7 @@ import ctypes
 import importlib.util
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import venv
@@ -38,6 +39,15 @@ def has_library(name: str) -> bool:
     """Return whether a shared library can be loaded."""
     try:
         ctypes.CDLL(name)
+    except OSError:
+        return False
+    return True
+
+
+def has_localhost() -> bool:
+    """Return whether this machine knows the name "localhost", which /etc/hosts gives."""
+    try:
+        socket.getaddrinfo("localhost", None)
     except OSError:
         return False
     return True
@@ -68,6 +78,9 @@ def install_packages(python: Path) -> None:
         del missing["chromium"]
     for package, purpose in missing.items():
         print(f"MISSING: {package}, for {purpose}; what needs it is skipped. On Debian: apt-get install {package}")
+    if not has_localhost():
+        print('MISSING: the name "localhost", for the tile in JupyterLab; what needs it is skipped.', end=" ")
+        print('Add the line "127.0.0.1 localhost" to /etc/hosts')
 
 
 def several() -> tuple[str, ...]:
