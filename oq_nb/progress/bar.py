@@ -317,7 +317,7 @@ class tqdm(notebook_bar.tqdm, Generic[T]):
         return item
 
     def end_async_for(self, taken_at: frames.Place | None, dropped_by: FrameType | None) -> None:
-        """End the bar after an ``async for``; for the arguments see `oq_nb.progress.frames.raised_in`."""
+        """End the bar after an ``async for``; for the arguments see `oq_nb.progress.frames.how_left`."""
         self._end(self._how_left(taken_at, dropped_by))
         self.close()
 
@@ -330,9 +330,8 @@ class tqdm(notebook_bar.tqdm, Generic[T]):
     def _how_left(self, taken_at: frames.Place | None, dropped_by: FrameType | None) -> Ending:
         """Return how a loop on tqdm's own path was left."""
         count = int(self.n or 0)
-        if frames.tells_apart():
-            return Ending(count, place=frames.raised_in(taken_at, dropped_by))
-        return Ending(count, place=taken_at if dropped_by is taken_at else None, is_certain=False)
+        how_left = frames.how_left if frames.tells_apart() else frames.guess
+        return Ending(count, left_at=how_left(taken_at, dropped_by))
 
     def _at_boundary(self) -> float:
         """Between two chunks: draw when tqdm would, and pass on what the loop has to be told."""
@@ -447,8 +446,10 @@ class tqdm(notebook_bar.tqdm, Generic[T]):
         self, exc_type: type[BaseException] | None, exc_value: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._is_entered, left, self._left = False, self._left, None
-        if left is not None:
-            self._end(left if exc_value is None else replace(left, error=exc_value))
+        if left is not None and exc_value is not None:
+            self._end(replace(left, error=exc_value))
+        elif left is not None:  # what is not certain was no exception, or one that was caught here
+            self._end(left if left.is_failed else replace(left, left_at=None))
         self._error = exc_value
         try:
             super().__exit__(exc_type, exc_value, traceback)
@@ -458,7 +459,7 @@ class tqdm(notebook_bar.tqdm, Generic[T]):
     def _end(self, ending: Ending) -> None:
         if self._is_ended:
             return
-        if self._is_entered and ending.place is not None:
+        if self._is_entered and ending.left_at is not None:
             self._left = ending  # `__exit__` is told which exception it was
             if self._ticks is not None:
                 self._ticks.stop()

@@ -8,7 +8,7 @@ item: another thread that empties the list (`Loop.hurry`) brings the loop back t
 * Over a sequence a chunk is ``compress(items, tickets)``. It takes an item before its ticket, so the one that found no
   ticket is looked up again (`_last_of`) and handed out first.
 * Over anything else, where an item cannot be had twice, it is ``map({}.get, tickets, items)``: the ticket comes first,
-  and an item costs twice as much.
+  and an item costs twice as much. A ticket without an item says that the iterable has raised.
 
 Invariants:
 
@@ -54,20 +54,18 @@ class Ending:
         count: items that the loop was done with.
         is_exhausted: whether the iterable came to its end.
         error: what was raised, as far as it is known.
-        place: where the loop was, when an exception ended it that cannot be seen from here.
-        is_certain: whether it was an exception; else it may have been ``break``, too.
+        left_at: where the loop was, when an exception ended it, or may have, that cannot be seen from here.
     """
 
     count: int
     is_exhausted: bool = False
     error: BaseException | None = None
-    place: frames.Place | None = None
-    is_certain: bool = True
+    left_at: frames.Exit | None = None
 
     @property
     def is_failed(self) -> bool:
         """Whether an exception ended the loop for certain."""
-        return self.error is not None or (self.place is not None and self.is_certain)
+        return self.error is not None or (self.left_at is not None and self.left_at.is_certain)
 
 
 class Loop(Iterable[T]):
@@ -129,6 +127,7 @@ class Loop(Iterable[T]):
         ending: Ending | None = None
         items, has_length, clock = self._items, self._has_length, time.perf_counter
         size, last, is_cut = 1, clock(), False
+        asking: Callable[[], bool] = _never  # whether an item was asked for, and has not come
         try:
             self._at_begin()
             while True:
@@ -149,7 +148,10 @@ class Loop(Iterable[T]):
                     if first is _END:
                         break
                     self._is_in_body = True
-                    yield (first,) if size == 1 else chain((first,), map(_second, iter(tickets), items))
+                    taking = iter(tickets)
+                    asking = partial(_is_ahead, taking, self._handed, self._handed())
+                    yield (first,) if size == 1 else chain((first,), map(_second, taking, items))
+                    asking = _never
                     del first
                 self._is_in_body = is_cut  # there is an item that the body has not had
                 self._has_begun = True
@@ -163,7 +165,7 @@ class Loop(Iterable[T]):
                 last = now
             ending = Ending(self.count, is_exhausted=True)
         except GeneratorExit:
-            ending = self._left(taken_at, frames.caller_of())
+            ending = self._left(taken_at, frames.caller_of(), asking())
             raise
         except BaseException as exc:
             ending = Ending(self.count, error=exc)
@@ -172,12 +174,11 @@ class Loop(Iterable[T]):
             taken_at = None
             self._at_end(ending or Ending(self.count))
 
-    def _left(self, taken_at: frames.Place | None, dropped_by: FrameType | None) -> Ending:
+    def _left(self, taken_at: frames.Place | None, dropped_by: FrameType | None, has_raised: bool) -> Ending:
         """Return how the loop was left before its end."""
-        place = frames.raised_in(taken_at, dropped_by)
-        # Where an exception unwinds a frame that still asks for an item, the iterable itself has raised.
-        self._is_in_body = self._is_in_body and not frames.is_iterating(place)
-        return Ending(self.count, place=place)
+        is_asking = has_raised or frames.is_asking(taken_at, dropped_by)
+        self._is_in_body = self._is_in_body and not is_asking
+        return Ending(self.count, left_at=frames.how_left(taken_at, dropped_by, has_raised=has_raised))
 
 
 @cache
@@ -186,7 +187,12 @@ def is_possible() -> bool:
     try:
         five = range(5)
         samples = (five, [*five], (*five,), "abcde", b"abcde", iter([*five]), dict.fromkeys(five), (n for n in five))
-        return frames.tells_apart() and all(map(_is_counted, samples)) and all(map(_is_hurried, _forty()))
+        return (
+            frames.tells_apart()
+            and all(map(_is_counted, samples))
+            and all(map(_is_hurried, _forty()))
+            and _is_known_to_raise()
+        )
     except Exception:
         return False
 
@@ -225,6 +231,21 @@ def _is_hurried(forty: Iterable[Any]) -> bool:
     return met == expected and visits == [1, 2, 3, 21, 22, 38, 39, 40]
 
 
+def _is_known_to_raise() -> bool:
+    """Return whether an iterable that raises in the middle of a chunk is told from a loop that is left."""
+    endings: list[Ending] = []
+    for last in (lambda: 1 // 0, lambda: None):
+        items = (last() if number == 5 else number for number in range(9))
+        loop = iter(Loop(items, lambda: float("inf"), endings.append))
+        try:
+            while next(loop) is not None:
+                pass
+        except ZeroDivisionError:
+            pass
+        del loop
+    return [(ending.count, ending.is_failed) for ending in endings] == [(5, True), (5, False)]
+
+
 _END: Any = object()
 _second: Any = {}.get  # of two arguments it returns the second: nothing is in there
 _LIST_ITERATOR: type = type(iter([]))
@@ -248,6 +269,16 @@ def _list_of(iterator: Any) -> list[Any] | None:
 def _has_ended(iterator: Any) -> bool:
     """Return whether a list's iterator was asked for more than there was."""
     return len(iterator.__reduce__()) == 2
+
+
+def _never() -> bool:
+    return False
+
+
+def _is_ahead(tickets: Any, handed: Callable[[], int], handed_before: int) -> bool:
+    """Return whether more tickets were taken than items since, and there are tickets left."""
+    parts = tickets.__reduce__()
+    return len(parts) == 3 and parts[2] > handed() - handed_before
 
 
 def _index_in(iterator: Any, items: list[Any]) -> int:

@@ -11,14 +11,12 @@ from __future__ import annotations
 
 import sys
 import time
-import traceback
-from types import CodeType
 from typing import Any
 
 from oq_nb.attempt.handlers import error_text
 from oq_nb.errors import TaskCancelledError
 from oq_nb.model import Progress, TaskRecord, Timestamp, transitions
-from oq_nb.progress.frames import Place
+from oq_nb.progress.frames import Exit
 from oq_nb.progress.loops import Ending
 from oq_nb.progress.reading import BarState
 from oq_nb.store import Transition
@@ -38,9 +36,10 @@ def end_of_loop(lease_id: str, ending: Ending, reported: BarState, reached: Prog
         reached: the same as progress, which is kept with the end; None for what was written last.
     """
     error = ending.error
-    if error is None and ending.place is not None:
-        error = _uncaught_in(ending.place)
-    where = _in_words(ending.place) if ending.place is not None and ending.is_certain else None
+    left_at = ending.left_at
+    if error is None and left_at is not None:
+        error = _uncaught_in(left_at)
+    where = _in_words(left_at) if left_at is not None and left_at.is_certain else None
     seconds = round(reported.seconds, 3)
     output: dict[str, Any] = {"items": reported.current, "seconds": seconds}
     output["rate"] = round(reported.current / seconds, 3) if seconds else None
@@ -66,24 +65,18 @@ def end_of_loop(lease_id: str, ending: Ending, reported: BarState, reached: Prog
     return change
 
 
-def _in_words(place: Place) -> str:
+def _in_words(left_at: Exit) -> str:
     """Return where a loop was: line, file, function."""
-    if isinstance(place, CodeType):
-        return f"line {place.co_firstlineno} of {place.co_filename}, in {place.co_name}"
-    found = traceback.extract_stack(place, limit=1)[-1]
-    return f"line {found.lineno} of {found.filename}, in {found.name}"
+    return f"line {left_at.line} of {left_at.code.co_filename}, in {left_at.code.co_name}"
 
 
-def _uncaught_in(place: Place) -> BaseException | None:
+def _uncaught_in(left_at: Exit) -> BaseException | None:
     """Return the exception that left a loop, once it has reached the top of the program or of the notebook's cell."""
     deadline = time.monotonic() + _TRACEBACK_SECONDS
     while True:
         error = getattr(sys, "last_value", None)
-        tb = getattr(error, "__traceback__", None)
-        while tb is not None:
-            if place in (tb.tb_frame, tb.tb_frame.f_code):
-                return error if isinstance(error, BaseException) else None
-            tb = tb.tb_next
+        if isinstance(error, BaseException) and left_at.is_passed_by(error):
+            return error
         if time.monotonic() >= deadline:
             return None
         time.sleep(0.02)

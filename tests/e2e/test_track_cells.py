@@ -47,6 +47,26 @@ def test_a_cell_that_ends(place):
     assert 0.2 < task.output["seconds"] < 60 and task.output["rate"] > 0
 
 
+def test_what_ends_with_items_left_in_a_cell_has_not_failed(place):
+    kernel, queue = place
+    kernel.run("for _ in zip(oq_nb.track(range(30), 'in zip', **options), range(3)):\n    time.sleep(0.3)")
+    kernel.run("any(time.sleep(0.3) or n == 3 for n in oq_nb.track(range(30), 'in any', **options))")
+    for name in ("in zip", "in any"):
+        task = the_task(queue, name)
+        assert (str(task.status), task.last_error, task.output["total"]) == ("completed", None, 30)
+
+
+def test_an_exception_that_c_code_passes_on_fails_the_task(place):
+    kernel, queue = place
+    error = kernel.error(
+        "list(map(lambda n: time.sleep(0.3) or 1 / (3 - n), oq_nb.track(range(30), 'map', **options)))"
+    )
+    assert error["ename"] == "ZeroDivisionError"
+    task = the_task(queue, "map")
+    assert str(task.status) == "failed" and task.last_error.startswith("ZeroDivisionError: division by zero")
+    assert task.record.last_progress.current == 3
+
+
 def test_an_interrupted_cell(place):
     kernel, queue = place
     cell = kernel.begin("for i in oq_nb.track(range(10000), 'stopped', **options):\n    time.sleep(0.01)")

@@ -113,7 +113,7 @@ def leave_by_break_in_try(loop):
 def test_leaving_a_loop_is_no_error(make, leave):
     watched = Watched(make(700))
     leave(watched.loop)
-    assert (watched.ending.count, watched.ending.place, watched.ending.is_exhausted) == (49, None, False)
+    assert (watched.ending.count, watched.ending.left_at, watched.ending.is_exhausted) == (49, None, False)
 
 
 def fail_by_raise(loop):
@@ -161,14 +161,14 @@ def test_an_exception_in_the_body_is_told_from_leaving(make, fail):
     with pytest.raises((ValueError, ZeroDivisionError, AssertionError, NameError)):
         fail(watched.loop)
     assert watched.ending.count == 49
-    assert watched.ending.place.f_code is fail.__code__
+    assert watched.ending.left_at.code is fail.__code__
 
 
 def test_an_exception_at_the_top_of_a_program_is_told_too():
     watched = Watched(range(100))
     with pytest.raises(KeyError):
         exec(compile("for x in loop:\n    if x == 50: raise KeyError", "cell", "exec"), {"loop": watched.loop})
-    assert (watched.ending.count, watched.ending.place.f_code.co_filename) == (50, "cell")
+    assert (watched.ending.count, watched.ending.left_at.code.co_filename) == (50, "cell")
 
 
 class Broken:
@@ -202,14 +202,14 @@ def test_an_exception_of_the_iterable_passes_through(source):
     with pytest.raises(KeyError, match="broken"):
         run(watched.loop)
     assert watched.ending.count == 39
-    assert isinstance(watched.ending.error, KeyError) or watched.ending.place is not None
+    assert isinstance(watched.ending.error, KeyError) or watched.ending.left_at is not None
 
 
 def test_where_nothing_can_be_known_nothing_is_guessed(make):
     watched = Watched(make(700))
     with pytest.raises(ZeroDivisionError):
         list(map(lambda _: 1 / 0, watched.loop))
-    assert (watched.ending.error, watched.ending.place) == (None, None)
+    assert (watched.ending.error, watched.ending.is_failed) == (None, False)
 
 
 def test_a_dropped_iterator_ends_the_loop(make):
@@ -219,7 +219,7 @@ def test_a_dropped_iterator_ends_the_loop(make):
         next(iterator)
     del iterator
     gc.collect()
-    assert (watched.ending.count, watched.ending.place) == (49, None)
+    assert (watched.ending.count, watched.ending.is_failed) == (49, False)
 
 
 def test_a_closed_generator_around_the_loop_is_no_error():
@@ -232,7 +232,7 @@ def test_a_closed_generator_around_the_loop_is_no_error():
     for _ in range(50):
         next(generator)
     generator.close()
-    assert (watched.ending.count, watched.ending.place) == (49, None)
+    assert (watched.ending.count, watched.ending.is_failed) == (49, False)
 
 
 def test_a_cancelled_coroutine_ends_the_loop():
@@ -251,7 +251,7 @@ def test_a_cancelled_coroutine_ends_the_loop():
     watched = Watched(range(100_000))
     asyncio.run(main(watched.loop))
     assert 10 <= watched.ending.count < 100_000
-    assert watched.ending.place is not None
+    assert watched.ending.left_at is not None
 
 
 def test_a_list_that_grows_is_followed():
@@ -364,7 +364,7 @@ def test_an_exception_at_an_await_is_an_exception():
     watched = Watched(range(700))
     with pytest.raises(ValueError, match="awaited"):
         asyncio.run(body(watched.loop))
-    assert (watched.ending.count, watched.ending.place is not None) == (49, True)
+    assert (watched.ending.count, watched.ending.left_at is not None) == (49, True)
 
 
 def test_a_break_after_an_await_is_none():
@@ -376,7 +376,7 @@ def test_a_break_after_an_await_is_none():
 
     watched = Watched(range(700))
     asyncio.run(body(watched.loop))
-    assert (watched.ending.count, watched.ending.place) == (50, None)
+    assert (watched.ending.count, watched.ending.left_at) == (50, None)
 
 
 def test_the_boundary_is_visited_when_it_is_due_and_may_raise():
