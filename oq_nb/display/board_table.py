@@ -13,7 +13,6 @@ from markupsafe import Markup
 from oq_nb.display import markup
 from oq_nb.display.buttons import button_of
 from oq_nb.display.failures import FailureGroup
-from oq_nb.display.pauses import ReportPauses
 from oq_nb.display.safe import EMPTY, fill, join, quote
 from oq_nb.display.selection import Selection
 from oq_nb.model import TaskRecord
@@ -62,7 +61,6 @@ def _controls(record: TaskRecord) -> tuple[Markup, Markup]:
 
 def tables_html(
     selection: Selection,
-    pauses: ReportPauses,
     now: datetime,
     *,
     has_worker: Callable[[TaskRecord], bool | None],
@@ -74,7 +72,6 @@ def tables_html(
 
     Args:
         selection: which.
-        pauses: between their reports.
         now: the store's time.
         has_worker: whether a live worker has a handler for a task.
         message: what was done to several tasks.
@@ -88,7 +85,6 @@ def tables_html(
             records,
             now,
             caption=caption,
-            pauses=pauses,
             has_worker=has_worker,
             controls=controls,
             action_width="6.8em",
@@ -100,6 +96,7 @@ def tables_html(
     made += table(selection.records, selection.title) + fill('<div class="oq-g">{}</div>', groups)
     if selection.newest_ended:
         caption = f"Ended lately: {len(selection.newest_ended)} of {selection.ended_total:,}"
+        caption += f"; {selection.ended_among}" if selection.ended_among else ""
         made += table(selection.newest_ended, caption)
     return fill('<div class="oq-c">{}</div>', made) if is_clickable else made
 
@@ -117,7 +114,9 @@ def _several(shown: Sequence[TaskRecord]) -> Markup:
     return fill('<div style="line-height:2">{}</div>', join(parts, " "))
 
 
-def groups_html(groups: Sequence[FailureGroup], now: datetime, *, wants_all: bool, is_clickable: bool) -> Markup:
+def groups_html(
+    groups: Sequence[FailureGroup], now: datetime, *, wants_all: bool, is_clickable: bool, is_one: bool = False
+) -> Markup:
     """Return failed tasks by their errors; nothing when there are none.
 
     Args:
@@ -125,6 +124,7 @@ def groups_html(groups: Sequence[FailureGroup], now: datetime, *, wants_all: boo
         now: the store's time.
         wants_all: all of them, else a few.
         is_clickable: buttons in it are heard.
+        is_one: the tasks of one of them are shown.
     """
     if not groups:
         return EMPTY
@@ -134,7 +134,8 @@ def groups_html(groups: Sequence[FailureGroup], now: datetime, *, wants_all: boo
     if len(shown) < len(groups):
         caption += f"; the {len(shown)} most frequent"
     names = ["Count", "Error", "Type", "Last", *(["Action"] if is_clickable else [])]
-    return fill(
+    every = _button("show-group", "Show all failures", group="") if is_clickable and is_one else EMPTY
+    return every + fill(
         '<table style="border-collapse:collapse;width:100%;line-height:1.5">'
         '<caption style="text-align:left;padding-top:.5em;opacity:.75">{}</caption><thead><tr>{}</tr></thead>'
         "<tbody>{}</tbody></table>",

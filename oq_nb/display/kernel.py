@@ -1,6 +1,6 @@
 """The Jupyter kernel that this runs in, if it does: publishing outputs, and the cell that runs.
 
-Imports nothing of the package; IPython when something is shown.
+Imports `safe` of this room; IPython when something is shown.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import os
 import sys
 import time
 from typing import Any, Protocol
+
+from oq_nb.display.safe import as_text
 
 __all__ = [
     "MIME",
@@ -82,6 +84,8 @@ def publish(bundle: dict[str, Any], **how: Any) -> None:
     """Show a bundle, or replace one that is shown (``display_id``, ``update``)."""
     from IPython import display
 
+    if bundle.get("text/html"):
+        bundle = bundle | {"text/html": as_text(bundle["text/html"])}
     show: Any = display.display
     show(bundle, raw=True, **how)
 

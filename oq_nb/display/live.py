@@ -26,7 +26,7 @@ from markupsafe import Markup
 from oq_nb.display import kernel, plain_models
 from oq_nb.display.output import Frozen, Output
 from oq_nb.display.render_loop import loop
-from oq_nb.display.safe import fill
+from oq_nb.display.safe import as_text, fill
 from oq_nb.text import local_time
 
 __all__ = ["BUSY_SECONDS", "Frozen", "LiveDisplay", "browser", "stale_html", "weakly"]
@@ -255,7 +255,7 @@ class LiveDisplay:
         return self._frozen()()[1]
 
     def _repr_html_(self) -> str:
-        return str(self._frozen()()[0])
+        return as_text(self._frozen()()[0])
 
 
 def weakly(method: Callable[..., Any]) -> Callable[..., None]:

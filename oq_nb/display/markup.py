@@ -20,7 +20,6 @@ from functools import lru_cache
 from markupsafe import Markup
 
 from oq_nb.display import view
-from oq_nb.display.pauses import ReportPauses
 from oq_nb.display.safe import EMPTY, fill, join, quote
 from oq_nb.display.sparkline import message_beside, numbers_html
 from oq_nb.display.states import TONES, StatusView, status_view, tone_of_count
@@ -190,7 +189,7 @@ def _state_line(
         said = line or "no report yet"
         percent = progress.percent if progress is not None else None
         drawn = bar(percent, state.tone, said=f"{line}, {state.word}" if line else state.word)
-    elif record.is_whole or (record.status is TaskStatus.COMPLETED and record.last_progress is None):
+    elif record.is_whole:
         said, drawn = "100%", bar(100, state.tone)
     elif record.status.is_terminal:
         reached = record.last_progress or last_progress
@@ -209,7 +208,7 @@ def _end_words(record: TaskRecord, reached: Progress, state: StatusView) -> str:
     """Return how far a task was when it ended: a loop that was left has completed, and not all of its items."""
     line = view.progress_line(reached, state)
     is_whole = reached.percent is None or reached.percent == 100
-    if record.status is TaskStatus.COMPLETED:
+    if record.has_completed:
         return line if is_whole else f"left at {line}"
     return f"stopped at {line}"
 
@@ -296,12 +295,37 @@ def progress_html(progress: Progress) -> Markup:
 # --- a queue
 
 
-def counts_html(counts: Mapping[str, int], uncounted: int | None = None, *, link: str = "") -> Markup:
+def not_in_counts(uncounted: int | None, unlisted: int, unreadable: int) -> str:
+    """Return what there is besides the tasks whose status is known, in words; empty for nothing.
+
+    Args:
+        uncounted: ended tasks of which that is all that is known.
+        unlisted: tasks of which nothing is known but that they are there.
+        unreadable: tasks whose objects cannot be read.
+    """
+    parts = [
+        f"{uncounted:,} more that ended, with no failure noted" if uncounted else "",
+        f"{unlisted:,} more that may be pending, running or ended: they were not read" if unlisted else "",
+        f"{unreadable:,} that cannot be read" if unreadable else "",
+    ]
+    return "".join(f" and {part}" for part in parts if part).strip()
+
+
+def counts_html(
+    counts: Mapping[str, int],
+    uncounted: int | None = None,
+    *,
+    unlisted: int = 0,
+    unreadable: int = 0,
+    link: str = "",
+) -> Markup:
     """Return tasks by status, as signs, words and numbers.
 
     Args:
         counts: by status.
-        uncounted: ended tasks of which that is all that is known.
+        uncounted: as for `not_in_counts`.
+        unlisted: the same.
+        unreadable: the same.
         link: where each leads, with ``{}`` for the status; empty for nowhere.
     """
     order = ["running", "pending", "completed", "failed", "cancelled", "expired", "archived"]
@@ -317,9 +341,9 @@ def counts_html(counts: Mapping[str, int], uncounted: int | None = None, *, link
         )
         for name in shown
     ]
-    if uncounted:
-        said = f"and {uncounted:,} more that ended, with no failure noted"
-        pills.append(fill(f'<span style="{_MUTED};white-space:nowrap">{{}}</span>', said))
+    besides = not_in_counts(uncounted, unlisted, unreadable)
+    if besides:
+        pills.append(fill(f'<span style="{_MUTED}">{{}}</span>', besides))
     return fill('<div style="line-height:2">{}</div>', join(pills, " "))
 
 
@@ -329,7 +353,6 @@ def task_row(
     *,
     is_live: bool = True,
     link: str | None = None,
-    longest_pause: float | None = None,
     has_worker: bool | None = None,
     controls: Controls | None = None,
 ) -> Markup:
@@ -340,11 +363,10 @@ def task_row(
         now: the store's time.
         is_live: it is refreshed: instants are given as distances from now, else as dates.
         link: where its id leads, with ``{}`` for the id; the row is marked with the id then, too.
-        longest_pause: as for `states.state_of`.
         has_worker: as for `states.status_view`.
         controls: what selects it and what is done to it; None for neither.
     """
-    state = status_view(record, now, has_worker=has_worker, longest_pause=longest_pause)
+    state = status_view(record, now, has_worker=has_worker)
     before, action = controls(record) if controls is not None else (EMPTY, None)
     middle, remark = _row_words(record, state, now)
     name, mark = fill('<code title="{}">{}</code>', record.id, record.id[:8]), EMPTY
@@ -389,7 +411,7 @@ def _row_words(record: TaskRecord, state: StatusView, now: datetime) -> tuple[st
         line = ", ".join(part for part in (_end_words(record, reached, state), took) if part)
         drawn = bar(reached.percent, state.tone, said=line) + fill("<br>") if reached.percent is not None else EMPTY
         middle = fill('<label style="display:block">{}{}</label>', drawn, line)
-        if record.status is TaskStatus.COMPLETED:  # its output says no more
+        if record.has_completed:  # its output says no more
             return middle, EMPTY
     if record.last_error:
         return middle, first_line(view.last_line(record.last_error), 200)
@@ -421,7 +443,6 @@ def tasks_html(
     caption: str | Markup,
     is_live: bool = True,
     link: str | None = None,
-    pauses: ReportPauses | None = None,
     has_worker: Callable[[TaskRecord], bool | None] = lambda _: None,
     controls: Controls | None = None,
     action_width: str = "7em",
@@ -434,19 +455,16 @@ def tasks_html(
         caption: what they are.
         is_live: see there.
         link: see there.
-        pauses: between their reports, as far as they were seen.
         has_worker: whether a live worker has a handler for a task; None where that is not known.
         controls: see there.
         action_width: of the column of ``controls``.
     """
-    known = pauses or ReportPauses()
     rows = join(
         task_row(
             record,
             now,
             is_live=is_live,
             link=link,
-            longest_pause=known.longest(record),
             has_worker=has_worker(record) if record.status is TaskStatus.PENDING else None,
             controls=controls,
         )

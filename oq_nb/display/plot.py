@@ -15,7 +15,7 @@ from oq_nb.display import view
 from oq_nb.display.markup import COLOURS
 from oq_nb.display.safe import EMPTY, fill, join
 from oq_nb.display.states import status_view
-from oq_nb.model import TaskRecord, TaskStatus
+from oq_nb.model import TaskRecord
 from oq_nb.text import duration, local_time
 
 __all__ = ["history_svg"]
@@ -162,6 +162,6 @@ def _runs(versions: Sequence[TaskRecord]) -> list[list[tuple[TaskRecord, float]]
 def _end_percent(record: TaskRecord) -> float | None:
     """Return how far an attempt was when it was over, which may be further than its last report that was written."""
     reached = record.last_progress if record.status.is_terminal else record.reached
-    if record.is_whole or (record.status is TaskStatus.COMPLETED and reached is None):
+    if record.is_whole:
         return 100.0
     return None if reached is None or reached.percent is None else float(reached.percent)

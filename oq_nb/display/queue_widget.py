@@ -21,10 +21,9 @@ from oq_nb.display.board_table import groups_html, tables_html
 from oq_nb.display.buttons import Action
 from oq_nb.display.choice import Choice, Option
 from oq_nb.display.clickable import Press, is_clickable, make_clickable
-from oq_nb.display.pauses import ReportPauses, longest_pause
 from oq_nb.display.plot import history_svg
 from oq_nb.display.render_loop import loop
-from oq_nb.display.safe import EMPTY, fill, quote
+from oq_nb.display.safe import EMPTY, as_text, fill, quote
 from oq_nb.display.selection import (
     ALL,
     SORTS,
@@ -79,7 +78,6 @@ class QueueWidget(live.LiveDisplay):
         self._last = Overview()
         self._action = Action(queue)
         self._several = SeveralAction(queue)
-        self._pauses = ReportPauses()
         self._late_note = LateNote(queue)
         self._detail = _Detail(queue)
         # What the user has chosen: set by callbacks in any thread, read by the thread that draws.
@@ -248,9 +246,6 @@ class QueueWidget(live.LiveDisplay):
         selection = self._select(overview)
         known = [self._store.live_progress.bring_up_to_date(record, now) for record in selection.records]
         selection = replace(selection, records=tuple(known))
-        for held in overview.live:
-            self._pauses.note(held.record)
-        self._pauses.keep(held.record.id for held in overview.live)
         self._table.value = str(self._table_html(overview, selection, now))
         self._offer_types(overview)
         self._offer_tasks([*selection.records, *selection.newest_ended])
@@ -270,10 +265,11 @@ class QueueWidget(live.LiveDisplay):
         if self._wanted.status in (ALL, TaskStatus.FAILED.value):
             groups = failure_groups(known_of(overview), self._wanted, now)
             wants_all = self._wanted.status != ALL
-            failures = groups_html(groups, now, wants_all=wants_all, is_clickable=self._is_clickable)
+            failures = groups_html(
+                groups, now, wants_all=wants_all, is_clickable=self._is_clickable, is_one=bool(self._wanted.error)
+            )
         tables = tables_html(
             selection,
-            self._pauses,
             now,
             has_worker=lambda record: has_handler(overview.workers, record, now),
             message=self._several.message,
@@ -389,7 +385,7 @@ class _Detail:
             return fill('<div role="status">{}</div>', quote(trouble) or "Reading …"), EMPTY
         record = versions[-1]
         more = markup.more_html(record) + history_svg(versions)
-        state = status_view(record, now, longest_pause=longest_pause(versions))
+        state = status_view(record, now)
         last = view.last_report(versions)
         return markup.task_html(record, now, status=state, last_progress=last, is_live=True), more
 
@@ -418,7 +414,9 @@ def _head_html(name: str, overview: Overview, now: datetime, *, is_live: bool) -
         quote(name),
         seen,
         trouble,
-        markup.counts_html(overview.counts, overview.uncounted),
+        markup.counts_html(
+            overview.counts, overview.uncounted, unlisted=overview.unlisted, unreadable=overview.unreadable
+        ),
         markup.workers_html(overview.workers, now, limit=_WORKERS),
     )
 
@@ -450,6 +448,8 @@ def queue_text(name: str, overview: Overview) -> str:
     counts = ", ".join(f"{count:,} {status}" for status, count in overview.counts.items() if count)
     if overview.seen_at is None:
         return printable(name)
+    besides = markup.not_in_counts(overview.uncounted, overview.unlisted, overview.unreadable)
+    counts = f"{counts or 'none of a known status'} {besides}" if besides else counts
     return f"{printable(name)}\n  {counts or 'no tasks'}; {counted(len(overview.workers), 'worker')}"
 
 
@@ -467,4 +467,5 @@ def queue_bundle(queue: Queue) -> dict[str, str]:
         overview = replace(overview, trouble=f"no answer within {_REPR_SECONDS:g} s")
     hint = fill('<div style="opacity:.75"><code>queue.widget()</code> shows it live.</div>')
     name = _name(queue)
-    return {"text/plain": queue_text(name, overview), "text/html": str(queue_html(name, overview, queue.now()) + hint)}
+    html = as_text(queue_html(name, overview, queue.now()) + hint)
+    return {"text/plain": queue_text(name, overview), "text/html": html}

@@ -19,7 +19,7 @@ from markupsafe import Markup
 
 from oq_nb.text import printable, shorten
 
-__all__ = ["EMPTY", "fill", "join", "quote"]
+__all__ = ["EMPTY", "as_text", "fill", "join", "quote"]
 
 EMPTY = Markup()
 
@@ -54,6 +54,14 @@ def quote(text: str, limit: int = 1000, *, keep_newlines: bool = False) -> Marku
         keep_newlines: leave line feeds as they are.
     """
     return _declare(Markup, escape(printable(shorten(text, limit), keep_newlines=keep_newlines)))
+
+
+def as_text(html: str) -> str:
+    r"""Return HTML in which notebooks typeset no formulas: a price of $5, or ``\href`` in a message, stays what it is.
+
+    MathJax, which JupyterLab and nbconvert run over every output, leaves out what has one of these classes.
+    """
+    return f'<div class="mathjax_ignore tex2jax_ignore">{html}</div>' if html else html
 
 
 def _escaped(value: object) -> str:

@@ -5,13 +5,13 @@ Imports of the package: `model`, `text`, `failures`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from oq_nb.display.failures import FailureGroup, error_key, group_failures
 from oq_nb.model import TaskRecord, TaskStatus, WorkerRecord
-from oq_nb.text import printable, shorten
+from oq_nb.text import counted, printable, shorten
 
 __all__ = [
     "ALL",
@@ -96,17 +96,22 @@ class Selection:
     newest_ended: tuple[TaskRecord, ...] = ()
     #: Of how many.
     ended_total: int = 0
+    #: Among which those were looked for, where not all that ended were read; empty for all.
+    ended_among: str = ""
     #: What it is of: ``Running and waiting``, ``Failed``.
     name: str = ""
     #: What it cannot have because it was not read; empty for nothing.
     left_out: str = ""
+    #: The error of the newest of them where failures of one kind are asked for, as it can be shown; empty for others.
+    kind: str = ""
 
     @property
     def title(self) -> str:
         """What stands above it: ``Failed: 21 to 40 of 45``; without numbers when all are on the page."""
         position = f": {self.first:,} to {self.first + len(self.records) - 1:,} of {self.total:,}"
         over = f"; {self.left_out}" if self.left_out else ""
-        return f"{self.name}{position if self.total > len(self.records) else ''}{over}"
+        kind = f"; of one kind, such as: {self.kind}" if self.kind else ""
+        return f"{self.name}{position if self.total > len(self.records) else ''}{over}{kind}"
 
 
 @dataclass(frozen=True)
@@ -121,8 +126,8 @@ class Known:
     failures: Sequence[TaskRecord] = ()
     #: Pending and running tasks that are counted but not in `live`.
     unread: int = 0
-    #: Failed, cancelled and expired tasks that are counted but not in `failures`.
-    unread_failures: int = 0
+    #: Failed, cancelled and expired tasks that are counted but not in `failures`, by status.
+    unread_failures: Mapping[str, int] = field(default_factory=dict)
     #: All tasks that have ended, read or not.
     ended_total: int = 0
 
@@ -139,7 +144,7 @@ def select_tasks(known: Known, wanted: TaskFilter, *, rows: int, now: datetime |
     matches = _Matcher(wanted, now)
     both = {record.id: record for record in (*known.live, *known.ended, *known.failures)}
     ended = [record for record in known.ended if matches(record)]
-    if wanted.text:  # a search finds those that failed long ago, too
+    if wanted.is_narrow:  # it finds those that failed long ago, too
         shown = {record.id for record in ended}
         ended += [record for record in known.failures if record.id not in shown and matches(record)]
     if wanted.error or wanted.status not in (ALL, ENDED):
@@ -155,11 +160,18 @@ def select_tasks(known: Known, wanted: TaskFilter, *, rows: int, now: datetime |
     page = max(1, min(wanted.page, pages))
     start = (page - 1) * rows
     is_first_of_all = wanted.status == ALL and not wanted.error and page == 1
-    newest = _sorted(ended, wanted.sort)[:_ENDED_ROWS] if is_first_of_all else []
-    total = len(ended) if wanted.is_narrow else max(known.ended_total, len(ended))
-    left_out = _left_out(known, wanted)
     return Selection(
-        tuple(main[start : start + rows]), start + 1, len(main), page, pages, tuple(newest), total, name, left_out
+        records=tuple(main[start : start + rows]),
+        first=start + 1,
+        total=len(main),
+        page=page,
+        pages=pages,
+        newest_ended=tuple(ended[:_ENDED_ROWS] if is_first_of_all else ()),
+        ended_total=len(ended) if wanted.is_narrow else max(known.ended_total, len(ended)),
+        ended_among=_among(known, wanted) if wanted.is_narrow else "",
+        name=name,
+        left_out=_left_out(known, wanted),
+        kind=printable(shorten(FailureGroup.of(main[:1]).error, 100)) if wanted.error and main else "",
     )
 
 
@@ -206,7 +218,7 @@ def _sorted(records: list[TaskRecord], sort: str) -> list[TaskRecord]:
 
 def _percent(record: TaskRecord) -> int:
     progress = record.last_progress
-    if record.is_whole or (record.status is TaskStatus.COMPLETED and progress is None):
+    if record.is_whole:
         return 100
     return progress.percent if progress is not None and progress.percent is not None else -1
 
@@ -235,12 +247,21 @@ def _left_out(known: Known, wanted: TaskFilter) -> str:
     if wanted.wants_live and not wanted.error:
         return f"{known.unread:,} more are counted but not read" if known.unread else ""
     if wanted.error or wanted.status in _UNHAPPY:
-        return f"{known.unread_failures:,} more failed, cancelled or expired ones are not read" * (
-            known.unread_failures > 0
-        )
-    if known.ended_total <= len(known.ended):
+        status = TaskStatus.FAILED.value if wanted.error else wanted.status
+        unread = known.unread_failures.get(status, 0)
+        return f"{unread:,} more {status} ones are not read" if unread else ""
+    among = _among(known, wanted)
+    return f"{among} (oq list shows the others)" if among else ""
+
+
+def _among(known: Known, wanted: TaskFilter) -> str:
+    """Return which of the tasks that ended are known; empty for all."""
+    ended = {record.id for record in known.ended}
+    older = sum(record.id not in ended for record in known.failures) if wanted.is_narrow else 0
+    if known.ended_total <= len(ended) + older:
         return ""
-    return f"among the {len(known.ended)} that ended last, of {known.ended_total:,} (oq list shows the others)"
+    failures = f" and {counted(older, 'older failure')}" if older else ""
+    return f"among the {len(ended)} that ended last{failures}, of {known.ended_total:,}"
 
 
 def type_options(known: Known, workers: Sequence[WorkerRecord], chosen: str) -> list[tuple[str, str]]:

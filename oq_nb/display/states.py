@@ -114,13 +114,12 @@ def has_run_out(record: TaskRecord, now: datetime) -> bool:
     return record.status is TaskStatus.RUNNING and ends_at is not None and ends_at <= now
 
 
-def state_of(record: TaskRecord, now: datetime, *, longest_pause: float | None = None) -> str:
+def state_of(record: TaskRecord, now: datetime) -> str:
     """Return which of `STATES` a task is in.
 
     Args:
         record: the task.
         now: the store's time.
-        longest_pause: seconds of the longest pause between two reports of this attempt that was seen; None for none.
     """
     if record.status is TaskStatus.PENDING:
         if record.expires_at is not None and record.expires_at <= now:
@@ -135,11 +134,11 @@ def state_of(record: TaskRecord, now: datetime, *, longest_pause: float | None =
             return "lease ran out"
         if record.cancel_requested:
             return "asked to stop"
-        return "stalled" if _is_stalled(record, now, longest_pause) else "running"
+        return "stalled" if _is_stalled(record, now) else "running"
     return str(record.status.value)
 
 
-def _is_stalled(record: TaskRecord, now: datetime, longest_pause: float | None) -> bool:
+def _is_stalled(record: TaskRecord, now: datetime) -> bool:
     """Return whether a running task is silent for longer than its reports so far let one expect.
 
     With neither a rate nor two reports there is nothing to expect: then it is not called so, however long it takes.
@@ -147,7 +146,7 @@ def _is_stalled(record: TaskRecord, now: datetime, longest_pause: float | None) 
     progress = record.progress
     if progress is None:
         return False
-    usual = [pause for pause in (longest_pause, _seconds_per_item(record)) if pause is not None]
+    usual = [pause for pause in (progress.longest_pause, _seconds_per_item(record)) if pause is not None]
     silent = (now - progress.updated_at).total_seconds()
     return bool(usual) and silent > max(_STALLED_SECONDS, _STALLED_TIMES * max(usual))
 
@@ -166,7 +165,6 @@ def status_view(
     trouble: str | None = None,
     is_lasting: bool = False,
     seen_at: datetime | None = None,
-    longest_pause: float | None = None,
 ) -> StatusView:
     """Return where a task stands.
 
@@ -178,15 +176,14 @@ def status_view(
         trouble: why it cannot be looked at.
         is_lasting: it is not the store that is away: access is denied, or the object is not a task.
         seen_at: when it was last looked at.
-        longest_pause: as for `state_of`.
     """
     if is_gone:
         return _made("deleted", ["It is no longer in the bucket."])
     if record is None:
         word = "not seen yet" if trouble is None else "cannot be read"
         return _made(word, _trouble_notes(trouble, is_lasting, seen_at, now))
-    word = state_of(record, now, longest_pause=longest_pause)
-    notes = [*_trouble_notes(trouble, is_lasting, seen_at, now), *_notes(record, now, word, has_worker, longest_pause)]
+    word = state_of(record, now)
+    notes = [*_trouble_notes(trouble, is_lasting, seen_at, now), *_notes(record, now, word, has_worker)]
     return _made(word, notes, record.status.value)
 
 
@@ -212,7 +209,7 @@ class Watched(Protocol):
     def seen_at(self) -> datetime | None: ...
 
 
-def view_of_watched(state: Watched, now: datetime, *, longest_pause: float | None = None) -> StatusView:
+def view_of_watched(state: Watched, now: datetime) -> StatusView:
     """Return where a task stands that is watched: `status_view` of all that is known of it."""
     return status_view(
         state.record,
@@ -222,7 +219,6 @@ def view_of_watched(state: Watched, now: datetime, *, longest_pause: float | Non
         trouble=state.trouble,
         is_lasting=state.is_lasting,
         seen_at=state.seen_at,
-        longest_pause=longest_pause,
     )
 
 
@@ -238,14 +234,12 @@ def _trouble_notes(trouble: str | None, is_lasting: bool, seen_at: datetime | No
     return [f"{what}{since} ({printable(shorten(trouble, 500))})"]
 
 
-def _notes(
-    record: TaskRecord, now: datetime, word: str, has_worker: bool | None, longest_pause: float | None
-) -> list[str]:
+def _notes(record: TaskRecord, now: datetime, word: str, has_worker: bool | None) -> list[str]:
     """Return the sentences that belong to a state."""
     if record.status is TaskStatus.PENDING:
         return _pending_notes(record, now, word, has_worker)
     if record.status is TaskStatus.RUNNING:
-        return _running_notes(record, now, word, longest_pause)
+        return _running_notes(record, now, word)
     notes: list[str] = []
     if word == "cancelled":
         if record.cancelled_by:
@@ -253,7 +247,9 @@ def _notes(
         if record.last_error:
             notes.append(f"Reason: {first_line(record.last_error)}")
     elif word == "expired":
-        notes.append("No worker took it before it expired.")
+        notes.append(
+            "It was not tried again before it expired." if record.attempt else "No worker took it before it expired."
+        )
     elif word == "failed" and record.retry_count:
         notes.append(f"{record.retry_count} of {record.max_retries} retries were made.")
     elif word == "failed" and record.max_retries:
@@ -263,7 +259,8 @@ def _notes(
 
 def _pending_notes(record: TaskRecord, now: datetime, word: str, has_worker: bool | None) -> list[str]:
     if word == "overdue":
-        return ["It was not started in time: the next worker that looks marks it as expired."]
+        late = "tried again" if record.attempt else "started"
+        return [f"It was not {late} in time: the next worker that looks marks it as expired."]
     notes: list[str] = []
     retry = f"retry {record.retry_count} of {record.max_retries}"
     if record.available_at > now:
@@ -280,25 +277,30 @@ def _pending_notes(record: TaskRecord, now: datetime, word: str, has_worker: boo
     return notes
 
 
-def _running_notes(record: TaskRecord, now: datetime, word: str, longest_pause: float | None) -> list[str]:
+def _running_notes(record: TaskRecord, now: datetime, word: str) -> list[str]:
     notes: list[str] = []
     if word == "lease ran out" and record.lease_expires_at is not None:
         notes.append(
             f"Its lease ran out {ago(record.lease_expires_at, now)}: its worker has died or cannot reach the store. "
-            + (
-                "The next worker that looks tries it again."
-                if record.retry_count < record.max_retries
-                else "It has no retry left: the next worker that looks marks it as failed."
-            )
+            + _what_becomes_of(record)
         )
     elif word == "stalled" and record.progress is not None:
         silent = duration((now - record.progress.updated_at).total_seconds())
-        per_item = _seconds_per_item(record)
+        per_item, longest_pause = _seconds_per_item(record), record.progress.longest_pause
         before = f"reports came at least every {duration(max(1, longest_pause))}" if longest_pause is not None else ""
         if per_item is not None and per_item >= 1 and per_item > (longest_pause or 0):
             before = f"an item took {duration(per_item)}"
         since = f", where {before} before" if before else ""
         notes.append(f"It has not reported for {silent}{since}; its worker still holds the lease.")
-    if record.cancel_requested:
+    elif word == "asked to stop":
         notes.append("It has been asked to stop, which its handler sees with its next report.")
     return notes
+
+
+def _what_becomes_of(record: TaskRecord) -> str:
+    """Return what the next worker makes of a task whose lease has run out."""
+    if record.cancel_requested:
+        return "It was asked to stop: the next worker that looks marks it as cancelled."
+    if record.retry_count < record.max_retries:
+        return "The next worker that looks tries it again."
+    return "It has no retry left: the next worker that looks marks it as failed."

@@ -20,7 +20,6 @@ from oq_nb.display import kernel, live, markup, view
 from oq_nb.display.buttons import Action
 from oq_nb.display.clicks import hear_while_busy
 from oq_nb.display.log_fold import LogFold, below_html, fold_html
-from oq_nb.display.pauses import ReportPauses
 from oq_nb.display.render_loop import loop
 from oq_nb.display.safe import EMPTY
 from oq_nb.display.states import view_of_watched
@@ -98,7 +97,6 @@ class TaskWidget(live.LiveDisplay):
         self._fold = LogFold(task.queue)
         self._over_since: float | None = None
         self._late_note = LateNote(task.queue)
-        self._pauses = ReportPauses()
         self._failed_at: float | None = None
         self._last_report: _LastReport | None = None
         self._is_over = self._first.is_over and task.status is not TaskStatus.FAILED
@@ -174,7 +172,6 @@ class TaskWidget(live.LiveDisplay):
     def _draw(self) -> None:
         state = self.state
         record = state.record
-        self._pauses.note(record)
         if record is not None and record.progress is not None:
             self._last_progress = self._queue.store.live_progress.of(record, self._queue.now()) or record.progress
         elif record is not None and record.status is TaskStatus.PENDING:
@@ -278,10 +275,10 @@ class TaskWidget(live.LiveDisplay):
     def _main_html(self, *, is_live: bool) -> Markup:
         return _main_html(*self._shown(), is_live=is_live)
 
-    def _shown(self) -> tuple[TaskState, Progress | None, float | None, datetime]:
+    def _shown(self) -> tuple[TaskState, Progress | None, datetime]:
         """Return all that a drawing is made of."""
         state = self._present_state()
-        return state, self._last_progress, self._pauses.longest(state.record), self._queue.now()
+        return state, self._last_progress, self._queue.now()
 
     def _detail_html(self) -> Markup:
         record = self.state.record
@@ -291,14 +288,12 @@ class TaskWidget(live.LiveDisplay):
         return partial(_frozen, *self._shown(), logs=self._fold.logs if self._fold.is_open else None)
 
 
-def _main_html(
-    state: TaskState, last_progress: Progress | None, longest_pause: float | None, now: datetime, *, is_live: bool
-) -> Markup:
+def _main_html(state: TaskState, last_progress: Progress | None, now: datetime, *, is_live: bool) -> Markup:
     return markup.task_html(
         state.record,
         now,
         task_id=state.task_id,
-        status=view_of_watched(state, now, longest_pause=longest_pause),
+        status=view_of_watched(state, now),
         last_progress=last_progress,
         is_live=is_live,
     )
@@ -312,16 +307,15 @@ def _with_note(frozen: live.Frozen, note: Markup) -> tuple[str, str]:
 def _frozen(
     state: TaskState,
     last_progress: Progress | None,
-    longest_pause: float | None,
     now: datetime,
     *,
     logs: TaskLogs | None,
 ) -> tuple[str, str]:
     """Return a task as HTML and as text that stand without a kernel."""
-    main = _main_html(state, last_progress, longest_pause, now, is_live=False)
+    main = _main_html(state, last_progress, now, is_live=False)
     if state.record is None:
         return main, f"task {state.task_id}, not seen yet"
-    line = view.task_line(state.record, now, longest_pause=longest_pause)
-    text = "\n  ".join([line, *view_of_watched(state, now, longest_pause=longest_pause).notes])
+    line = view.task_line(state.record, now)
+    text = "\n  ".join([line, *view_of_watched(state, now).notes])
     log = below_html(fold_html(logs, now)) if logs is not None else EMPTY
     return main + markup.more_html(state.record) + log, text

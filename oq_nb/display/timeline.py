@@ -15,7 +15,7 @@ from functools import cached_property
 
 from markupsafe import Markup
 
-from oq_nb.display.safe import EMPTY, fill, join, quote
+from oq_nb.display.safe import EMPTY, as_text, fill, join, quote
 from oq_nb.display.states import TONES, state_of, tone_of_count
 from oq_nb.display.times import seconds_text, waited_seconds
 from oq_nb.model import TaskRecord, TaskStatus
@@ -155,7 +155,7 @@ class Timeline:
         return min(1.0, max(0.0, share))
 
     def _repr_html_(self) -> str:
-        return str(self.html())
+        return as_text(self.html())
 
     def html(self) -> Markup:
         """Return it as HTML that stands without a script."""

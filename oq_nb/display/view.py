@@ -78,18 +78,15 @@ def last_line(error: str) -> str:
     return next((line for line in reversed(lines) if not line.startswith((" ", "\t"))), lines[0] if lines else "")
 
 
-def status_lines(
-    record: TaskRecord, now: datetime, *, has_worker: bool | None = None, longest_pause: float | None = None
-) -> list[str]:
+def status_lines(record: TaskRecord, now: datetime, *, has_worker: bool | None = None) -> list[str]:
     """Return the lines of ``oq status``: the task, its state, its progress, what there is to say.
 
     Args:
         record: the task.
         now: the store's time.
         has_worker: whether a live worker has a handler for it; None when that is not known.
-        longest_pause: as for `states.state_of`.
     """
-    state = status_view(record, now, has_worker=has_worker, longest_pause=longest_pause)
+    state = status_view(record, now, has_worker=has_worker)
     lines = [f"Task: {record.id}", f"Type: {printable(record.task_type)}", f"Status: {state.text}"]
     progress = record.last_progress
     if progress is not None:
@@ -139,7 +136,9 @@ def version_line(number: int, record: TaskRecord, before: TaskRecord | None) -> 
 def _change(record: TaskRecord, before: TaskRecord | None) -> str:
     progress = record.progress
     if before is None:
-        return "created" if record.attempt == 0 else "created running"
+        if record.attempt and record.updated_at != record.created_at:
+            return "the first one that is kept"
+        return "created running" if record.attempt else "created"
     if record.status is TaskStatus.RUNNING:
         if before.status is not TaskStatus.RUNNING or before.lease_id != record.lease_id:
             return "claimed" if record.attempt <= 1 else f"claimed, attempt {record.attempt}"
@@ -159,13 +158,13 @@ def _change(record: TaskRecord, before: TaskRecord | None) -> str:
         return "replayed"
     has_ended = record.status.is_terminal and not before.status.is_terminal
     if has_ended and record.last_progress is not None and not record.is_whole:
-        return f"at {_numbers(record.last_progress)}"
+        return f"at {_numbers(record.last_progress, status_view(record, record.updated_at))}"
     return ""
 
 
-def task_line(record: TaskRecord, now: datetime, *, longest_pause: float | None = None) -> str:
+def task_line(record: TaskRecord, now: datetime) -> str:
     """Return a task in one line: type, short id, state, progress."""
-    state = status_view(record, now, longest_pause=longest_pause)
+    state = status_view(record, now)
     parts = [f"{printable(shorten(record.task_type, 40))} {record.id[:8]} {state.text}"]
     progress = None if record.is_whole else record.last_progress
     if progress is not None:

@@ -210,11 +210,14 @@ class _TaskLine:
         self._bar = tqdm(total=100, desc=name, bar_format=form, disable=None, leave=True)
         self._task = task
         self._shown: tuple[float, str] | None = None
+        self._attempt = 0
 
     def show(self) -> None:
         task, progress = self._task, self._task.record.last_progress
-        percent: float = self._bar.n
-        if task.record.is_whole or (task.status is TaskStatus.COMPLETED and progress is None):
+        goes_on = task.status is TaskStatus.RUNNING and task.attempt == self._attempt
+        percent: float = self._bar.n if goes_on else 0  # a report may have a message only
+        self._attempt = task.attempt
+        if task.record.is_whole:
             percent = 100
         elif progress is not None and progress.percent is not None:
             percent = progress.percent

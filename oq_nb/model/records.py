@@ -155,7 +155,18 @@ class Progress(_Record):
     """Last reported progress of a running task. Every field but ``updated_at`` may be absent."""
 
     absent_when_unset: ClassVar[frozenset[str]] = frozenset(
-        {"percent", "current", "total", "message", "rate", "unit", "unit_divisor", "metrics", "series"}
+        {
+            "percent",
+            "current",
+            "total",
+            "message",
+            "rate",
+            "unit",
+            "unit_divisor",
+            "longest_pause",
+            "metrics",
+            "series",
+        }
     )
 
     #: Completion, 0 to 100.
@@ -174,6 +185,8 @@ class Progress(_Record):
     unit: str | None = None
     #: Numbers are shown with prefixes: 1000 or 1024, as tqdm's ``unit_divisor``; None for as they are.
     unit_divisor: int | None = None
+    #: Longest time between two reports of this attempt so far, seconds; None before the second one.
+    longest_pause: float | None = None
     #: Newest value of each metric by name; None for one that is NaN or infinite. Names are untrusted text.
     metrics: Annotated[dict[str, float | None] | None, _AS_READ, _AS_IS] = None
     #: Position and metrics over time, thinned out, as stored; `read_series` of `oq_nb.model` reads it.
@@ -277,12 +290,18 @@ class TaskRecord(_Record):
         return self.task_type.startswith("track:")
 
     @property
+    def has_completed(self) -> bool:
+        """Whether it has completed; it may have been archived since."""
+        is_archived = self.status is TaskStatus.ARCHIVED and self.completed_at is not None and self.last_error is None
+        return self.status is TaskStatus.COMPLETED or (is_archived and self.cancelled_at is None)
+
+    @property
     def is_whole(self) -> bool:
         """Whether its handler has come to its end: then it is at 100 %, whatever it last reported.
 
         A loop under `oq_nb.track` completes also when it was left before its end: its position tells.
         """
-        return self.status is TaskStatus.COMPLETED and not self.is_loop
+        return self.has_completed and (not self.is_loop or self.last_progress is None)
 
     @property
     def ended_at(self) -> Instant | None:

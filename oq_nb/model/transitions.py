@@ -121,8 +121,12 @@ def extend(record: TaskRecord, now: Timestamp, *, lease_id: str, seconds: float)
 
 
 def report(record: TaskRecord, now: Timestamp, *, lease_id: str, progress: Progress) -> TaskRecord:
-    """Replace the progress; the lease stays as it is."""
+    """Replace the progress, and note the longest pause between two reports; the lease stays as it is."""
     _owned(record, lease_id)
+    before = record.progress
+    if before is not None:
+        pause = round((progress.updated_at - before.updated_at).total_seconds(), 3)
+        progress = progress.evolve(longest_pause=max(pause, before.longest_pause or 0.0))
     return record.evolve(progress=progress, updated_at=now)
 
 

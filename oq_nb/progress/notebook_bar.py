@@ -24,6 +24,7 @@ from tqdm.auto import tqdm as _auto_tqdm
 from tqdm.std import tqdm as _std_tqdm
 
 from oq_nb.display import markup
+from oq_nb.display.safe import as_text
 from oq_nb.text import printable
 
 __all__ = ["is_widget_bar", "tqdm"]
@@ -143,7 +144,7 @@ class tqdm(_Base):
             f'<label style="display:flex;gap:.6em;align-items:center;max-width:46em"><span style="{nowrap}">{left}'
             f'</span> {bar} <span style="{nowrap}">{right}</span></label>'
         )
-        return {"text/html": page, "text/plain": text}
+        return {"text/html": as_text(page), "text/plain": text}
 
 
 def _close_models(container: Any) -> None:

@@ -88,7 +88,7 @@ class ManyResult:
 
     @property
     def message(self) -> str:
-        """What happened, as a sentence: ``2 cancelled, 1 is asked to stop; 1 not done: …``."""
+        """What was done, as a sentence that stays true: ``2 tasks were cancelled; 1 not done: …``."""
         by_brief: dict[str, int] = {}
         for result in self.results:
             by_brief[result.brief] = by_brief.get(result.brief, 0) + 1
@@ -101,7 +101,8 @@ class ManyResult:
 
 
 def _of_many(brief: str, count: int) -> str:
-    return brief.replace("is ", "are ", 1) if count != 1 and brief.startswith("is ") else brief
+    done = {"is pending again": "made pending again"}.get(brief, brief.removeprefix("is "))
+    return f"{'was' if count == 1 else 'were'} {done}"
 
 
 def cancel_many(queue: Queue, task_ids: Iterable[str], reason: str | None = None) -> ManyResult:

@@ -65,9 +65,9 @@ def register_formatters(shell: Any) -> None:
     """
 
     def draw(progress: Progress) -> str:
-        from oq_nb.display import markup
+        from oq_nb.display import markup, safe
 
-        return str(markup.progress_html(progress))
+        return safe.as_text(markup.progress_html(progress))
 
     shell.display_formatter.formatters["text/html"].for_type(Progress, draw)
 
@@ -81,9 +81,9 @@ def task_line(task: Task) -> str:
 
 def task_html(task: Task) -> str:
     """Return a task as static HTML."""
-    from oq_nb.display import markup
+    from oq_nb.display import markup, safe
 
-    return str(markup.task_html(task.record, task.queue.now()) + markup.more_html(task.record))
+    return safe.as_text(markup.task_html(task.record, task.queue.now()) + markup.more_html(task.record))
 
 
 def logs_html(logs: TaskLogs) -> str:
@@ -91,9 +91,10 @@ def logs_html(logs: TaskLogs) -> str:
     from datetime import datetime, timezone
 
     from oq_nb.display.log_html import log_html
+    from oq_nb.display.safe import as_text
 
     now = datetime.now(timezone.utc)
-    return str(log_html(logs.lines, now, attempt=logs.attempt, is_end=logs.is_end))
+    return as_text(log_html(logs.lines, now, attempt=logs.attempt, is_end=logs.is_end))
 
 
 def task_series(task: Task, versions: Sequence[TaskRecord] | None) -> Any:

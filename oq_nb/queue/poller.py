@@ -38,7 +38,7 @@ _LIST_PRICE = 12.5  # of a LIST, in GETs, at AWS
 _SPOT_CHECKS = 4  # tasks read although the index calls them unchanged, per refresh
 _LIVE_LIMIT = 1000  # pending and running tasks of an overview that are read; the rest are counted
 _ENDED_LIMIT = 100  # ended tasks of an overview that are kept
-_FAILURES_LIMIT = 1000  # unhappy ends of an overview that are read
+_FAILURES_LIMIT = 1000  # tasks of an overview that failed, and are read; as many that were cancelled, that expired
 _COUNT_LIMIT = 1000  # ended tasks whose status is read for the counts
 _BACKFILL = 100  # of these, per refresh
 _INDEX_PAGES = 20  # of an overview, for each index
@@ -58,7 +58,8 @@ class Overview:
     live: tuple[VersionedTask, ...] = ()
     #: Tasks that have ended, newest first; 100 at most.
     ended: tuple[VersionedTask, ...] = ()
-    #: Tasks that failed, were cancelled or expired, however long ago, newest first; the newest 1,000, read 100 a look.
+    #: Tasks that failed, were cancelled or expired, however long ago, newest first; the newest 1,000 of each, read 100
+    #: a look, the failed ones first.
     failures: tuple[VersionedTask, ...] = ()
     #: Tasks by status: all pending and running ones; of the ended ones those that were read (the newest 1,000), and
     #: those that left an entry of their unhappy end.
@@ -66,6 +67,10 @@ class Overview:
     #: Ended tasks that are in the bucket but not in `counts`: they were not read and left no entry, so that they have
     #: completed, or were ended by a program that leaves none. None before they were counted.
     uncounted: int | None = None
+    #: Tasks that are in the bucket and of which nothing else is known, where an index has more entries than are listed.
+    unlisted: int = 0
+    #: Tasks whose objects cannot be read: they are damaged, or of a newer version.
+    unreadable: int = 0
     #: Registered workers.
     workers: tuple[WorkerRecord, ...] = ()
     #: When this was seen, by the store's clock; None before the first refresh.
@@ -80,9 +85,10 @@ class Overview:
         return known + (self.uncounted or 0)
 
     @property
-    def unread_failures(self) -> int:
-        """Failed, cancelled and expired tasks that are counted but not in `failures`."""
-        return max(0, sum(self.counts.get(status.value, 0) for status in UNHAPPY) - len(self.failures))
+    def unread_failures(self) -> dict[str, int]:
+        """Failed, cancelled and expired tasks that are counted but not in `failures`, by status."""
+        read = Counter(held.record.status for held in self.failures)
+        return {status.value: max(0, self.counts.get(status.value, 0) - read[status]) for status in UNHAPPY}
 
     @property
     def unread(self) -> int:
@@ -107,6 +113,8 @@ def has_handler(workers: Iterable[WorkerRecord], record: TaskRecord, now: dateti
 class _IndexListing:
     ready: dict[str, Entry]
     leased: dict[str, Entry]
+    #: Whether there are more entries.
+    is_cut: bool
 
 
 class TaskPoller:
@@ -129,6 +137,7 @@ class TaskPoller:
         self._too_long_until: float | None = None
         self._ended: dict[str, tuple[str, TaskStatus]] = {}  # ETag and status of ended tasks, for the counts
         self._entries: dict[str, EndedEntry] = {}  # of unhappy ends, by task id, when last listed
+        self._unreadable: set[str] = set()
         self._total: int | None = None
         self._list_tasks_at = 0.0
         self._spot = 0
@@ -178,6 +187,7 @@ class TaskPoller:
         self.overview = Overview()
         self._ended.clear()
         self._entries.clear()
+        self._unreadable.clear()
         self._total, self._list_tasks_at = None, 0.0
 
     def has_worker_for(self, record: TaskRecord) -> bool | None:
@@ -286,15 +296,16 @@ class TaskPoller:
     def _list_index(self, most_pages: int) -> _IndexListing:
         """Return the index entries by task id; of each index so many pages at most."""
         found: list[dict[str, Entry]] = []
-        pages = 0
+        pages, is_cut = 0, False
         for prefix in (model.LEASES, model.READY):
             lines = list(islice(self._store.objects.entries(prefix), most_pages * _PAGE + 1))
             pages += _pages(lines)
+            is_cut = is_cut or len(lines) > most_pages * _PAGE
             # Later minutes come later in a shard, so that the newest entry of a task is the one that stays.
             named = ((model.parse_index_key(line.key), line) for line in lines)
             found.append({parsed[2]: line for parsed, line in named if parsed is not None})
         self._index_pages = pages
-        return _IndexListing(ready=found[1], leased=found[0])
+        return _IndexListing(ready=found[1], leased=found[0], is_cut=is_cut)
 
     # --- the whole queue
 
@@ -327,6 +338,7 @@ class TaskPoller:
                 if task_id not in listing:
                     self.seen.setdefault(task_id, None)
             self._total = len(listing)
+            self._unreadable &= listing.keys()
             self._read_ended(listing, set(in_index))
         self._read_failures(listing, set(in_index))
         self._make_overview(index, in_index)
@@ -355,7 +367,10 @@ class TaskPoller:
     def _read_failures(self, listing: dict[str, Entry] | None, in_index: set[str]) -> None:
         """Read the newest of the tasks that left an entry of their unhappy end, as far as they are not known."""
         by_end = sorted(self._entries.values(), key=lambda entry: entry.minute, reverse=True)
-        ids = [entry.task_id for entry in by_end[:_FAILURES_LIMIT] if entry.task_id not in in_index]
+        ids: list[str] = []
+        for status in UNHAPPY:  # each for itself: a thousand that were cancelled hide none that failed
+            of_it = [entry.task_id for entry in by_end if entry.status is status]
+            ids += [task_id for task_id in of_it[:_FAILURES_LIMIT] if task_id not in in_index]
         if listing is not None:
             unread = [task_id for task_id in ids if self._etag(task_id) != listing[task_id].etag]
         else:
@@ -365,6 +380,7 @@ class TaskPoller:
     def _make_overview(self, index: _IndexListing, in_index: list[str]) -> None:
         live: list[VersionedTask] = []
         for task_id, held in self.seen.items():
+            (self._unreadable.add if isinstance(held, RecordError) else self._unreadable.discard)(task_id)
             if isinstance(held, VersionedTask):
                 if held.record.status.is_terminal:
                     self._ended[task_id] = (held.etag, held.record.status)
@@ -378,23 +394,25 @@ class TaskPoller:
             held for held in self.seen.values() if isinstance(held, VersionedTask) and held.record.status.is_terminal
         ]
         ended.sort(key=lambda held: held.record.updated_at, reverse=True)
-        failures = [held for held in ended if held.record.status in UNHAPPY]
+        failures = _newest_of_each(ended)
         counts = Counter(status.value for _, status in self._ended.values())
         counts["running"], counts["pending"] = len(running), len(pending)
         for task_id in in_index:
-            if task_id not in self.seen:
+            if task_id not in self.seen and task_id not in self._unreadable:
                 counts["running" if task_id in index.leased else "pending"] += 1
-        unfinished = {*in_index, *(held.record.id for held in live)}
+        known_otherwise = {*in_index, *(held.record.id for held in live), *self._unreadable}
         for task_id, entry in self._entries.items():  # a task that was read is counted by what it says itself
-            if task_id not in self._ended and task_id not in unfinished:
+            if task_id not in self._ended and task_id not in known_otherwise:
                 counts[entry.status.value] += 1
-        counted = sum(counts.values())
+        rest = 0 if self._total is None else max(0, self._total - sum(counts.values()) - len(self._unreadable))
         self.overview = Overview(
             live=(*running, *pending)[:_LIVE_LIMIT],
             ended=tuple(ended[:_ENDED_LIMIT]),
-            failures=tuple(failures[:_FAILURES_LIMIT]),
+            failures=tuple(failures),
             counts=dict(counts),
-            uncounted=None if self._total is None else max(0, self._total - counted),
+            uncounted=None if self._total is None else 0 if index.is_cut else rest,
+            unlisted=rest if index.is_cut else 0,
+            unreadable=len(self._unreadable),
             workers=self.workers,
             seen_at=self._store.clock.now(),
         )
@@ -421,6 +439,17 @@ class TaskPoller:
         self._worker_objects = found
         self.workers = tuple(worker for _, worker in found.values() if worker is not None)
         self._workers_at = now
+
+
+def _newest_of_each(ended: list[VersionedTask]) -> list[VersionedTask]:
+    """Return those that failed, were cancelled or expired; of each as many as are kept, in the order that they have."""
+    left = dict.fromkeys(UNHAPPY, _FAILURES_LIMIT)
+    kept: list[VersionedTask] = []
+    for held in ended:
+        if left.get(held.record.status, 0) > 0:
+            left[held.record.status] -= 1
+            kept.append(held)
+    return kept
 
 
 def _pages(lines: list[Entry]) -> int:

@@ -55,6 +55,7 @@ class LiveProgress:
         reached = self.of(record, now)
         if reached is None:
             return record
-        if reached.series is None and record.progress is not None:  # which is kept with what is written
-            reached = reached.evolve(series=record.progress.series)
+        if record.progress is not None:  # what is kept with what is written
+            series = reached.series if reached.series is not None else record.progress.series
+            reached = reached.evolve(series=series, longest_pause=record.progress.longest_pause)
         return record.evolve(progress=reached)

@@ -135,6 +135,8 @@ class _Api:
             "name": repr(self._queue)[1:-1],
             "counts": dict(seen.counts),
             "uncounted": seen.uncounted,
+            "unlisted": seen.unlisted,
+            "unreadable": seen.unreadable,
             "ended_total": seen.ended_total,
             "workers": len(seen.workers),
             "workers_alive": sum(is_alive(worker, now) for worker in seen.workers),
@@ -155,6 +157,8 @@ class _Api:
             "first": found.first,
             "total": found.total,
             "left_out": found.left_out or None,
+            "ended_total": found.ended_total,
+            "ended_among": found.ended_among or None,
             "tasks": [shown(record) for record in found.records],
             "ended_lately": [shown(record) for record in found.newest_ended],
         }
@@ -198,7 +202,7 @@ class _Api:
     async def failures(self, request: Request) -> Any:
         seen = await self._seen()
         return _when(seen) | {
-            "unread": seen.unread_failures,
+            "unread": seen.unread_failures["failed"],
             "groups": [
                 {
                     "key": group.key,

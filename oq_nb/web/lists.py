@@ -106,23 +106,14 @@ def tables(seen: Overview, chosen: TaskFilter, now: datetime) -> h.Node:
     if found.newest_ended:
         everything = query_of(replace(chosen, status=ENDED, page=1))
         all_of_them = fill('<a href="{}">{}</a>', everything, f"{found.ended_total:,}")
-        ended = table(found.newest_ended, fill("Ended lately: {} of {}", len(found.newest_ended), all_of_them))
+        among = f"; {found.ended_among}" if found.ended_among else ""
+        ended = table(found.newest_ended, fill("Ended lately: {} of {}{}", len(found.newest_ended), all_of_them, among))
     return h.fragment[
         _failures(seen, chosen, now) if chosen.status != ALL else None,
-        h.div(".tasks")[_several(shown, chosen), table(found.records, _caption(found, chosen)), _pager(chosen, found)],
+        h.div(".tasks")[_several(shown, chosen), table(found.records, found.title), _pager(chosen, found)],
         _failures(seen, chosen, now) if chosen.status == ALL else None,
         h.div(".tasks")[ended] if ended is not None else None,
     ]
-
-
-def _caption(found: Selection, chosen: TaskFilter) -> str | Markup:
-    if not chosen.error or not found.records:
-        return found.title
-    return fill("{}; of one kind, such as: {}", found.title, quote(_error_of(found.records[0]), 100))
-
-
-def _error_of(record: TaskRecord) -> str:
-    return FailureGroup.of([record]).error
 
 
 class _Controls:
@@ -193,7 +184,8 @@ def _failures(seen: Overview, chosen: TaskFilter, now: datetime) -> h.Element | 
     if chosen.status not in (ALL, "failed") or (chosen.error and chosen.status == ALL):
         return None
     groups = failure_groups(known_of(seen), chosen, now)
-    if not groups:
+    unread = seen.unread_failures["failed"]
+    if not groups and not unread:
         return None
     limit = len(groups) if chosen.status == "failed" else _GROUPS
     total = sum(len(group.records) for group in groups)
@@ -201,8 +193,8 @@ def _failures(seen: Overview, chosen: TaskFilter, now: datetime) -> h.Element | 
     more: h.Node = None
     if len(groups) > limit:
         more = h.a(href=query_of(TaskFilter("failed")))[f"and {len(groups) - limit:,} kinds more"]
-    if seen.unread_failures:
-        more = [more, f" {seen.unread_failures:,} more failed, cancelled or expired ones are counted but not read."]
+    if unread:
+        more = [more, f" {unread:,} more failed ones are counted but not read."]
     kinds = counted(len(groups), "kind")
     return h.section("#failures.groups", aria_labelledby="failed")[
         h.h2("#failed")[f"{counted(total, 'failure')} of {kinds}"],

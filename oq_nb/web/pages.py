@@ -118,7 +118,9 @@ def overview(seen: Overview, chosen: TaskFilter, now: datetime, *, message: str 
     body = html_of(
         h.h1["Tasks"],
         trouble,
-        markup.counts_html(seen.counts, seen.uncounted, link="?status={}"),
+        markup.counts_html(
+            seen.counts, seen.uncounted, unlisted=seen.unlisted, unreadable=seen.unreadable, link="?status={}"
+        ),
         _worker_note(seen, now),
         lists.filters(seen, chosen),
         h.p("#said", role="status")[quote(message, 500)],
@@ -159,7 +161,7 @@ def _timeline(seen: Overview, now: datetime) -> h.Element:
     """
     end = now.replace(second=0, microsecond=0) + timedelta(minutes=1)
     records = {held.record.id: held.record for held in (*seen.live, *seen.ended, *seen.failures)}
-    is_partial = seen.ended_total > len(seen.ended) and seen.ended[-1].record.updated_at > end - timedelta(hours=1)
+    is_partial = 0 < len(seen.ended) < seen.ended_total and seen.ended[-1].record.updated_at > end - timedelta(hours=1)
     made = timeline_of(records.values(), end, is_partial=is_partial)
     return h.section(aria_labelledby="timeline")[
         h.h2("#timeline")["Last hour"],

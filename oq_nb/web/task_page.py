@@ -15,7 +15,6 @@ import htpy as h
 from oq_nb.display import markup, view
 from oq_nb.display.buttons import button_of
 from oq_nb.display.log_fold import fold_html
-from oq_nb.display.pauses import longest_pause
 from oq_nb.display.plot import history_svg
 from oq_nb.display.safe import quote
 from oq_nb.display.states import StatusView, view_of_watched
@@ -68,7 +67,7 @@ def task(page: TaskPage, now: datetime) -> Content:
     if record is None and state.is_gone:
         return Content(f"{short} · oq", html_of(heading, h.p["There is no such task in this bucket."]))
     versions = _with_newest(page.versions, record)
-    status = view_of_watched(state, now, longest_pause=longest_pause(versions))
+    status = view_of_watched(state, now)
     main = markup.task_html(
         record,
         now,

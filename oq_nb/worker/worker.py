@@ -184,9 +184,10 @@ class Worker:
 
     def _repr_html_(self) -> str:
         from oq_nb.display.markup import worker_html
+        from oq_nb.display.safe import as_text
 
         describes = WorkerRecord.from_bytes(self._describe())
-        return str(worker_html(describes, is_running=self.is_running, concurrency=self.concurrency))
+        return as_text(worker_html(describes, is_running=self.is_running, concurrency=self.concurrency))
 
     # --- handlers and hooks
 

@@ -105,7 +105,7 @@ def test_several_and_a_group(fake_queue, api):
     assert list(answer["refused"]) == [bad[0].id]
     answer = client.post(f"failures/{group['key']}/retry", json={"until": group["until"]}).json()
     assert (sorted(answer["changed"]), answer["refused"]) == (sorted(group["task_ids"]), {})
-    assert answer["message"] == "3 tasks are pending again."
+    assert answer["message"] == "3 tasks were made pending again."
     assert client.post("tasks/retry", json={"tasks": [f"{pending.id}:0"]}).json()["changed"] == [pending.id]
     assert client.post("failures/0123456789abcdef/retry").status_code == 404
 

@@ -432,13 +432,13 @@ def test_with_the_keyboard_alone(queue, serve, open_page):
         press("Space")
     tab_to(page, "Cancel selected", back=True)
     press("Enter")
-    page.locator("#said", has_text="2 tasks cancelled.").wait_for()
+    page.locator("#said", has_text="2 tasks were cancelled.").wait_for()
     assert [task.refresh().status.value for task in tasks] == ["cancelled", "cancelled", "pending"]
     assert page.locator("input:checked").count() == 0
     page.get_by_role("button", name=f"Retry alpha {tasks[0].id[:8]}").wait_for()
     tab_to(page, f"Retry alpha {tasks[0].id[:8]}")
     press("Enter")
-    page.locator("#said", has_text="1 task is pending again.").wait_for()
+    page.locator("#said", has_text="1 task was made pending again.").wait_for()
     assert is_silent(page)
 
 

@@ -96,11 +96,11 @@ def test_a_task_is_cancelled_and_retried_in_its_row(fake_queue, serve, visit):
     client = visit(serve(fake_queue))
     address, fields = pressed(client.get("/?type=t&sort=newest").text, "Cancel", pending)
     answer = post(client, address, fields | {"task": f"{other.id}:0"})  # what is selected is not what was pressed
-    assert said(answer) == "1 task cancelled."
+    assert said(answer) == "1 task was cancelled."
     assert answer.url.query == b"type=t&sort=newest&page=1", "the list is the one that it was"
     assert (pending.refresh().status, other.refresh().status) == (TaskStatus.CANCELLED, TaskStatus.PENDING)
     address, fields = shown(client, "Retry", pending)
-    assert said(post(client, address, fields)) == "1 task is pending again."
+    assert said(post(client, address, fields)) == "1 task was made pending again."
     assert pending.refresh().status is TaskStatus.PENDING
 
 
@@ -112,7 +112,7 @@ def test_several_at_once_and_what_could_not_be_done(fake_queue, serve, visit):
     client = visit(serve(fake_queue))
     assert said(post(client, "/tasks/cancel")) == "Nothing was selected."
     answer = post(client, "/tasks/cancel", {"task": [f"{task.id}:0" for task in (pending, running, done)]})
-    assert said(answer).startswith("1 task cancelled, 1 task is asked to stop; 1 not done: task " + done.id)
+    assert said(answer).startswith("1 task was cancelled, 1 task was asked to stop; 1 not done: task " + done.id)
     assert pending.refresh().status is TaskStatus.CANCELLED
     assert running.refresh().record.cancel_requested
     assert done.refresh().status is TaskStatus.COMPLETED, "a cancel is never anything but a cancel"
@@ -153,7 +153,7 @@ def test_failures_are_grouped_and_a_group_is_retried(fake_queue, serve, visit):
     late = fail(fake_queue, fake_queue.submit("resize"), "ValueError: bad image 99")  # was not on the button
     until(lambda: "15 ×" in Sieve(client.get("/").text).text)
     answer = post(client, f"/failures/{key}/retry?status=failed", {"until": until_text})
-    assert said(answer) == "14 tasks are pending again."
+    assert said(answer) == "14 tasks were made pending again."
     assert {task.refresh().status for task in bad} == {TaskStatus.PENDING}
     assert {task.refresh().status for task in (*gone, loop, late)} == {TaskStatus.FAILED}
     until(lambda: "5 failures of 3 kinds" in Sieve(client.get("/?status=failed").text).text)

@@ -135,7 +135,8 @@ def test_failures_are_found_however_long_ago():
     ("wanted", "more", "said"),
     [
         (TaskFilter(), {"unread": 200}, "; 200 more are counted but not read"),
-        (TaskFilter("failed"), {"unread_failures": 7}, "; 7 more failed, cancelled or expired ones are not read"),
+        (TaskFilter("failed"), {"unread_failures": {"failed": 7, "cancelled": 5}}, "; 7 more failed ones are not read"),
+        (TaskFilter("expired"), {"unread_failures": {"failed": 7}}, "Expired"),
         (TaskFilter("failed"), {"ended_total": 12_400}, "of 39"),
         (
             TaskFilter("completed"),
@@ -153,6 +154,31 @@ def test_those_that_ended_lately_stand_on_the_first_page_only():
     assert (len(found.newest_ended), found.ended_total) == (10, 12_400)
     assert select_tasks(known(), TaskFilter(page=2), rows=20).newest_ended == ()
     assert select_tasks(known(ended_total=12_400), TaskFilter(ALL, "other"), rows=20).ended_total == 5
+
+
+def test_of_those_that_ended_lately_it_is_said_among_which_they_were_looked_for():
+    among = known(ended_total=1505)
+    found = select_tasks(among, TaskFilter(ALL, "batch"), rows=20)
+    assert (len(found.newest_ended), found.ended_total) == (10, 95 + 34), "failures of long ago, too"
+    assert found.ended_among == "among the 100 that ended last and 34 older failures, of 1,505"
+    everything = select_tasks(known(), TaskFilter(ALL, "batch"), rows=20)
+    assert everything.ended_among == "", "all that ended are known"
+    assert select_tasks(among, TaskFilter(), rows=20).ended_among == ""
+
+
+@pytest.mark.parametrize("sort", ["oldest", "type", "progress"])
+def test_those_that_ended_lately_are_the_newest_in_any_order(sort):
+    found = select_tasks(known(), TaskFilter(sort=sort), rows=20)
+    assert found.newest_ended == tuple(ENDED_TASKS[:10])
+
+
+def test_failures_of_one_kind_are_called_that():
+    failed = [made("failed", id=f"{n:08x}{ID[8:]}", last_error=f"ValueError: bad image {n}\x1b") for n in range(2)]
+    other = made("failed", id=f"{9:08x}{ID[8:]}", last_error="KeyError: 'lr'")
+    among = Known(failures=[*failed, other])
+    found = select_tasks(among, TaskFilter("failed", error=error_key(failed[0])), rows=20)
+    assert found.title == r"Failed; of one kind, such as: ValueError: bad image 0\x1b"
+    assert select_tasks(among, TaskFilter("failed"), rows=20).kind == ""
 
 
 def test_types():

@@ -22,27 +22,26 @@ REPORTS = {
     "old, quick": progress(percent=5, updated_at=ago(300), rate=10.0),
     "old, slow": progress(percent=5, updated_at=ago(300), rate=0.001),
 }
-PAUSES = (None, 3.0, 200.0)
+PAUSES = (None, 3.0, 200.0)  # the longest one between two reports
 ASKED = (False, True)
 WORKERS = (None, False, True)
 RETRIES = ((0, 3), (1, 3), (3, 3), (0, 0))
 
 
 def all_of_them():
-    """Yield every combination: the record, whether a worker is known, the longest pause."""
-    for status, asked, (retry_count, max_retries), worker, pause in itertools.product(
-        TaskStatus, ASKED, RETRIES, WORKERS, PAUSES
-    ):
+    """Yield every combination: the record, and whether a worker is known."""
+    for status, asked, (retry_count, max_retries), worker in itertools.product(TaskStatus, ASKED, RETRIES, WORKERS):
         common = {"cancel_requested": asked, "retry_count": retry_count, "max_retries": max_retries, "attempt": 1}
         if status is TaskStatus.RUNNING:
-            for lease, report in itertools.product(LEASES.values(), REPORTS.values()):
-                yield made("running", lease_expires_at=lease, progress=report, **common), worker, pause
+            for lease, report, pause in itertools.product(LEASES.values(), REPORTS.values(), PAUSES):
+                said = report and report.evolve(longest_pause=pause)
+                yield made("running", lease_expires_at=lease, progress=said, **common), worker
         elif status is TaskStatus.PENDING:
             for available, expires in itertools.product((ago(60), ago(-300)), (None, ago(1), ago(-900))):
-                yield made("pending", available_at=available, expires_at=expires, **common), worker, pause
+                yield made("pending", available_at=available, expires_at=expires, **common), worker
         else:
             for error in (None, "ValueError: no"):
-                yield made(status.value, last_error=error, **common), worker, pause
+                yield made(status.value, last_error=error, **common), worker
 
 
 def text_of(markup_: str) -> str:
@@ -51,22 +50,22 @@ def text_of(markup_: str) -> str:
 
 def test_no_two_places_disagree():
     seen = set()
-    for record, worker, pause in all_of_them():
-        state = status_view(record, NOW, has_worker=worker, longest_pause=pause)
+    for record, worker in all_of_them():
+        state = status_view(record, NOW, has_worker=worker)
         seen.add(state.word)
         assert STATES[state.word] == state.tone
         shown = f"{TONES[state.tone].sign} {state.word}"
         widget = markup.task_html(record, NOW, status=state, is_live=True)
-        row = markup.task_row(record, NOW, longest_pause=pause)
+        row = markup.task_row(record, NOW)
         assert text_of(widget).startswith(shown)
         assert text_of(row).startswith(shown)
         for drawn in (widget, row):
             assert TONES[state.tone].colour in drawn
             others = {tone.colour for tone in TONES.values()} - {TONES[state.tone].colour}
             assert not [colour for colour in others if colour in drawn]
-        lines = view.status_lines(record, NOW, has_worker=worker, longest_pause=pause)
+        lines = view.status_lines(record, NOW, has_worker=worker)
         assert lines[2] == f"Status: {state.text}"
-        assert f" {state.text}" in view.task_line(record, NOW, longest_pause=pause)
+        assert f" {state.text}" in view.task_line(record, NOW)
         assert state.text in (state.word, f"{record.status} ({state.word})")
         for note in state.notes:
             assert note in text_of(widget)
@@ -77,8 +76,8 @@ def test_no_two_places_disagree():
 
 
 def test_nothing_is_said_that_the_record_does_not_bear_out():
-    for record, worker, pause in all_of_them():
-        state = status_view(record, NOW, has_worker=worker, longest_pause=pause)
+    for record, worker in all_of_them():
+        state = status_view(record, NOW, has_worker=worker)
         word, notes = state.word, " ".join(state.notes)
         is_pending, is_running = record.status is TaskStatus.PENDING, record.status is TaskStatus.RUNNING
         if record.status.is_terminal:
@@ -86,11 +85,15 @@ def test_nothing_is_said_that_the_record_does_not_bear_out():
         lease = record.lease_expires_at
         assert (word == "lease ran out") == (is_running and lease is not None and lease <= NOW)
         assert ("lease ran out" in notes) == (word == "lease ran out")
-        assert ("no retry left" in notes) == (word == "lease ran out" and record.retry_count >= record.max_retries)
+        is_last = record.retry_count >= record.max_retries and not record.cancel_requested
+        assert ("no retry left" in notes) == (word == "lease ran out" and is_last)
+        assert ("marks it as cancelled" in notes) == (word == "lease ran out" and record.cancel_requested)
+        assert ("its handler sees" in notes) == (word == "asked to stop")
         if word == "stalled":
             assert is_running
             silent = (NOW - record.progress.updated_at).total_seconds()
-            expected = [seconds for seconds in (pause, record.progress.rate and 1 / record.progress.rate) if seconds]
+            per_item = record.progress.rate and 1 / record.progress.rate
+            expected = [seconds for seconds in (record.progress.longest_pause, per_item) if seconds]
             assert expected
             assert silent > 30
             assert silent > 5 * max(expected)
@@ -129,5 +132,5 @@ def test_rescheduled():
     ],
 )
 def test_when_it_is_stalled(silent, rate, pause, stalled):
-    record = made(progress=progress(percent=5, updated_at=ago(silent), rate=rate))
-    assert (state_of(record, NOW, longest_pause=pause) == "stalled") is stalled
+    record = made(progress=progress(percent=5, updated_at=ago(silent), rate=rate, longest_pause=pause))
+    assert (state_of(record, NOW) == "stalled") is stalled

@@ -128,7 +128,7 @@ def test_strange_times_are_no_error():
     assert len(timeline.runs) == 2
     assert "<svg" in timeline._repr_html_()
     nothing = timeline_of([], NOW)
-    assert nothing._repr_html_() == '<div style="max-width:760px"><div>0 tasks ended in 1 h</div></div>'
+    assert str(nothing.html()) == '<div style="max-width:760px"><div>0 tasks ended in 1 h</div></div>'
     assert nothing.waited == [] and nothing.lanes == []
 
 

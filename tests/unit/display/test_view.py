@@ -85,15 +85,15 @@ def progress(**fields) -> Progress:
         (made(progress=progress(message="loading", updated_at=ago(3000))), {}, "running", "running", None),
         # With reports that came every 100 s at most so far, 400 s are no reason to warn, and 600 s are one.
         (
-            made(progress=progress(percent=5, updated_at=ago(400))),
-            {"longest_pause": 100.0},
+            made(progress=progress(percent=5, updated_at=ago(400), longest_pause=100.0)),
+            {},
             "running",
             "running",
             None,
         ),
         (
-            made(progress=progress(percent=5, updated_at=ago(600))),
-            {"longest_pause": 100.0},
+            made(progress=progress(percent=5, updated_at=ago(600), longest_pause=100.0)),
+            {},
             "stalled",
             "warning",
             "not reported for 10 min, where reports came at least every 1 min 40 s before",
@@ -101,6 +101,17 @@ def progress(**fields) -> Progress:
         (made(progress=progress(percent=5, updated_at=ago(90), rate=0.02)), {}, "running", "running", None),
         (made(lease_expires_at=ago(10)), {}, "lease ran out", "warning", "ran out 10 seconds ago"),
         (made(lease_expires_at=ago(10), max_retries=0), {}, "lease ran out", "warning", "no retry left"),
+        (
+            made(lease_expires_at=ago(10), cancel_requested=True),
+            {},
+            "lease ran out",
+            "warning",
+            "It was asked to stop: the next worker that looks marks it as cancelled.",
+        ),
+        (made("expired", attempt=1), {}, "expired", "bad", "It was not tried again before it expired."),
+        (made("expired", attempt=0), {}, "expired", "bad", "No worker took it before it expired."),
+        (made("pending", attempt=1, expires_at=ago(1)), {}, "overdue", "warning", "It was not tried again in time"),
+        (made("pending", attempt=0, expires_at=ago(1)), {}, "overdue", "warning", "It was not started in time"),
         (made(cancel_requested=True), {}, "asked to stop", "running", "which its handler sees with its next report"),
         (made(), {"trouble": "AccessDenied", "is_lasting": True}, "running", "running", "It cannot be read."),
         (made("completed"), {}, "completed", "good", None),
@@ -404,3 +415,41 @@ def test_counts():
     ):
         assert text in html
     assert "cancelled" not in html
+
+
+def test_the_plain_text_of_a_queue_leaves_none_out():
+    from oq_nb.display.queue_widget import queue_text
+
+    seen = Overview(counts={"completed": 100, "failed": 3}, uncounted=1402, unreadable=2, seen_at=NOW)
+    besides = "and 1,402 more that ended, with no failure noted and 2 that cannot be read"
+    assert queue_text("q", seen) == f"q\n  100 completed, 3 failed {besides}; 0 workers"
+    assert "none of a known status and 2 that" in queue_text("q", Overview(unreadable=2, seen_at=NOW))
+
+
+def test_a_task_that_was_archived_is_as_far_as_it_was():
+    far = progress(percent=40, current=4, total=10)
+    loop = progress(percent=100, current=10, total=10)
+    job = made("archived", completed_at=ago(9), reached=far, output=7)
+    assert job.is_whole and "100%" in markup.task_html(job, NOW) and "stopped" not in markup.task_html(job, NOW)
+    whole = made("archived", completed_at=ago(9), reached=loop, task_type="track:rows")
+    assert "stopped" not in markup.task_html(whole, NOW)
+    left = made("archived", completed_at=ago(9), reached=far, task_type="track:rows")
+    assert "left at 40% (4/10)" in markup.task_html(left, NOW)
+    failed = made("archived", completed_at=ago(9), reached=far, last_error="ValueError: no")
+    assert not failed.is_whole and "stopped at 40% (4/10)" in markup.task_html(failed, NOW)
+
+
+def test_versions_of_a_task_say_no_more_than_they_know():
+    left = made("completed", reached=progress(percent=30, current=3, total=10, rate=1.66), task_type="track:rows")
+    assert view.version_line(3, left, made(progress=progress(percent=20))) == "Version 3: completed (at 30% (3/10))"
+    assert view.version_line(1, made("pending", attempt=0), None) == "Version 1: pending (created)"
+    assert view.version_line(1, left.evolve(attempt=1), None) == "Version 1: completed (the first one that is kept)"
+    begun = made(attempt=1, created_at=ago(5), updated_at=ago(5))
+    assert view.version_line(1, begun, None) == "Version 1: running (created running)"
+
+
+def test_what_is_not_in_the_counts_is_said():
+    html = str(markup.counts_html({"pending": 20_001}, 0, unlisted=599, unreadable=1))
+    assert "and 599 more that may be pending, running or ended: they were not read and 1 that cannot be read" in html
+    assert "ended, with no failure" not in html
+    assert markup.not_in_counts(None, 0, 0) == ""

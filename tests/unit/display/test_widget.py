@@ -457,12 +457,12 @@ def test_buttons_in_the_rows(board, fake_queue):
     first, second, third = [task for task in fake_queue.list(limit=None) if task.id in board._table.value][:3]
     assert f'data-attempt="0" aria-label="Cancel many {first.id[:8]}"' in board._table.value
     press(board, "cancel", [f"{first.id}:0"])
-    until(lambda: "1 task cancelled." in board._table.value)
+    until(lambda: "1 task was cancelled." in board._table.value)
     assert first.refresh().status is TaskStatus.CANCELLED
     press(board, "cancel-selected", [f"{task.id}:0" for task in (first, second, third)])
-    until(lambda: "2 tasks cancelled; 1 not done: task" in board._table.value)
+    until(lambda: "2 tasks were cancelled; 1 not done: task" in board._table.value)
     press(board, "retry-selected", [f"{task.id}:0" for task in (first, second)])
-    until(lambda: "2 tasks are pending again." in board._table.value)
+    until(lambda: "2 tasks were made pending again." in board._table.value)
     assert {task.refresh().status for task in (first, second)} == {TaskStatus.PENDING}
     press(board, "show", [f"{third.id}:0"])
     until(lambda: third.id in board._detail_box.value)
@@ -498,7 +498,7 @@ def test_failures_by_their_errors_in_the_dashboard(board, fake_queue):
     until(lambda: board._table.value.count('<tr data-key="') == 4)  # a group, and its tasks
     assert (board._statuses.value, board._wanted.error) == ("failed", group[1])
     press(board, "retry-group", group=group[1], until=group[2])
-    until(lambda: "3 tasks are pending again." in board._table.value)
+    until(lambda: "3 tasks were made pending again." in board._table.value)
     assert fake_queue.list("failed") == []
     press(board, "retry-group", group=group[1], until=group[2])
     until(lambda: "none of these tasks is failed any more" in board._table.value)

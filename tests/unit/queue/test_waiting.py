@@ -230,6 +230,32 @@ def test_one_bar_for_the_group(fake_queue, capsys, monkeypatch):
     assert "completed" in capsys.readouterr().err
 
 
+def test_a_bar_shows_the_progress_of_the_present_attempt(fake_queue):
+    from oq_nb.display.wait_bar import _TaskLine
+    from oq_nb.model import Progress, transitions
+
+    task = fake_queue.submit("t", max_retries=2)
+    line = _TaskLine(task)
+
+    def move(change, *arguments, **options):
+        fake_queue.store.update(task.id, lambda record, now: change(record, *(arguments or (now,)), **options))
+        task.refresh()
+        line.show()
+        return line._bar.n, line._bar.postfix
+
+    def said(**progress):
+        return Progress(updated_at=fake_queue.store.clock.stamp(), **progress)
+
+    claim = {"worker_id": "w", "lease_seconds": 60}
+    move(transitions.claim, lease_id="a", **claim)
+    assert move(transitions.report, lease_id="a", progress=said(percent=90)) == (90, "running")
+    assert move(transitions.report, lease_id="a", progress=said(message="nearly")) == (90, "running, nearly")
+    assert move(transitions.retry, lease_id="a", error="no", chance=0.5) == (0, "pending (retrying)")
+    assert move(transitions.claim, task.record.available_at, lease_id="b", **claim) == (0, "running")
+    assert move(transitions.fail, lease_id="b", error="ValueError: no") == (0, "failed")
+    line.close()
+
+
 def test_no_bar_where_nobody_looks(fake_queue, capsys):
     oq_nb.wait(fake_queue.submit_many("double", range(3)), 20)
     assert capsys.readouterr().err == ""

@@ -214,7 +214,7 @@ def test_one_failure_before_130_successes_is_counted_and_found_at_the_first_look
     seen = poller.overview
     assert [held.record.id for held in seen.failures] == [failed.id]
     assert (seen.counts["failed"], seen.counts["completed"], seen.uncounted) == (1, 100, 30)
-    assert (seen.ended_total, len(seen.ended), seen.unread_failures) == (131, 100, 0)
+    assert (seen.ended_total, len(seen.ended), sum(seen.unread_failures.values())) == (131, 100, 0)
     assert objects.requests == Counter(LIST=5, GET=101)  # workers, leases, ready, tasks, ended
     poller.refresh(overview=True)
     assert (poller.overview.counts["completed"], poller.overview.uncounted) == (130, 0)
@@ -235,7 +235,7 @@ def test_more_failures_than_are_read_at_once_are_counted_at_the_first_look(queue
         poller.refresh(overview=True)
         seen = poller.overview
         assert (seen.counts["failed"], seen.counts["cancelled"], seen.uncounted) == (240, 10, 0)
-        assert len(seen.failures) + seen.unread_failures == 250
+        assert len(seen.failures) + seen.unread_failures["failed"] == 250
         found.append(len(seen.failures))
     assert found[0] < found[1] <= found[2] == 250
 
@@ -345,3 +345,58 @@ def test_a_loop_of_track_is_not_replayed_by_anything(queue):
         with pytest.raises(TransitionError, match=r"ran under track\(\): no worker can run it, run its program again"):
             replay()
     assert task.refresh().status == "cancelled" and entries(queue) == [model.ended_key(task.record)]
+
+
+def test_a_failure_is_not_hidden_by_a_thousand_that_were_cancelled(queue, time, monkeypatch):
+    monkeypatch.setattr("oq_nb.queue.poller._FAILURES_LIMIT", 5)
+    monkeypatch.setattr("oq_nb.queue.poller._ENDED_LIMIT", 3)
+    monkeypatch.setattr("oq_nb.queue.poller._COUNT_LIMIT", 3)
+    failed = ended(queue)
+    for _ in range(9):
+        time.advance(61)
+        ended(queue, "cancelled")
+    poller = TaskPoller(queue.store)
+    poller.refresh(overview=True)
+    seen = poller.overview
+    assert failed.id in [held.record.id for held in seen.failures]
+    assert seen.unread_failures == {"failed": 0, "cancelled": 4, "expired": 0}
+    time.advance(61)
+    for _ in range(7):
+        ended(queue)
+    poller.refresh(overview=True)
+    assert poller.overview.unread_failures == {"failed": 3, "cancelled": 4, "expired": 0}
+
+
+def test_where_an_index_has_more_than_is_listed_nothing_is_called_ended_that_may_be_pending(queue, monkeypatch):
+    monkeypatch.setattr("oq_nb.queue.poller._PAGE", 10)
+    monkeypatch.setattr("oq_nb.queue.poller._INDEX_PAGES", 2)
+    monkeypatch.setattr("oq_nb.queue.poller._LIVE_LIMIT", 5)
+    monkeypatch.setattr("oq_nb.queue.poller._ENDED_LIMIT", 2)
+    monkeypatch.setattr("oq_nb.queue.poller._COUNT_LIMIT", 2)
+    for _ in range(50):
+        queue.submit("t")
+    poller = TaskPoller(queue.store)
+    poller.refresh(overview=True)
+    seen = poller.overview
+    assert (seen.uncounted, seen.ended_total) == (0, 0)
+    assert seen.counts["pending"] + seen.unlisted == 50
+    assert seen.unlisted > 20
+
+
+@pytest.mark.parametrize("in_index", [False, True])
+def test_a_task_that_cannot_be_read_is_called_that(queue, objects, in_index):
+    task = queue.submit("t") if in_index else ended(queue, "completed")
+    body = objects.get(task.record.key).body.replace(b'"pending"', b'"paused"').replace(b'"completed"', b'"paused"')
+    objects.put(task.record.key, body)
+    other = queue.submit("t")
+    poller = TaskPoller(queue.store)
+    for _ in range(3):
+        poller.refresh(overview=True)
+        seen = poller.overview
+        assert (seen.unreadable, seen.uncounted, seen.ended_total, seen.unlisted) == (1, 0, 0, 0)
+        assert {name: count for name, count in seen.counts.items() if count} == {"pending": 1}
+        poller.keep([])
+    queue.store.objects.delete(task.record.key)
+    poller.refresh(overview=True)
+    assert (poller.overview.unreadable, poller.overview.counts["pending"]) == (0, 1)
+    assert other.refresh().status is TaskStatus.PENDING
