@@ -39,6 +39,7 @@ from oq_nb.errors import ConfigurationError
 from oq_nb.progress import frames, loops, nesting, notebook_bar
 from oq_nb.progress.loops import Ending, Loop
 from oq_nb.progress.notebook_bar import is_widget_bar
+from oq_nb.progress.outcome import has_led_to
 from oq_nb.progress.reading import BarState, read_bar
 from oq_nb.progress.ticks import Ticks
 from oq_nb.progress.tracked import FLUSH_SECONDS, LoopTask, RunningTask
@@ -105,7 +106,9 @@ class tqdm(notebook_bar.tqdm, Generic[T]):
     _offset: float = 0
     _ends_later = False
     _left: Ending | None = None
+    _unclear: frames.Exit | None = None
     _is_begun = False
+    _is_iterated = False
     _is_entered = False
     _context: TaskContext | None = None
     #: The numbers that `set_postfix` was given last, by name; another dict each time.
@@ -186,7 +189,7 @@ class tqdm(notebook_bar.tqdm, Generic[T]):
         nesting.follow_cells()
         if self._context is not None:
             self._outer = self._context.outermost_bar() if self._context.outermost_bar is not None else None
-            if self._outer is None or self._outer.is_ended:
+            if self._outer is None or self._outer.is_done:
                 self._outer = None
                 self._context.outermost_bar = me
                 self._sink = RunningTask(self._context, source, throttle_seconds, min_seconds, hurry)
@@ -223,6 +226,12 @@ class tqdm(notebook_bar.tqdm, Generic[T]):
         return self._sink.task(FLUSH_SECONDS) if isinstance(self._sink, LoopTask) else None
 
     @property
+    def is_done(self) -> bool:
+        """Whether no bar can be inside of this one: it is over, or was moved by hand to its total and left open."""
+        is_left_open = not self._is_begun and self._loop is None and bool(self.total) and self.n >= self.total
+        return self._is_ended or is_left_open
+
+    @property
     def is_ended(self) -> bool:
         """Whether the loop is over, or the bar was closed."""
         return self._is_ended
@@ -239,14 +248,23 @@ class tqdm(notebook_bar.tqdm, Generic[T]):
     def hurry(self) -> None:
         """Have the loop told at its next item, or by the next method, what it has to be told; from any thread."""
         self._has_problem = True
-        loop = self._loop
+        loop, inner = self._loop, self._inner() if self._inner is not None else None
         if loop is not None:
             loop.hurry()
         else:
             self.miniters, self.mininterval = 0, 0.0
+        if inner is not None and not inner.is_ended:
+            inner.hurry()
 
     def fail(self, error: BaseException) -> None:
-        """End the bar, and its task: ``error`` has left the cell that it was made in."""
+        """End the bar, and its task: ``error`` has left the cell that it was made in.
+
+        One that has ended already, nobody knew why, is drawn anew where the error came through its loop.
+        """
+        if self._is_ended:
+            if self._unclear is not None and has_led_to(self._unclear, error):
+                self.show_failed()
+            return
         self._is_entered = False
         self._end(Ending(int(self.n or 0), error=error))
         self.close()
@@ -254,6 +272,7 @@ class tqdm(notebook_bar.tqdm, Generic[T]):
     # --- iterating
 
     def __iter__(self) -> Iterator[T]:
+        self._is_iterated = True
         if (
             type(self) is not tqdm
             or self.disable
@@ -291,7 +310,9 @@ class tqdm(notebook_bar.tqdm, Generic[T]):
             raise
         finally:
             taken_at = None
+            self._ends_later = False
             self._end(ending or Ending(int(self.n or 0)))
+            self.close()
 
     def __aiter__(self) -> AsyncIterator[T]:
         return self if self.disable else _AsyncLoop(self)
@@ -301,19 +322,24 @@ class tqdm(notebook_bar.tqdm, Generic[T]):
             item: T = await super().__anext__()
             return item
         __tracebackhide__ = True
+        self._is_iterated = True
         self._ends_later = True  # tqdm's closes the bar, and does not say why
         self._begin()
+        ending: Ending | None = None
         try:
             self._raise_problem()
             item = await super().__anext__()
         except StopAsyncIteration:
-            self._end(Ending(int(self.n or 0), is_exhausted=True))
+            ending = Ending(int(self.n or 0), is_exhausted=True)
             raise
         except BaseException as exc:
-            self._end(Ending(int(self.n or 0), error=exc))
+            ending = Ending(int(self.n or 0), error=exc)
             raise
         finally:
             self._ends_later = False
+            if ending is not None:
+                self._end(ending)
+                self.close()
         return item
 
     def end_async_for(self, taken_at: frames.Place | None, dropped_by: FrameType | None) -> None:
@@ -323,9 +349,10 @@ class tqdm(notebook_bar.tqdm, Generic[T]):
 
     def _begin(self) -> None:
         """Note that the bar is iterated over or entered from now on."""
-        if not self._is_begun and self._context is None:
+        if not self._is_begun:
             self._is_begun = True
-            nesting.begin(self)
+            if self._context is None:  # in a handler, its context knows the outermost one
+                nesting.begin(self)
 
     def _how_left(self, taken_at: frames.Place | None, dropped_by: FrameType | None) -> Ending:
         """Return how a loop on tqdm's own path was left."""
@@ -360,7 +387,9 @@ class tqdm(notebook_bar.tqdm, Generic[T]):
 
     def _raise_problem(self) -> None:
         __tracebackhide__ = True
-        problem = self._sink.problem if self._sink is not None else None
+        outer = self._outer if self._sink is None else None  # an inner bar is told what the outermost one is
+        sink = self._sink if outer is None or outer.is_ended else outer._sink  # noqa: SLF001 - of its own class
+        problem = sink.problem if sink is not None else None
         if problem is not None:
             raise problem
 
@@ -424,7 +453,9 @@ class tqdm(notebook_bar.tqdm, Generic[T]):
 
     def close(self) -> None:
         """Close the bar and write its last position; see tqdm. Calling it again changes nothing."""
-        is_known = self._is_ended or self._ends_later or self._left is not None
+        if self._ends_later:  # tqdm's own loop closes it before it is known how that ended
+            return
+        is_known = self._is_ended or self._left is not None
         if not is_known and not getattr(self, "disable", True):
             self._end(Ending(int(self.n or 0), error=self._error))
         super().close()
@@ -467,8 +498,12 @@ class tqdm(notebook_bar.tqdm, Generic[T]):
         self._is_ended = True
         if self._ticks is not None:
             self._ticks.stop()
+        self._is_left = self._is_iterated and not ending.is_exhausted
         if ending.is_failed:
             self._mark_failed()
+        elif ending.left_at is not None:
+            self._unclear = ending.left_at
+            nesting.note_unclear(self)
         if self._sink is not None:
             self._sink.end(ending, self.state())
         elif self._wants_note and not self._is_hidden and time.monotonic() - self._made_at >= _MIN_SECONDS:

@@ -104,9 +104,7 @@ class Exit:
         return self.where.f_code if isinstance(self.where, FrameType) else self.where
 
     def is_passed_by(self, error: BaseException) -> bool:
-        """Return whether an exception has passed here on its way, as its traceback says."""
-        if not self.is_certain and error is self.seen:
-            return False
+        """Return whether an exception has passed here on its way, as its traceback says; see also `seen`."""
         tb = error.__traceback__
         while tb is not None:
             if self.where in (tb.tb_frame, tb.tb_frame.f_code) and (

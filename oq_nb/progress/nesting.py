@@ -14,10 +14,13 @@ import os
 import sys
 import threading
 import weakref
+from collections import deque
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-__all__ = ["Bar", "begin", "follow_cells", "note_made", "outermost"]
+__all__ = ["Bar", "begin", "follow_cells", "note_made", "note_unclear", "outermost"]
+
+_MOST_UNCLEAR = 100  # bars that a cell keeps until it is over
 
 
 class Bar(Protocol):
@@ -28,7 +31,7 @@ class Bar(Protocol):
         """Whether its loop is over, or it was closed."""
 
     def fail(self, error: BaseException) -> None:
-        """End it: an error has left the cell that it was made in."""
+        """End it, or say that it has failed: an error has left the cell that it was made in."""
 
 
 class _Cell:
@@ -37,6 +40,7 @@ class _Cell:
     def __init__(self, task: Any) -> None:
         self._task = None if task is None else weakref.ref(task)
         self.made: list[weakref.ref[Bar]] = []
+        self.unclear: deque[Bar] = deque(maxlen=_MOST_UNCLEAR)
 
     def runs_in(self, task: Any) -> bool:
         """Return whether it runs in this asyncio task, or, given None, outside of any."""
@@ -90,6 +94,12 @@ def note_made(bar: Bar) -> None:
         cell.made.append(weakref.ref(bar))
 
 
+def note_unclear(bar: Bar) -> None:
+    """Note that a bar has ended here, and that the end of its cell tells whether by an error."""
+    if len(_thread.cells) > 1:
+        _thread.cells[-1].unclear.append(bar)
+
+
 def _is_open(known: _Begun) -> bool:
     bar = known.bar()
     return bar is not None and not bar.is_ended and known.pid == os.getpid()
@@ -131,14 +141,15 @@ def _end_cell(result: Any = None) -> None:
     Args:
         result: IPython's ``ExecutionResult``; None when the cell was interrupted before it had one.
     """
-    made = _thread.cells.pop().made if len(_thread.cells) > 1 else []
+    if len(_thread.cells) == 1:
+        return
+    cell = _thread.cells.pop()
     if result is None:
         error: BaseException | None = KeyboardInterrupt()
     else:
         error = result.error_before_exec or result.error_in_exec
     if error is None:
         return
-    for reference in made:
-        bar = reference()
-        if bar is not None and not bar.is_ended:
+    for bar in (*(reference() for reference in cell.made), *cell.unclear):
+        if bar is not None:
             bar.fail(error)

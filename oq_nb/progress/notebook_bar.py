@@ -66,6 +66,7 @@ class tqdm(_Base):
 
     _display_id: str | None = None  # None: not to be shown, or not by us
     _has_failed = False
+    _is_left = False  # before its items were used up
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         if not is_widget_bar() or not kwargs.get("display", True):
@@ -100,6 +101,15 @@ class tqdm(_Base):
         """Have the bar say that its loop was ended by an error."""
         self._has_failed = True
         self.disp(bar_style="danger")
+
+    def show_failed(self) -> None:
+        """Have the plain bar that it has become say that its loop was ended by an error."""
+        self._has_failed = True
+        if self._display_id is not None and self.displayed and self.leave:
+            try:
+                self._publish(self._bundle(), update=True)
+            except Exception:
+                logger.debug("a bar could not be drawn anew", exc_info=True)
 
     def _show(self) -> None:
         self.displayed = True
@@ -137,7 +147,7 @@ class tqdm(_Base):
             percent, is_whole = int(min(100, max(0, self.n * 100 / self.total))), self.n >= self.total
         else:
             percent, is_whole = 100, True
-        tone = "bad" if self._has_failed else "good" if is_whole else "off"
+        tone = "bad" if self._has_failed else "good" if is_whole and not self._is_left else "off"
         bar = markup.bar(percent, tone if self.disable else "running")  # disabled: tqdm's word for closed
         nowrap = "white-space:nowrap"
         page = (

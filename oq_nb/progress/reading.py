@@ -13,6 +13,9 @@ from oq_nb.model.series import usable_metrics
 
 __all__ = ["BarState", "read_bar"]
 
+_TOLERANCE = 1e-9  # a hundred times 0.1 is less than 10
+_LARGEST = (1 << 63) - 1  # that a task can hold
+
 
 @dataclass(frozen=True)
 class BarState:
@@ -28,11 +31,14 @@ class BarState:
     unit_divisor: int | None = None
     #: The numbers that ``set_postfix`` was given, of a loop inside of this one, too.
     metrics: Mapping[str, float] | None = None
+    #: Completion, 0 to 100, of the position as it is: `current` and `total` are whole numbers.
+    percent: float | None = None
 
     @property
     def content(self) -> tuple[Any, ...]:
         """What is reported when it has changed."""
-        return self.current, self.total, self.message, self.metrics
+        percent = None if self.percent is None else int(self.percent)
+        return self.current, self.total, percent, self.message, self.metrics
 
     @property
     def as_arguments(self) -> dict[str, Any]:
@@ -40,6 +46,7 @@ class BarState:
         return {
             "current": self.current,
             "total": self.total,
+            "percent": self.percent,
             "message": self.message,
             "rate": self.rate,
             "unit": self.unit,
@@ -59,10 +66,12 @@ def read_bar(bar: Any, inner: Any = None) -> BarState:
     scale = shown["unit_scale"] if not isinstance(shown["unit_scale"], bool) and shown["unit_scale"] else 1
     done, total, elapsed = shown["n"] or 0, shown["total"], shown["elapsed"] or 0.0
     rate = shown["rate"] or ((done - (shown["initial"] or 0)) / elapsed if elapsed > 0 else None)
-    current = max(0, int(done * scale))
+    current = min(max(0, int(done * scale + _TOLERANCE)), _LARGEST)
+    has_total = total is not None and current <= total * scale <= _LARGEST
     return BarState(
         current=current,
-        total=int(total * scale) if total is not None and total * scale >= current else None,
+        total=int(total * scale + _TOLERANCE) if has_total else None,
+        percent=min(100.0, max(0.0, done / total * 100 + _TOLERANCE)) if has_total and total else None,
         message=_message(bar, inner),
         rate=rate * scale if rate is not None and rate >= 0 else None,
         unit=str(bar.unit)[:50],

@@ -25,6 +25,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -35,7 +36,7 @@ from oq_nb.attempt.scheduler import Scheduler
 from oq_nb.errors import LeaseExpiredError, OqError, TaskCancelledError
 from oq_nb.model import TaskRecord, TaskStatus, Timestamp
 from oq_nb.progress.loops import Ending
-from oq_nb.progress.outcome import end_of_loop
+from oq_nb.progress.outcome import end_of_loop, uncaught_in
 from oq_nb.progress.reading import BarState
 from oq_nb.queue import Queue
 from oq_nb.queue.task import Task
@@ -48,6 +49,8 @@ FLUSH_SECONDS = 5.0
 _RETRY_SECONDS = 5.0
 _LEAST_SECONDS = 0.02
 _LINGER_SECONDS = 1.0
+_UNCLEAR_SECONDS = 1.0  # in which an exception that left a loop has reached the top, or was caught
+_LOOK_SECONDS = 0.05  # between two looks for it
 
 
 #: Returns what the bar says now, or None when the bar is gone.
@@ -213,7 +216,9 @@ class LoopTask:
         self._record: TaskRecord | None = None
         self._seen: tuple[Any, ...] | None = None
         self._series = model.SeriesRecorder()
-        self._ending: tuple[Ending, BarState, float] | None = None
+        self._ending: tuple[Ending, BarState] | None = None
+        self._ended_at = 0.0
+        self._is_last_look = False
         self._has_warned = False
         self._is_bar_gone = False
         self._created = threading.Event()
@@ -245,7 +250,8 @@ class LoopTask:
         """Have the task ended by the writer; no waiting."""
         if self._ending is not None or os.getpid() != self._pid:
             return
-        self._ending = (ending, reported, time.monotonic() + FLUSH_SECONDS)
+        self._ended_at = time.monotonic()
+        self._ending = (ending, reported)
         if self._lease is None and time.monotonic() < self._begins_at:
             self._scheduler.forget(self)
             self._close()
@@ -271,6 +277,11 @@ class LoopTask:
             error = RuntimeError(f"the program ended at item {reported.current} of {reported.total}")
         self.end(Ending(reported.current, error=error), reported)
 
+    def look_no_longer(self) -> None:
+        """Write the end now, whatever ended the loop: the program ends."""
+        self._is_last_look = True
+        self._scheduler.call(self)
+
     def wait(self, timeout_seconds: float) -> bool:
         """Wait until the end is written or given up; return whether it is."""
         return self._over.wait(timeout_seconds)
@@ -287,6 +298,8 @@ class LoopTask:
         try:
             if self._lease is None:
                 self._create()
+            if self._ending is not None and self._lease is not None and self._is_unclear():
+                return time.monotonic() + _LOOK_SECONDS
             if self._lease is None or self._ending is not None:
                 self._finish()
                 return None
@@ -362,7 +375,8 @@ class LoopTask:
         reported = self._source()
         if reported is None:  # the bar is gone and was not closed
             nothing = BarState(0, None, None, None, "it", 0.0)
-            self._ending = (Ending(0), nothing, time.monotonic() + FLUSH_SECONDS)
+            self._ended_at = time.monotonic()
+            self._ending = (Ending(0), nothing)
             self._is_bar_gone = True
             self._finish()
             return None
@@ -376,12 +390,33 @@ class LoopTask:
             self._hurry()
         return time.monotonic() + max(self._throttle_seconds, _LEAST_SECONDS)
 
+    def _is_unclear(self) -> bool:
+        """Return whether what ended the loop may still come to light; note it when it has."""
+        if self._ending is None:
+            return False
+        ending, reported = self._ending
+        if ending.error is not None or ending.left_at is None:
+            return False
+        error = uncaught_in(ending.left_at)
+        if error is not None:
+            self._ending = (replace(ending, error=error), reported)
+            return False
+        return not self._is_last_look and time.monotonic() < self._ended_at + _UNCLEAR_SECONDS
+
     def _finish(self) -> None:
         try:
             if self._lease is not None and self._ending is not None:
-                ending, reported, deadline = self._ending
+                ending, reported = self._ending
+                ended_at = self._ended_at
+                deadline = ended_at + FLUSH_SECONDS
                 reached = None if self._is_bar_gone else self._progress(reported, Timestamp.of(self._lease.now()))
-                change = end_of_loop(self._lease.lease_id, ending, reported, reached)
+                change = end_of_loop(
+                    self._lease.lease_id,
+                    ending,
+                    reported,
+                    reached,
+                    seconds_ago=lambda: time.monotonic() - ended_at,
+                )
                 ended = self._lease.finish(change, give_up=lambda: time.monotonic() >= deadline)
                 if self._task is not None:
                     self._task.adopt(ended)
@@ -391,7 +426,7 @@ class LoopTask:
             self._close()
 
     def _close(self) -> None:
-        self._ending = self._ending and (Ending(self._ending[0].count), *self._ending[1:])  # drops the place
+        self._ending = self._ending and (Ending(self._ending[0].count), self._ending[1])  # drops the place
         if self._lease is not None:
             self._scheduler.forget(self._lease)
         self._over.set()
@@ -415,6 +450,8 @@ def _flush_all() -> None:
     uncaught = None if hasattr(sys, "ps1") else getattr(sys, "last_value", None)
     for task in left:
         task.end_with_program(uncaught)
+        task.look_no_longer()
     deadline = time.monotonic() + FLUSH_SECONDS
-    for task in left:
-        task.wait(max(0.0, deadline - time.monotonic()))
+    given_up = [task for task in left if not task.wait(max(0.0, deadline - time.monotonic()))]
+    if given_up:
+        logger.warning("the ends of %d loops could not be written: their tasks count as running", len(given_up))

@@ -111,7 +111,7 @@ def test_an_exception_that_is_caught_in_the_with_block_fails_it_too(own, path):
         except ZeroDivisionError:
             pass
     task = finished(bar)
-    assert task.status is TaskStatus.FAILED and "was caught" in task.last_error
+    assert task.status is TaskStatus.FAILED and "by an exception at line" in task.last_error
 
 
 # --- async for

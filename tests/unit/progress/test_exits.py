@@ -5,15 +5,20 @@ There the loop is told nothing: only the exception's traceback says, once it is 
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import sys
 import threading
 from itertools import islice, takewhile
 
 import pytest
 from bars import finished, quiet
+from waiting import until
 
+from oq_nb.attempt.context import running_in
+from oq_nb.errors import TaskCancelledError
 from oq_nb.model import TaskStatus
-from oq_nb.progress import frames
+from oq_nb.progress import frames, tracked
 from oq_nb.progress.loops import Loop
 
 
@@ -305,3 +310,199 @@ def test_hurry_between_the_ticket_and_the_item_changes_nothing():
 def test_an_interpreter_that_drops_a_for_elsewhere_is_noticed(monkeypatch):
     monkeypatch.setattr(frames, "_may_be_passing", lambda frame, _: frames.Exit(frame, 1, True))
     assert not frames.tells_apart.__wrapped__()
+
+
+# --- while it is unclear
+
+
+def test_loops_of_which_it_is_unclear_how_they_ended_hold_up_no_other(own):
+    """There are four writers, and it takes a second until it is clear."""
+    unclear = []
+    for _ in range(8):
+        bar = quiet(range(9), min_seconds=0)
+        assert bar.task is not None
+        any(bar)
+        unclear.append(bar)
+    other = quiet(range(9), min_seconds=0, throttle_seconds=0)
+    for item in other:
+        if item == 4:
+            assert other.task is not None
+            until(lambda: own.get(other.task.id).progress.current == 4)
+            break
+    assert any(bar._sink._over.is_set() is False for bar in unclear)
+    for bar in unclear:
+        assert finished(bar).status is TaskStatus.COMPLETED
+
+
+def test_a_loop_has_ended_when_it_was_left(own):
+    bar = quiet(range(9), min_seconds=0)
+    assert bar.task is not None
+    any(bar)
+    then = own.now()
+    task = finished(bar)
+    assert task.record.completed_at <= then < own.now()
+
+
+def test_at_the_end_of_a_program_nothing_is_waited_for(own, monkeypatch):
+    monkeypatch.setattr(tracked, "_UNCLEAR_SECONDS", 1e6)
+    bar = quiet(range(9), min_seconds=0)
+    assert bar.task is not None
+    any(bar)
+    assert not bar._sink._over.is_set()
+    tracked._flush_all()
+    assert finished(bar).status is TaskStatus.COMPLETED
+
+
+def test_what_an_exception_led_to_is_found(own, top):
+    def run(bar):
+        for item in bar:
+            divide(item)
+
+    bar = quiet(range(9), min_seconds=0)
+    assert bar.task is not None
+    with pytest.raises(RuntimeError) as raised:
+        try:
+            run(bar)
+        except ZeroDivisionError as exc:
+            raise RuntimeError("the job failed") from exc
+    top(raised.value)
+    assert finished(bar).last_error.startswith("RuntimeError: the job failed")
+
+
+def test_a_coroutine_that_ctrl_c_cancels_is_cancelled(own, top):
+    """``asyncio.run`` cancels its coroutine, and raises the interrupt in place of what comes out of that."""
+
+    async def job(bar):
+        for item in bar:
+            if item == 3:
+                asyncio.current_task().cancel()
+            await asyncio.sleep(0)
+
+    async def main(bar):
+        try:
+            await job(bar)
+        except asyncio.CancelledError:
+            raise KeyboardInterrupt from None
+
+    bar = quiet(range(9), min_seconds=0)
+    assert bar.task is not None
+    with pytest.raises(KeyboardInterrupt) as raised:
+        asyncio.run(main(bar))
+    top(raised.value)
+    task = finished(bar)
+    assert (task.status, task.last_error, task.output["items"]) == (TaskStatus.CANCELLED, "KeyboardInterrupt", 3)
+
+
+def test_a_coroutine_that_was_cancelled_is_cancelled(own, top):
+    async def job(bar):
+        for item in bar:
+            if item == 3:
+                asyncio.current_task().cancel()
+            await asyncio.sleep(0)
+
+    bar = quiet(range(9), min_seconds=0)
+    assert bar.task is not None
+    with pytest.raises(asyncio.CancelledError) as raised:
+        asyncio.run(job(bar))
+    top(raised.value)
+    assert finished(bar).status is TaskStatus.CANCELLED
+
+
+@pytest.mark.parametrize("way", ["cancelled", "raises", "ends"])
+def test_an_async_for_closes_its_bar_however_it_ends(own, way):
+    async def items():
+        for number in range(3):
+            yield number
+        if way == "raises":
+            raise OSError("gone")
+        while way == "cancelled":
+            await asyncio.sleep(0.01)
+            yield 0
+
+    async def job(bar):
+        async for _ in bar:
+            if way == "cancelled" and not bar._has_problem:
+                own.cancel(bar.task.id)
+                until(lambda: bar._has_problem)
+
+    bar = quiet(items(), min_seconds=0, throttle_seconds=0)
+    assert bar.task is not None
+    with contextlib.suppress(OSError, TaskCancelledError):
+        asyncio.run(job(bar))
+    assert bar.is_ended and bar.disable and bar not in type(bar)._instances
+    expected = {"cancelled": TaskStatus.CANCELLED, "raises": TaskStatus.FAILED, "ends": TaskStatus.COMPLETED}
+    assert finished(bar).status is expected[way]
+
+
+# --- in a handler
+
+
+def test_a_bar_that_was_left_open_at_its_total_has_no_inner_ones(attempt):
+    with running_in(attempt):
+        download = quiet(total=5, desc="download", min_seconds=0, throttle_seconds=0)
+        download.update(5)
+        items = quiet(range(20), desc="items", min_seconds=0, throttle_seconds=0)
+        for item in items:
+            if item == 9:
+                until(
+                    lambda: (said := attempt.task.refresh().progress) and said.message == "items" and said.current == 9
+                )
+        until(lambda: attempt.task.refresh().progress.current == 20)
+
+
+def test_a_bar_that_is_moved_by_hand_names_the_one_inside(attempt):
+    with running_in(attempt):
+        files = quiet(total=5, desc="files", min_seconds=0, throttle_seconds=0)
+        files.update(1)
+        for item in quiet(range(20), desc="rows", min_seconds=0, throttle_seconds=0):
+            if item == 9:
+                until(lambda: (said := attempt.task.refresh().progress) and said.message == "files, rows 9/20")
+        files.close()
+
+
+@pytest.mark.parametrize("in_handler", [False, True])
+@pytest.mark.parametrize("options", [{}, {"miniters": 1}])
+def test_a_cancel_reaches_the_inner_loop_at_its_next_item(own, attempt, in_handler, options):
+    seen = []
+
+    def run():
+        for _ in (outer := quiet(range(3), desc="epochs", min_seconds=0, throttle_seconds=0)):
+            task = attempt.task if in_handler else outer.task
+            for item in (inner := quiet(range(100_000), desc="batches", **options)):
+                seen.append(item)
+                if item == 3000:
+                    own.cancel(task.id)
+                    if in_handler:
+                        attempt.report_progress(current=1)
+                    until(lambda: inner._has_problem)
+
+    with pytest.raises(TaskCancelledError):
+        if in_handler:
+            with running_in(attempt):
+                run()
+        else:
+            run()
+    assert seen[-1] == 3000
+
+
+# --- positions that are no whole numbers
+
+
+@pytest.mark.parametrize(
+    ("total", "step", "times", "said"),
+    [
+        (1, 0.01, 60, "60% (0/1)"),
+        (10, 0.1, 100, "100% (10/10)"),
+        (2.5, 0.75, 1, "30% (0/2)"),
+        (1e30, 1, 3, "3"),
+        (3, 1, 2, "66% (2/3)"),
+        (100_000, 1, 99_999, "99% (99999/100000)"),
+    ],
+)
+def test_the_percentage_is_that_of_the_bar(own, total, step, times, said):
+    with quiet(total=total, min_seconds=0) as bar:
+        assert bar.task is not None
+        for _ in range(times):
+            bar.update(step)
+    progress = finished(bar).record.last_progress.evolve(rate=None)
+    assert repr(progress) == f"<Progress {said}>"
