@@ -21,12 +21,16 @@ from oq_nb.text import ago, counted, shorten
 __all__ = ["groups_html", "tables_html"]
 
 # One style for the buttons of all rows: of what is sent every second it would be a third. Where there is little room
-# the least important column goes: when a task has changed, which is among its details.
+# the least important column goes: when a task has changed, which is among its details. Where there is too little for
+# columns, a row's cells stand below each other: state, type, id and buttons, then its progress, then what it says.
 _STYLE = fill(
     "<style>.oq-b{{font:inherit;color:inherit;background:none;border:1px solid;border-radius:.3em;white-space:nowrap;"
     "cursor:pointer}}.oq-b:disabled{{opacity:.7;cursor:default}}.oq-c{{container-type:inline-size}}"
-    "@container (min-width:68em){{.oq-c th:nth-child(7){{width:11.5em!important}}}}"
-    "@container (max-width:68em){{.oq-c th:nth-child(6),.oq-c td:nth-child(6){{display:none}}}}</style>"
+    "@container (max-width:88em){{.oq-c th:nth-child(6),.oq-c td:nth-child(6){{display:none}}}}"
+    "@container (max-width:60em){{.oq-c>table thead,.oq-c>table td:empty{{display:none}}"
+    ".oq-c>table tr{{display:flex;flex-wrap:wrap;border-top:1px solid #8886}}"
+    ".oq-c td:nth-child(4),.oq-c td:nth-child(5){{flex:1 0 100%;order:1;box-sizing:border-box}}"
+    ".oq-c td:nth-child(7){{margin-left:auto}}}}</style>"
 )
 _CELL = "text-align:left;padding:.15em .8em .15em 0;vertical-align:top"
 _GROUPS = 5  # of failures, where they are not asked for
@@ -87,7 +91,7 @@ def tables_html(
             caption=caption,
             has_worker=has_worker,
             controls=controls,
-            action_width="6.8em",
+            action_width="13em",
         )
 
     made = fill('<div role="status">{}</div>', quote(message, 500))

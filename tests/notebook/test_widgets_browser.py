@@ -440,3 +440,74 @@ def test_hostile_text_is_shown_as_text(open_lab, connecting):
     )
     assert inside == []
     assert complaints(lab, page) == []
+
+
+# --- a dashboard in windows of all widths
+
+MEASURE = """() => {
+    const box = document.querySelector('.oq-queue .oq-c'), room = box.getBoundingClientRect();
+    const em = parseFloat(getComputedStyle(box).fontSize), isShown = e => e.getClientRects().length > 0;
+    const tables = [...box.children].filter(e => e.tagName === 'TABLE');
+    const rows = tables.flatMap(table => [...table.querySelectorAll('tr[data-key]')]);
+    const heads = tables.flatMap(table => [...table.querySelectorAll('tr')].slice(0, 1)).flatMap(row => {
+        const ends = [...row.children].filter(isShown).map(head => {
+            const words = document.createRange();
+            words.selectNodeContents(head);
+            return [head.innerText, words.getBoundingClientRect()];
+        });
+        return ends.slice(1).filter(([, to], n) => ends[n][1].right > to.left).map(([name]) => name);
+    });
+    const buttons = rows.filter(row => {
+        const [first, second] = row.querySelectorAll('button');
+        return second && first.getBoundingClientRect().top !== second.getBoundingClientRect().top;
+    });
+    const covered = rows.flatMap(row => [...row.querySelectorAll('span,button,code,bdi')].filter(isShown)).filter(e =>
+        e.getBoundingClientRect().right > e.closest('td').getBoundingClientRect().right + 1);
+    return {
+        width: Math.round(room.width / em),
+        remark: Math.min(...rows.map(row => row.children[4]).filter(cell => isShown(cell) && cell.innerText)
+            .map(cell => cell.getBoundingClientRect().width / em)),
+        tallest: Math.max(...rows.map(row => row.getBoundingClientRect().height / em)),
+        heads: heads,
+        apart: buttons.length,
+        covered: covered.map(e => e.innerText),
+        outside: [...box.querySelectorAll('*')].filter(e => e.getBoundingClientRect().right > room.right + 1).length,
+        scrolls: [box, box.closest('.jp-OutputArea-output')].some(e => e.scrollWidth > e.clientWidth + 1),
+        changed: rows.some(row => isShown(row.children[5])),
+        stacked: rows.every(row => row.children[4].getBoundingClientRect().left
+            === row.children[0].getBoundingClientRect().left || !isShown(row.children[4])),
+    };
+}"""
+
+
+def test_the_dashboard_is_readable_at_every_width(open_lab, connecting, request):
+    cells = [connecting + STAGE.format(folder=str(request.path.parent)), "q.widget()"]
+    lab, page = open_lab(cells, height=2000)
+    page.evaluate("() => jupyterapp.commands.execute('application:toggle-left-area')")
+    run_all(page)
+    wait_until_run(page, len(cells))
+    page.wait_for_function("rows => document.querySelectorAll('.oq-queue ' + rows).length === 12", arg=ROWS)
+    found = {}
+    for width in sorted({*range(400, 2000, 50), 1920}):
+        page.set_viewport_size({"width": width, "height": 2000})
+        page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        found[width] = page.evaluate(MEASURE)
+        print(width, found[width])
+        if width in (400, 600, 1100, 1400, 1920):
+            shoot(page, f"dashboard-{width}")
+        if width == 600:
+            assert axe_violations(page) == []
+    assert min(seen["width"] for seen in found.values()) < 32 < 120 < max(seen["width"] for seen in found.values())
+    for width, seen in found.items():
+        assert seen["remark"] >= 8, (width, seen)
+        assert seen["tallest"] < 22, (width, seen)
+        assert seen["heads"] == seen["covered"] == [], (width, seen)
+        assert not seen["outside"], (width, seen)
+        assert not seen["scrolls"], (width, seen)
+        if width >= 600:
+            assert not seen["apart"], (width, seen)
+    columns = [seen["remark"] for seen in found.values() if not seen["stacked"]]
+    assert 15 < len(columns) < len(found), "stacked where there is little room, else in columns"
+    assert all(wider > 0.7 * narrower for narrower, wider in itertools.pairwise(columns)), columns
+    assert found[1920]["changed"], "where there is room"
+    assert complaints(lab, page) == []
