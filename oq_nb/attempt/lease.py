@@ -375,7 +375,8 @@ class Lease:
             nonlocal ended
             # Kept with the end as what was reached: it may have been held back, or dropped by another program.
             if (newest := self._newest) is not None:
-                record = transitions.report(record, now, lease_id=self.lease_id, progress=newest)
+                then = max(record.updated_at, newest.updated_at)
+                record = transitions.report(record, then, lease_id=self.lease_id, progress=newest)
             changed = transition(record, now)
             ended = _how_it_ended(record, changed)
             return changed

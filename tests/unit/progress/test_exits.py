@@ -17,7 +17,7 @@ from waiting import until
 
 from oq_nb.attempt.context import running_in
 from oq_nb.errors import TaskCancelledError
-from oq_nb.model import TaskStatus
+from oq_nb.model import Progress, TaskStatus
 from oq_nb.progress import frames, tracked
 from oq_nb.progress.loops import Loop
 
@@ -334,9 +334,13 @@ def test_loops_of_which_it_is_unclear_how_they_ended_hold_up_no_other(own):
         assert finished(bar).status is TaskStatus.COMPLETED
 
 
-def test_a_loop_has_ended_when_it_was_left(own):
+@pytest.mark.parametrize("is_held_back", [False, True])
+def test_a_loop_has_ended_when_it_was_left(own, is_held_back):
     bar = quiet(range(9), min_seconds=0)
     assert bar.task is not None
+    if is_held_back:  # a report that is to be written later
+        said = Progress(current=0, updated_at=own.store.clock.stamp())
+        bar._sink._lease.report(said, throttle_seconds=1000, wait=False)
     any(bar)
     then = own.now()
     task = finished(bar)
