@@ -65,7 +65,8 @@ def say_json(value: Any, stream: TextIO | None = None) -> None:
 def own_stdout() -> Iterator[TextIO]:
     """Give stdout to the caller alone: what anything else prints meanwhile goes to stderr.
 
-    That holds for this program's Python code, for C code and for child processes that are started meanwhile.
+    That holds for this program's Python code, for C code and for child processes that are started meanwhile; in a
+    program of its own also for what is printed at its exit, such as what C code has buffered.
     """
     sys.stdout.flush()
     try:
@@ -81,7 +82,8 @@ def own_stdout() -> Iterator[TextIO]:
         yield own
     finally:
         sys.stdout.flush()
-        os.dup2(own.fileno(), number)
+        if sys.stdout is not sys.__stdout__:  # called by a program that has taken stdout, and goes on
+            os.dup2(own.fileno(), number)
         with suppress(BrokenPipeError):
             own.close()
 

@@ -8,13 +8,13 @@ import sys
 import threading
 import webbrowser
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from types import FrameType
 from typing import Annotated
 
 import typer
 
-from oq_nb.cli.output import JsonOption, complain, say, say_json
+from oq_nb.cli.output import JsonOption, complain, own_stdout, say, say_json
 from oq_nb.cli.queue_options import QueueOptions, with_queue_options
 from oq_nb.text import printable
 
@@ -57,11 +57,13 @@ def ui(
     proxy_key = os.environ.pop(KEY_VARIABLE, "")  # what it starts need not have it
     queue = options.connect()
     page = serve(queue, port, interval=interval, allow_hosts=allow_host or (), proxy_key=proxy_key)
-    with page, _asked_to_stop() as asked:
+    # A browser prints what it likes, on the stdout that it was given.
+    alone = own_stdout() if as_json else nullcontext(sys.stdout)
+    with page, _asked_to_stop() as asked, alone as stream:
         if proxy_key:  # what is printed stands in the log of the Jupyter server, and nobody needs the token
             say(f"{printable(repr(queue)[1:-1])} is shown in JupyterLab, through jupyter-server-proxy")
         elif as_json:
-            say_json({"url": page.url, "port": page.port})
+            say_json({"url": page.url, "port": page.port}, stream)
         else:
             say(f"{printable(repr(queue)[1:-1])} is shown at\n\n  {page.url}\n\nCtrl-C ends it.")
         if browser and not proxy_key and _has_browser():

@@ -267,8 +267,9 @@ def test_the_demo_the_embedded_store_and_the_page(oq, monkeypatch, capsys, tmp_p
 
 
 JOB = """
-import os, subprocess, oq_nb
+import atexit, ctypes, os, subprocess, oq_nb
 print("printed while it is imported")
+atexit.register(print, "printed at the exit")
 
 def make_worker(queue):
     worker = oq_nb.Worker(queue, max_poll_seconds=0.2)
@@ -277,6 +278,7 @@ def make_worker(queue):
     def good(_):
         print("printed by a handler")
         os.write(1, b"printed by C code\\n")
+        ctypes.CDLL(None).printf(b"printed late by C code\\n")  # which keeps it until the exit
         subprocess.run(["echo", "printed by a child process"], check=True)
         return 1
 
@@ -307,7 +309,7 @@ def test_the_events_of_a_worker_and_a_tail(oq, ready, tmp_path):
     worker.send_signal(signal.SIGINT)
     rest, printed = worker.communicate(timeout=60)
     assert worker.returncode == 130
-    whats = ("while it is imported", "by a handler", "by C code", "by a child process")
+    whats = ("while it is imported", "by a handler", "by C code", "by a child process", "at the exit", "late by C code")
     assert sorted(printed.splitlines()) == sorted(f"printed {what}" for what in whats)
     events = [json.loads(line) for line in [*lines, *rest.splitlines()]]
     for event in events:

@@ -126,6 +126,17 @@ def test_the_browsers_command_line_does_not_have_the_token(run, tmp_path):
     process.communicate(timeout=20)
 
 
+def test_what_a_browser_prints_is_not_in_the_json(run, tmp_path):
+    browser = tmp_path / "browser"
+    browser.write_text("#!/bin/sh\necho printed by the browser\n")
+    browser.chmod(0o755)
+    process = run("--json", BROWSER=f"{browser} %s")
+    assert set(json.loads(process.stdout.readline())) == {"url", "port"}
+    assert process.stderr.readline() == "printed by the browser\n"
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=20) == ("", "")
+
+
 def test_no_browser_is_started_where_it_is_not_wanted(run, tmp_path):
     browser = tmp_path / "browser"
     browser.write_text(f"#!/bin/sh\ntouch {tmp_path}/started\n")
