@@ -23,6 +23,7 @@ __all__ = [
     "in_kernel",
     "is_shown_live",
     "publish",
+    "sender",
     "show_static",
     "shows_outputs_apart",
     "view_of",
@@ -58,6 +59,14 @@ def is_shown_live() -> bool:
 
     parent: dict[str, Any] = get_ipython().kernel.get_parent() or {}
     return "cellId" in parent.get("metadata", {})
+
+
+def sender() -> str:
+    """Return the id of the session that the present cell was sent in: a page that is reloaded has another one."""
+    from IPython import get_ipython
+
+    parent: dict[str, Any] = get_ipython().kernel.get_parent() or {}
+    return str(parent.get("header", {}).get("session", ""))
 
 
 def shows_outputs_apart() -> bool:

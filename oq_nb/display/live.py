@@ -5,11 +5,13 @@ Invariants:
 * A display that is dropped or closed becomes plain HTML, and its models are closed.
 * A display that is over becomes plain HTML at once; its models live on until it is dropped, because a page that was
   reloaded still shows them.
+* That no front end answers is learned once for each program that sends cells (`_Browser.is_silent`), not for each
+  display. A display that nobody is likely to see as a widget has its models all the same: it may be shown elsewhere.
 * An output is not replaced while a page is still making its view of the widget (`LiveDisplay.is_replaceable`):
   JupyterLab would throw away the view half made, and complain on its console.
 
-Imports of the package: `display.kernel`, `display.output`, `display.render_loop`. ipywidgets and IPython are imported
-when something is shown.
+Imports of the package: `queue.watcher`, `display.kernel`, `display.output`, `display.render_loop`. ipywidgets and
+IPython are imported when something is shown.
 """
 
 from __future__ import annotations
@@ -25,8 +27,9 @@ from markupsafe import Markup
 
 from oq_nb.display import kernel, plain_models
 from oq_nb.display.output import Frozen, Output
-from oq_nb.display.render_loop import loop
+from oq_nb.display.render_loop import Look, loop
 from oq_nb.display.safe import as_text, fill
+from oq_nb.queue.watcher import OverviewWatch
 from oq_nb.text import local_time
 
 __all__ = ["BUSY_SECONDS", "Frozen", "LiveDisplay", "browser", "stale_html", "weakly"]
@@ -37,6 +40,7 @@ BUSY_SECONDS = 1.0
 _STALE_SECONDS = 20
 _NO_BROWSER_SECONDS = 10.0  # without a cell running: a browser would have reported the views of widgets by then
 _VIEW_SECONDS = 3.0  # so long it takes a page at most to say that it shows a widget
+_MOST_ASKED = 3  # so often one look is asked for
 _CLOSING_NOTE = '<div style="opacity:.75">No longer refreshed: <code>.widget()</code> shows it again.</div>'
 
 
@@ -47,6 +51,9 @@ class _Browser:
     #: A cell was sent by a program that shows notebooks: it is likely to report a view soon.
     is_expected = False
 
+    def __init__(self) -> None:
+        self._silent: set[str] = set()
+
     @property
     def can_come(self) -> bool:
         """Whether one has shown a display, or may yet: the kernel has not been idle for long enough to hear of it."""
@@ -56,6 +63,19 @@ class _Browser:
     def is_likely(self) -> bool:
         """Whether one has shown a display, or is about to."""
         return self.is_there or (self.is_expected and self.can_come)
+
+    def note_silence(self, sender: str | None) -> None:
+        """Note that what sent a cell has reported no view of what the cell showed, though there was time to.
+
+        Args:
+            sender: its session. None for a program that shows notebooks, which may only have been asleep.
+        """
+        if sender is not None:
+            self._silent.add(sender)
+
+    def is_silent(self, sender: str | None) -> bool:
+        """Whether this is known not to show widgets; never once a browser has reported a view."""
+        return not self.is_there and sender in self._silent
 
     def look_for(self, model: Any) -> None:
         """Note when a browser reports a view of a model, which takes until the kernel is idle."""
@@ -91,6 +111,39 @@ def stale_html(comfort: str, code: str) -> Markup:
     )
 
 
+class _Look:
+    """One look at a whole queue that begins after this was made; none where the store does not answer anyway."""
+
+    def __init__(self, watch: OverviewWatch) -> None:
+        # A look that may be under way has perhaps missed what has just happened: then the one after it counts.
+        self._missing = 1 if watch.due > time.monotonic() + watch.slack else 2
+        self._watch, self._state = watch, watch.state  # after `due`: a look that ends between the two is not counted
+        self._asked = 0
+        if self._state.trouble is not None:
+            self._missing = 0
+
+    def go_on(self) -> bool:
+        """Ask for it as long as it is not to be made soon, which the end of another one forgets; see `Look`."""
+        watch = self._watch
+        if watch.state is not self._state:
+            self._state = watch.state
+            self._missing -= 1
+        if self._missing <= 0 or watch.is_closed:
+            return True
+        if watch.due > time.monotonic() and self._asked < _MOST_ASKED:
+            self._asked += 1
+            watch.refresh()
+        return False
+
+
+class _NoLook:
+    """What is shown is known as it is."""
+
+    def go_on(self) -> bool:
+        """There is nothing to wait for."""
+        return True
+
+
 class LiveDisplay:
     """Something that refreshes itself while it is shown.
 
@@ -103,10 +156,12 @@ class LiveDisplay:
     def __init__(self, closing_note: str = _CLOSING_NOTE) -> None:
         self._output = Output(closing_note)
         self._root: Any = None
+        self._watch: Any = None  # of a subclass that has one
         self._is_over = False
         self._is_closed = False
         self._shown_at: float | None = None
         self._views_before = 0  # it was shown for the last time
+        self._sender: str | None = None  # of the cell that it was shown in for the last time
         self._build_lock = threading.Lock()
         self._finalizer: Any = None
 
@@ -223,9 +278,17 @@ class LiveDisplay:
         if not self._is_over:
             self._output.frozen = self._frozen()
             if self._output.is_live and not self._output.is_plain and not browser.can_come:
+                browser.note_silence(self._sender)
                 self._output.become_plain()
-            self._output.refresh(has_browser=browser.is_likely)
+            has_browser = browser.is_likely
+            self._output.refresh(has_browser=has_browser, is_last=loop.is_saving and not has_browser)
         return not self._is_over
+
+    def look_again(self) -> Look | None:
+        """Have it looked at once more before a cell is over, when that is what is saved: no browser is likely."""
+        if self.is_finished or not self._output.is_live or browser.is_likely:
+            return None
+        return _Look(self._watch) if isinstance(self._watch, OverviewWatch) else _NoLook()
 
     def display(self) -> None:
         """Show it in the present cell; as text where there is no notebook."""
@@ -234,10 +297,12 @@ class LiveDisplay:
             kernel.show_static(html, text)
             return
         kernel.cell.follow(loop)
+        self._sender = kernel.sender()
         if kernel.is_shown_live():
-            browser.is_expected = True
-        is_plain = not kernel.wants_widgets()
-        root = self._begin(plain_models) if is_plain else self.box
+            browser.is_expected, self._sender = True, None
+        root = self.box if kernel.wants_widgets() else self._begin(plain_models)
+        has_models = kernel.wants_widgets() and not isinstance(root, plain_models.VBox)
+        is_plain = not has_models or browser.is_silent(self._sender)
         self._output.frozen = self._frozen()
         if self._is_over:  # since a moment ago
             kernel.show_static(*self._output.frozen())

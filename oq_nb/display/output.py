@@ -96,7 +96,7 @@ class Output:
             model: of the widget; None for plain HTML that is updated in place.
         """
         html, text = self._now()
-        self.is_plain = self.is_plain or model is None
+        self.is_plain = model is None
         view = None if self.is_plain else model
         place = _Place(view if kernel.shows_outputs_apart() else None)
         place.show(html, text, view)
@@ -109,20 +109,21 @@ class Output:
         self.is_plain, self._said = True, None
         self.refresh()
 
-    def refresh(self, *, has_browser: bool = False) -> None:
+    def refresh(self, *, has_browser: bool = False, is_last: bool = False) -> None:
         """Update what is shown or saved beside a widget, every few seconds; and without a widget, once a second.
 
         Args:
             has_browser: somebody may look at an output that has both: it is left alone, since it would flicker.
+            is_last: what is shown now is likely to be what is saved: it is updated without a pause.
         """
         if not self.is_live:
             return
         since = time.monotonic() - self._published_at
         if self.is_plain:
-            if since >= _PLAIN_SECONDS:
+            if is_last or since >= _PLAIN_SECONDS:
                 self.publish(with_model=True)  # as long as it is live, it counts as one
             return
-        is_due = since >= (_FIRST_SECONDS if self._is_fresh else _SAVED_SECONDS)
+        is_due = is_last or since >= (_FIRST_SECONDS if self._is_fresh else _SAVED_SECONDS)
         if is_due and (not has_browser or all(place.is_apart for place in self._places)):
             if since >= _SEEN_SECONDS:
                 self._said = None

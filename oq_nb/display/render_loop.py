@@ -15,8 +15,9 @@ Invariants:
   the display was made in.
 * It refers to displays weakly, and ends when none is left.
 * A cell is over only when what is known has been drawn (`RenderLoop.settle`), half a second at most: what executes a
-  notebook without a browser takes no message of a cell that is over. What became plain between two cells is published
-  again.
+  notebook without a browser takes no message of a cell that is over. Where no browser is likely, queues are looked at
+  once more in this half second, and everything is published without a pause. What became plain between two cells is
+  published again.
 
 Imports of the package: `display.kernel`, `display.output`.
 """
@@ -35,7 +36,7 @@ from typing import Protocol
 from oq_nb.display import kernel
 from oq_nb.display.output import Output
 
-__all__ = ["Drawable", "RenderLoop", "loop"]
+__all__ = ["Drawable", "Look", "RenderLoop", "loop"]
 
 logger: logging.Logger = logging.getLogger("oq_nb.widget")
 
@@ -43,6 +44,14 @@ _TICK_SECONDS = 1.0
 _SMOOTH_SECONDS = 0.25
 _SHORTEST_SECONDS = 0.2
 _SETTLE_SECONDS = 0.5
+_LOOK_SHARE = 0.7  # of these, at most: the rest is for drawing what is known
+
+
+class Look(Protocol):
+    """A look at what is shown, that a cell which ends waits for."""
+
+    def go_on(self) -> bool:
+        """See to it that it is made; return whether it was."""
 
 
 class Drawable(Protocol):
@@ -54,6 +63,9 @@ class Drawable(Protocol):
 
     def draw_if_open(self) -> bool:
         """Draw; return whether to draw again in a second."""
+
+    def look_again(self) -> Look | None:
+        """Have it looked at once more before a cell is over; None where that is not worth waiting for."""
 
 
 class RenderLoop:
@@ -67,6 +79,8 @@ class RenderLoop:
         self._thread: threading.Thread | None = None
         self._broken: weakref.WeakSet[Drawable] = weakref.WeakSet()  # of which a failure was logged
         self._is_leaving = False
+        #: A cell is about to be over, and no browser is likely: what is drawn now is to be published at once.
+        self.is_saving: bool = False
         self._numbers = itertools.count(1)
         self._news = 0  # number of what the bell was last rung for
         self._drawn = 0  # and of what is drawn; of two that ring at once the lower one may stay, but none comes twice
@@ -128,8 +142,23 @@ class RenderLoop:
             self.wake()
 
     def cell_ended(self) -> None:
-        """Have everything drawn before the cell is over."""
-        self.settle()
+        """Have everything drawn before the cell is over; looked at and published, too, where no browser is likely."""
+        began = time.monotonic()
+        with self._lock:
+            displays = [display for _, reference in self._shown if (display := reference()) is not None]
+        looks = [look for display in displays if (look := display.look_again()) is not None]
+        del displays
+        try:
+            if looks:
+                while (looks := [look for look in looks if not look.go_on()]) and (
+                    time.monotonic() - began < _LOOK_SHARE * _SETTLE_SECONDS
+                ):
+                    time.sleep(0.01)
+                self.is_saving = True
+                self.wake()
+            self.settle(max(0.0, began + _SETTLE_SECONDS - time.monotonic()))
+        finally:
+            self.is_saving = False
 
     def kernel_ends(self) -> None:
         """Make everything plain HTML before the kernel goes; a page that is still connected saves that.

@@ -123,6 +123,29 @@ def test_plain_html_where_no_widget_manager_answers(kernels):
     kernel.run("w.stop()")
 
 
+def test_that_nobody_answers_is_learned_once(kernels):
+    """By the program that sends the cells: another one, as a page that is opened later, is asked for itself."""
+    kernel = kernels()
+
+    def shown(code: str) -> dict:
+        before = len(kernel.of("display_data"))
+        kernel.run(code)
+        [message] = kernel.of("display_data")[before:]
+        return message["content"]["data"]
+
+    assert VIEW in shown("q.widget()"), "there may be one"
+    kernel.wait_for(lambda: without_widget(kernel))  # it has been idle, and nobody has reported a view
+    assert VIEW not in shown("task = q.submit('nobody'); task")
+    assert VIEW not in shown("q.widget()")
+    mine, kernel.client.session.session = kernel.client.session.session, "a page that is opened later"
+    assert VIEW in shown("q.widget()"), "it may answer, though the same display was plain before"
+    page = shown("other = q.submit('nobody'); other")
+    kernel.send(page[VIEW]["model_id"], {"method": "update", "state": {"_view_count": 1}})
+    kernel.client.session.session = mine
+    assert VIEW in shown("q.get(task.id).widget()"), "a browser shows displays of this kernel"
+    assert not kernel.of("error")
+
+
 GATED = """
 import os
 @w.task("gated")
@@ -227,6 +250,28 @@ def test_a_cell_that_waits_ends_with_the_last_word_in_every_output(kernels):
     kernel.run("w.stop()")
 
 
+def test_the_cell_that_waits_saves_the_queue_as_it_is_then(kernels):
+    """Without a browser. The dashboard looks once by itself; all later looks are those at the ends of cells."""
+    kernel = kernels()
+    kernel.run(WORKER)
+    kernel.run(HOLDING)
+    kernel.run("from oq_nb.display import render_loop; render_loop._SETTLE_SECONDS = 100")  # a machine may be slow
+    kernel.run("task = q.submit('hold')\nwhile not task.refresh().progress: time.sleep(0.05)")
+    kernel.run("q.widget(interval=900)")
+    saved = kernel.of("display_data", "update_display_data")[-1]["content"]["data"]
+    assert "1 running" in saved["text/plain"]
+    code = "go_on.set(); task.wait(100); print(task.status)"
+    assert kernel.run(code).strip() == "completed"
+    cell = next(m for m in kernel.of("execute_input") if m["content"]["code"] == code)["parent_header"]["msg_id"]
+    updates = [m for m in kernel.of("update_display_data") if m["parent_header"]["msg_id"] == cell]
+    assert updates, "before the cell was over"
+    last = updates[-1]["content"]["data"]
+    assert "1 completed" in last["text/plain"]
+    assert "running" not in last["text/plain"]
+    assert VIEW in last, "the queue goes on"
+    kernel.run("w.stop()")
+
+
 def test_every_state(kernels, request):
     kernel = kernels()
     kernel.run(
@@ -271,10 +316,12 @@ def test_a_kernel_that_is_shut_down_leaves_html(kernels):
     kernel.run("task = q.submit('nobody')\ntask")
     kernel.run("q.widget()")
     kernel.client.shutdown()
-    kernel.wait_for(lambda: len(kernel.of("update_display_data")) >= 2)
-    for message in kernel.of("update_display_data"):
-        assert VIEW not in message["content"]["data"]
-        assert "No longer refreshed" in message["content"]["data"]["text/html"]
+    kernel.wait_for(lambda: len(without_widget(kernel)) >= 2)
+    last = {m["content"]["transient"]["display_id"]: m["content"]["data"] for m in kernel.of("update_display_data")}
+    assert len(last) == 2
+    for data in last.values():
+        assert VIEW not in data
+        assert "No longer refreshed" in data["text/html"]
     assert not kernel.of("comm_close"), "a page that restarts its kernel would complain"
 
 

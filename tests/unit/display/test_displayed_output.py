@@ -75,6 +75,33 @@ def test_what_is_saved_is_brought_up_to_date_and_the_widget_is_left_alone(publis
     assert len(published) == 2
 
 
+@pytest.mark.parametrize("model", [Model(), None])
+def test_at_the_end_of_a_cell_there_is_no_pause(published, clock, model):
+    said = ["one"]
+    shown = Output()
+    shown.frozen = lambda: (said[0], said[0])
+    shown.show(model)
+    said[0] = "two"
+    published.clear()
+    shown.refresh()
+    assert published == []
+    shown.refresh(is_last=True)
+    assert [(at, "two" in html) for at, _, _, html in published] == [(0, True)]
+    shown.refresh(is_last=True)
+    assert len(published) == 1, "what has not changed is left alone"
+
+
+def test_what_was_plain_is_a_widget_where_it_is_shown_as_one(published, clock):
+    """The program that it was shown in first shows no widgets; a page that is opened later does."""
+    shown = Output()
+    shown.frozen = lambda: ("one", "one")
+    shown.show(None)
+    assert [has_widget for _, _, has_widget, _ in published] == [False]
+    published.clear()
+    shown.show(Model())
+    assert [has_widget for _, _, has_widget, _ in published] == [False, True]
+
+
 def test_a_widget_that_comes_back_is_shown_again(published, clock):
     shown, model = Output(), Model()
     shown.show(model)

@@ -26,7 +26,7 @@ from oq_nb.display.selection import TaskFilter
 from oq_nb.errors import ConfigurationError, StorageUnavailableError
 from oq_nb.model import Progress, TaskStatus, transitions
 from oq_nb.queue import faces
-from oq_nb.queue.watcher import TaskState
+from oq_nb.queue.watcher import Overview, TaskState
 
 
 def claim(queue, task_id: str, **progress) -> str:
@@ -576,6 +576,99 @@ def test_a_cell_waits_for_a_drawing_only_when_there_is_news(shown, fake_queue, m
     loop.wake()
     loop.settle()
     assert len(drawn) > before
+
+
+class Watched:
+    """A watch whose looks are those of the test."""
+
+    def __init__(self, due: float, trouble: str | None = None) -> None:
+        self.due, self.slack, self.is_closed, self.asked = time.monotonic() + due, 0.5, False, 0
+        self.state = Overview(trouble=trouble)
+
+    def refresh(self) -> None:
+        self.asked += 1
+        self.due = time.monotonic()
+
+    def replace_state(self) -> None:
+        self.state = Overview(unlisted=self.state.unlisted + 1)
+
+    def plan(self) -> None:
+        self.due = time.monotonic() + 900
+
+
+def test_a_look_that_is_asked_for_is_the_next_one():
+    watch = Watched(due=900)
+    look = live._Look(watch)
+    assert not look.go_on()
+    assert not look.go_on()
+    assert watch.asked == 1
+    watch.replace_state()
+    assert look.go_on()
+
+
+def test_a_look_that_was_under_way_does_not_count_and_does_not_swallow_the_wish():
+    watch = Watched(due=-1)  # due, and thus perhaps under way
+    look = live._Look(watch)
+    assert not look.go_on()
+    assert watch.asked == 0
+    watch.replace_state()
+    assert not look.go_on(), "it may have begun before"
+    watch.plan()
+    assert not look.go_on()
+    assert watch.asked == 1
+    watch.replace_state()
+    watch.plan()
+    assert look.go_on()
+
+
+def test_a_look_is_not_waited_for_where_it_cannot_be_had():
+    assert live._Look(Watched(due=900, trouble="no answer")).go_on()
+    watch = Watched(due=900)
+    look = live._Look(watch)
+    for _ in range(10):
+        assert not look.go_on()
+        watch.plan()  # an error that nobody expected: it is put off, and nothing is known anew
+    assert watch.asked == 3, "a store that breaks is not asked a hundred times a second"
+    watch.is_closed = True
+    assert look.go_on()
+
+
+def test_where_a_cell_ends_the_queue_is_looked_at_and_published_unless_a_browser_is_likely(fake_queue, monkeypatch):
+    published = []
+    monkeypatch.setattr(kernel, "publish", lambda bundle, **how: published.append(bundle["text/plain"]))
+    monkeypatch.setattr(kernel, "shows_outputs_apart", lambda: False)
+    monkeypatch.setattr(render_loop, "_SETTLE_SECONDS", 60.0)  # the machine may be slow
+    fake_queue.submit("a")
+    board = fake_queue.widget(interval=900)
+    assert board.box is not None
+    until(lambda: board.state.seen_at is not None)
+    loop.settle()
+    board._output.show(board.box)
+    assert "1 pending" in published[-1]
+    claim(fake_queue, fake_queue.list()[0].id)
+    until(lambda: board._watch.due > time.monotonic() + 100)
+    looks, before = board.state, len(published)
+    monkeypatch.setattr(live.browser, "is_there", True)
+    loop.cell_ended()
+    assert (board.state, len(published)) == (looks, before), "what is there shows it at its time"
+    monkeypatch.setattr(live.browser, "is_there", False)
+    loop.cell_ended()
+    assert board.state is not looks
+    assert "1 running" in published[-1]
+    assert not loop.is_saving
+    board.close()
+    loop.cell_ended()
+
+
+def test_who_does_not_answer_is_remembered_until_anybody_does():
+    browser = live._Browser()
+    browser.note_silence("a script")
+    browser.note_silence(None)
+    assert browser.is_silent("a script")
+    assert not browser.is_silent("a page")
+    assert not browser.is_silent(None), "a program that shows notebooks may have been asleep"
+    browser._note({"new": 1})
+    assert not browser.is_silent("a script")
 
 
 def test_what_is_shown_is_replaced_only_when_it_differs(shown, fake_queue, monkeypatch):
