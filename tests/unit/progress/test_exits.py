@@ -38,6 +38,12 @@ def bar(request, own):
 
 
 @pytest.fixture
+def at_once(monkeypatch):
+    """Nothing comes to light later: nobody waits for it."""
+    monkeypatch.setattr(tracked, "_UNCLEAR_SECONDS", 0.0)
+
+
+@pytest.fixture
 def top(monkeypatch):
     """Return what notes an exception as the one that a cell or a program showed last."""
     return lambda error: monkeypatch.setattr(sys, "last_value", error, raising=False)
@@ -107,7 +113,7 @@ LEFT = [
 
 
 @pytest.mark.parametrize("leave", LEFT)
-def test_what_ends_with_items_left_has_not_failed(bar, leave):
+def test_what_ends_with_items_left_has_not_failed(bar, at_once, leave):
     leave(bar)
     assert bar.is_ended  # at once, not when the garbage is collected
     task = finished(bar)
@@ -231,7 +237,7 @@ CONSUMERS = [
 @pytest.mark.parametrize("consume", CONSUMERS)
 @pytest.mark.parametrize("source", [gone, Gone])
 @pytest.mark.parametrize("n", [0, 1, 2, 3, 6, 100])
-def test_an_iterable_that_raises_fails_the_task_whatever_drives_it(own, source, n, consume):
+def test_an_iterable_that_raises_fails_the_task_whatever_drives_it(own, at_once, source, n, consume):
     bar = quiet(source(n), total=200, min_seconds=0)
     assert bar.task is not None
     try:
