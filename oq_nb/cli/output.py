@@ -68,24 +68,39 @@ def own_stdout() -> Iterator[TextIO]:
     That holds for this program's Python code, for C code and for child processes that are started meanwhile; in a
     program of its own also for what is printed at its exit, such as what C code has buffered.
     """
-    sys.stdout.flush()
+    stdout = sys.stdout
+    stdout.flush()
     try:
-        number, other = sys.stdout.fileno(), sys.stderr.fileno()
+        number, other = stdout.fileno(), sys.stderr.fileno()
     except (OSError, ValueError, AttributeError):  # not a file: only Python code can print there
         own = sys.stdout
         with redirect_stdout(sys.stderr):
             yield own
         return
+    # Asked before anything else runs: a module may put something else in the place of stdout.
+    goes_on = stdout is not sys.__stdout__  # called by a program that has taken stdout; else the process ends after it
+    if goes_on:
+        _flush_c()
     own = os.fdopen(os.dup(number), "w", encoding="utf-8", buffering=1)
     os.dup2(other, number)
     try:
         yield own
     finally:
         sys.stdout.flush()
-        if sys.stdout is not sys.__stdout__:  # called by a program that has taken stdout, and goes on
+        if goes_on:
+            stdout.flush()
+            _flush_c()
             os.dup2(own.fileno(), number)
         with suppress(BrokenPipeError):
             own.close()
+
+
+def _flush_c() -> None:
+    """Write what C code has printed and the C library still keeps: Python's own flush does not reach it."""
+    with suppress(ImportError, OSError, AttributeError, TypeError):  # Python without ctypes; Windows
+        import ctypes
+
+        ctypes.CDLL(None).fflush(None)
 
 
 def note(text: str) -> None:

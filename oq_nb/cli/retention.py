@@ -10,7 +10,7 @@ from oq_nb.cli.output import JsonOption, confirm, name_of, parse_age, say, say_j
 from oq_nb.cli.queries import STATUSES
 from oq_nb.cli.queue_options import QueueOptions, with_queue_options
 from oq_nb.errors import ConfigurationError
-from oq_nb.text import duration, printable
+from oq_nb.text import counted, duration, printable
 from oq_nb.text import size as size_text
 
 if TYPE_CHECKING:
@@ -195,15 +195,15 @@ def prune(
             say_json(pruned.to_dict())
         else:
             word = "would remove" if dry_run else "removed"
-            what = f"{printable(pruned.task_type)} {pruned.status}, {pruned.versions} versions"
+            what = f"{printable(pruned.task_type)} {pruned.status}, {counted(pruned.versions, 'version')}"
             if not pruned.task_type:
-                what = f"payloads and logs of a task that is gone, {pruned.versions} objects"
+                what = f"payloads and logs of a task that is gone, {counted(pruned.versions, 'object')}"
             say(f"{word} {pruned.task_id}  {what}, {size_text(pruned.size_bytes)}")
 
     removed = retention.prune(queue.store, older_than=age, statuses=statuses, dry_run=dry_run, told=tell)
     if not as_json:
         size = size_text(sum(pruned.size_bytes for pruned in removed))
-        say(f"{len(removed)} tasks, {size}{' (nothing was removed: --dry-run)' if dry_run else ''}")
+        say(f"{counted(len(removed), 'task')}, {size}{' (nothing was removed: --dry-run)' if dry_run else ''}")
     return 0
 
 

@@ -16,7 +16,7 @@ from oq_nb.display.markup import COLOURS
 from oq_nb.display.safe import EMPTY, fill, join
 from oq_nb.display.states import status_view
 from oq_nb.model import TaskRecord
-from oq_nb.text import duration, local_time
+from oq_nb.text import counted, duration, local_time
 
 __all__ = ["history_svg"]
 
@@ -77,7 +77,7 @@ def history_svg(
         width=width,
         height=height,
         title=f"Progress of task {versions[0].id[:8]} over {duration((end - start).total_seconds())}, "
-        f"{len(versions)} versions",
+        f"{counted(len(versions), 'version')}",
         shapes=join(
             [_grid(scale), *_curves(versions, scale), *(_mark(r, scale) for _, r, _ in changed), _ends(scale, end)]
         ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import re
 import signal
 import subprocess
@@ -337,6 +338,40 @@ def test_the_events_of_a_worker_and_a_tail(oq, ready, tmp_path):
     tail.send_signal(signal.SIGINT)
     tail.communicate(timeout=30)
     assert tail.returncode == 130
+
+
+REPLACING_JOB = """
+import atexit, ctypes, os, sys, oq_nb
+sys.stdout = open(1, "w", closefd=False)
+atexit.register(print, "printed at the exit")
+atexit.register(os.write, 1, b"written at the exit\\n")
+
+@oq_nb.task
+def replacing():
+    print("printed by a handler")
+    ctypes.CDLL(None).printf(b"printed late by C code\\n")
+"""
+
+
+@pytest.mark.parametrize("stdout_is", ["a file", "a pipe"])
+def test_a_module_with_a_stdout_of_its_own_prints_nothing_between_the_events(oq, ready, tmp_path, stdout_is):
+    queue, _ = ready
+    (tmp_path / "replacing_job.py").write_text(REPLACING_JOB)
+    queue.submit("replacing")
+    command = [sys.executable, "-m", "oq_nb", "worker", "replacing_job.py", "--json", "--exit-when-idle", "0"]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    with (tmp_path / "out.json").open("w+") as file:
+        where = file if stdout_is == "a file" else subprocess.PIPE
+        ended = subprocess.run(
+            command, cwd=tmp_path, env=environment, stdout=where, stderr=subprocess.PIPE, text=True, timeout=60
+        )
+        file.seek(0)
+        out = file.read() if ended.stdout is None else ended.stdout
+    assert ended.returncode == 0, ended.stderr
+    events = [json.loads(line)["event"] for line in out.splitlines()]
+    assert events == ["started", "completed", "stopping", "stopped"]
+    said = ["printed at the exit", "printed by a handler", "printed late by C code", "written at the exit"]
+    assert sorted(ended.stderr.splitlines()) == said
 
 
 def test_the_reference_is_what_the_help_texts_say():

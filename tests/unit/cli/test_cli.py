@@ -11,6 +11,7 @@ import pytest
 
 import oq_nb
 from oq_nb import model
+from oq_nb.admin import retention
 from oq_nb.cli import main
 from oq_nb.errors import StorageUnavailableError
 from oq_nb.model import Progress, Timestamp, transitions
@@ -406,3 +407,30 @@ def test_a_store_that_is_away_for_a_while_does_not_end_a_watch(oq, fake_queue, f
         assert [json.loads(line)["status"] for line in lines] == ["running", "completed"]
     else:
         assert len(lines) == 2 and lines[1].endswith("batch_process completed")
+
+
+@pytest.mark.parametrize(
+    ("count", "lines"),
+    [
+        (1, ["removed 8f14e45f  t completed, 1 version, 7.00B", "removed 9a0364b9  {gone}, 1 object, 7.00B"]),
+        (2, ["removed 8f14e45f  t completed, 2 versions, 7.00B", "removed 9a0364b9  {gone}, 2 objects, 7.00B"]),
+    ],
+)
+def test_what_is_pruned_is_counted_in_words(oq, monkeypatch, count, lines):
+    ended = datetime(2026, 1, 1, tzinfo=timezone.utc)
+    found = [
+        retention.Pruned("8f14e45f", "t", "completed", ended, versions=count, size_bytes=7),
+        retention.Pruned("9a0364b9", "", "removed", ended, versions=count, size_bytes=7),
+    ]
+
+    def prune(*_, told, **__):
+        for pruned in found:
+            told(pruned)
+        return found
+
+    monkeypatch.setattr(retention, "prune", prune)
+    code, out, _ = oq("retention", "prune", "--older-than", "1d", "--yes")
+    gone = "payloads and logs of a task that is gone"
+    assert (code, out.splitlines()) == (0, [*(line.format(gone=gone) for line in lines), "2 tasks, 14.0B"])
+    del found[1:]
+    assert oq("retention", "prune", "--older-than", "1d", "--yes")[1].splitlines()[-1] == "1 task, 7.00B"

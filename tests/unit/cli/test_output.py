@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import os
 import re
+import subprocess
+import sys
 import time
 from datetime import datetime, timezone
 
@@ -118,3 +120,37 @@ def test_a_history_that_is_too_wide_says_the_date_where_it_changes(monkeypatch):
     ]
     monkeypatch.delenv("TZ")
     time.tzset()
+
+
+TAKES_STDOUT = """
+import ctypes, os, sys
+from oq_nb.cli.output import own_stdout
+
+sys.stdout = open(1, "w", closefd=False)
+before = sys.stdout
+C = ctypes.CDLL(None)
+print("before")
+C.printf(b"before, by C code\\n")
+with own_stdout() as own:
+    print("the log", file=own)
+    C.printf(b"meanwhile, by C code\\n")
+    print("meanwhile")
+    sys.stdout = open(1, "w", closefd=False)
+    print("meanwhile, by another stdout")
+sys.stdout = before
+C.printf(b"after, by C code\\n")
+print("after")
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no C library by the name of None")
+def test_a_program_that_goes_on_gets_its_stdout_back_and_nothing_of_what_was_printed_meanwhile():
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    ended = subprocess.run(
+        [sys.executable, "-c", TAKES_STDOUT], env=environment, capture_output=True, text=True, timeout=60
+    )
+    meanwhile = ["meanwhile", "meanwhile, by C code", "meanwhile, by another stdout"]
+    assert (ended.returncode, sorted(ended.stderr.splitlines())) == (0, sorted(meanwhile))
+    lines = ended.stdout.splitlines()
+    assert sorted(lines[:2]) == ["before", "before, by C code"] and lines[2] == "the log"
+    assert sorted(lines[3:]) == ["after", "after, by C code"]

@@ -343,6 +343,8 @@ def test_history_over_attempts():
     assert "retry 1 of 3" in svg
     assert history_svg([]) == ""
     check(history_svg(versions[:1]))
+    assert f", {len(versions)} versions</title>" in svg
+    assert ", 1 version</title>" in history_svg(versions[:1])
 
 
 @pytest.mark.parametrize(
