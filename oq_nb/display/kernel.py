@@ -55,18 +55,12 @@ def is_shown_live() -> bool:
 
     JupyterLab does; what runs a notebook from start to end (nbclient, papermill) does not.
     """
-    from IPython import get_ipython
-
-    parent: dict[str, Any] = get_ipython().kernel.get_parent() or {}
-    return "cellId" in parent.get("metadata", {})
+    return "cellId" in _request().get("metadata", {})
 
 
 def sender() -> str:
     """Return the id of the session that the present cell was sent in: a page that is reloaded has another one."""
-    from IPython import get_ipython
-
-    parent: dict[str, Any] = get_ipython().kernel.get_parent() or {}
-    return str(parent.get("header", {}).get("session", ""))
+    return str(_request().get("header", {}).get("session", ""))
 
 
 def shows_outputs_apart() -> bool:
@@ -74,11 +68,15 @@ def shows_outputs_apart() -> bool:
 
     VS Code names its cells too, by an address with a scheme.
     """
+    cell_id = _request().get("metadata", {}).get("cellId")
+    return isinstance(cell_id, str) and ":" not in cell_id
+
+
+def _request() -> dict[str, Any]:
+    """Return the message that the present cell was sent in."""
     from IPython import get_ipython
 
-    parent: dict[str, Any] = get_ipython().kernel.get_parent() or {}
-    cell_id = parent.get("metadata", {}).get("cellId")
-    return isinstance(cell_id, str) and ":" not in cell_id
+    return get_ipython().kernel.get_parent() or {}
 
 
 def show_static(html: str, text: str) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import socket
 import urllib.request
 from importlib.metadata import entry_points
 
 import pytest
 from lab import complaints, shoot
+from run import has_localhost
 from servers import connect_to
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
@@ -25,9 +25,7 @@ def tasks(seaweedfs, credentials, monkeypatch):
 def test_the_tile_opens_the_page_and_its_buttons_work(open_lab, tasks):
     if "oq" not in entry_points(group="jupyter_serverproxy_servers").names:
         pytest.skip("the installed oq-nb is older than the tile: pip install -e . again")
-    try:
-        socket.getaddrinfo("localhost", None)
-    except OSError:
+    if not has_localhost():
         pytest.skip("jupyter-server-proxy asks at localhost whether the page is ready, and this machine lacks the name")
     lab, page = open_lab(["1"], base_url="/user/somebody/")
     task = tasks.submit("resize", 7)
