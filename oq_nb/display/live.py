@@ -5,13 +5,12 @@ Invariants:
 * A display that is dropped or closed becomes plain HTML, and its models are closed.
 * A display that is over becomes plain HTML at once; its models live on until it is dropped, because a page that was
   reloaded still shows them.
-* That no front end answers is learned once for each program that sends cells (`_Browser.is_silent`), not for each
+* That no front end answers is learned once for each program that sends cells (`Browser.is_silent`), not for each
   display. A display that nobody is likely to see as a widget has its models all the same: it may be shown elsewhere.
-* An output is not replaced while a page is still making its view of the widget (`LiveDisplay.is_replaceable`):
-  JupyterLab would throw away the view half made, and complain on its console.
+* An output is not replaced while a page is still making its view of the widget (`browser.Shown`).
 
-Imports of the package: `queue.watcher`, `display.kernel`, `display.output`, `display.render_loop`. ipywidgets and
-IPython are imported when something is shown.
+Imports of the package: `queue.watcher`, `display.browser`, `display.kernel`, `display.output`, `display.render_loop`.
+ipywidgets and IPython are imported when something is shown.
 """
 
 from __future__ import annotations
@@ -26,69 +25,21 @@ from typing import Any
 from markupsafe import Markup
 
 from oq_nb.display import kernel, plain_models
+from oq_nb.display.browser import Shown, browser
 from oq_nb.display.output import Frozen, Output
 from oq_nb.display.render_loop import Look, loop
 from oq_nb.display.safe import as_text, fill
 from oq_nb.queue.watcher import OverviewWatch
 from oq_nb.text import local_time
 
-__all__ = ["BUSY_SECONDS", "Frozen", "LiveDisplay", "browser", "stale_html", "weakly"]
+__all__ = ["BUSY_SECONDS", "Frozen", "LiveDisplay", "stale_html", "weakly"]
 
 #: So long a cell runs before a button says that it is not heard meanwhile.
 BUSY_SECONDS = 1.0
 
 _STALE_SECONDS = 20
-_NO_BROWSER_SECONDS = 10.0  # without a cell running: a browser would have reported the views of widgets by then
-_VIEW_SECONDS = 3.0  # so long it takes a page at most to say that it shows a widget
 _MOST_ASKED = 3  # so often one look is asked for
 _CLOSING_NOTE = '<div style="opacity:.75">No longer refreshed: <code>.widget()</code> shows it again.</div>'
-
-
-class _Browser:
-    """Whether a browser shows displays of this kernel: only then is anybody there to press buttons."""
-
-    is_there: bool = False
-    #: A cell was sent by a program that shows notebooks: it is likely to report a view soon.
-    is_expected = False
-
-    def __init__(self) -> None:
-        self._silent: set[str] = set()
-
-    @property
-    def can_come(self) -> bool:
-        """Whether one has shown a display, or may yet: the kernel has not been idle for long enough to hear of it."""
-        return self.is_there or kernel.cell.idle_seconds < _NO_BROWSER_SECONDS
-
-    @property
-    def is_likely(self) -> bool:
-        """Whether one has shown a display, or is about to."""
-        return self.is_there or (self.is_expected and self.can_come)
-
-    def note_silence(self, sender: str | None) -> None:
-        """Note that what sent a cell has reported no view of what the cell showed, though there was time to.
-
-        Args:
-            sender: its session. None for a program that shows notebooks, which may only have been asleep.
-        """
-        if sender is not None:
-            self._silent.add(sender)
-
-    def is_silent(self, sender: str | None) -> bool:
-        """Whether this is known not to show widgets; never once a browser has reported a view."""
-        return not self.is_there and sender in self._silent
-
-    def look_for(self, model: Any) -> None:
-        """Note when a browser reports a view of a model, which takes until the kernel is idle."""
-        model.set_trait("_view_count", 0)  # browsers count their views in there once it is a number
-        model.observe(self._note, "_view_count")
-
-    def _note(self, change: Any) -> None:
-        if change["new"] and not loop.is_current_thread:
-            self.is_there = True
-            loop.wake()
-
-
-browser: _Browser = _Browser()
 
 
 def stale_html(comfort: str, code: str) -> Markup:
@@ -159,8 +110,7 @@ class LiveDisplay:
         self._watch: Any = None  # of a subclass that has one
         self._is_over = False
         self._is_closed = False
-        self._shown_at: float | None = None
-        self._views_before = 0  # it was shown for the last time
+        self._latest: Shown | None = None  # for the last time
         self._sender: str | None = None  # of the cell that it was shown in for the last time
         self._build_lock = threading.Lock()
         self._finalizer: Any = None
@@ -230,14 +180,7 @@ class LiveDisplay:
     @property
     def is_replaceable(self) -> bool:
         """Whether the outputs may be replaced now: the page has made its view, or nobody is there to make one."""
-        if self._shown_at is None or self._output.is_plain or not browser.is_likely:
-            return True
-        return self._views > self._views_before or time.monotonic() - self._shown_at > _VIEW_SECONDS
-
-    @property
-    def _views(self) -> int:
-        """Views that pages have of it, as far as they have told; only a kernel that is idle learns of them."""
-        return getattr(self._root, "_view_count", None) or 0
+        return self._latest is None or self._output.is_plain or self._latest.is_replaceable
 
     @property
     def box(self) -> Any:
@@ -298,8 +241,8 @@ class LiveDisplay:
             return
         kernel.cell.follow(loop)
         self._sender = kernel.sender()
-        if kernel.is_shown_live():
-            browser.is_expected, self._sender = True, None
+        if browser.note_cell():
+            self._sender = None
         root = self.box if kernel.wants_widgets() else self._begin(plain_models)
         has_models = kernel.wants_widgets() and not isinstance(root, plain_models.VBox)
         is_plain = not has_models or browser.is_silent(self._sender)
@@ -307,7 +250,7 @@ class LiveDisplay:
         if self._is_over:  # since a moment ago
             kernel.show_static(*self._output.frozen())
             return
-        self._shown_at, self._views_before = time.monotonic(), self._views
+        self._latest = Shown(root)
         self._output.show(None if is_plain else root)
         if self._is_over:
             self._output.publish()

@@ -104,6 +104,10 @@ class Output:
         self._said, self.is_static, self._published_at = (html, text, True), False, time.monotonic()
         self._is_fresh = True
 
+    def adopt(self, display_id: str) -> None:
+        """Take over an output that has been shown with a widget in it, to make plain HTML of it later."""
+        self._places.append(_Place(None, display_id))
+
     def become_plain(self) -> None:
         """Show no widget any more, but HTML that is updated in place."""
         self.is_plain, self._said = True, None
@@ -170,10 +174,11 @@ class _Place:
 
     Args:
         model: of the widget that gets an output of its own; None for one output.
+        display_id: of the output that has all of it or the HTML.
     """
 
-    def __init__(self, model: Any) -> None:
-        self._id, self._view_id = f"oq-{uuid.uuid4().hex}", f"oq-{uuid.uuid4().hex}"
+    def __init__(self, model: Any, display_id: str = "") -> None:
+        self._id, self._view_id = display_id or f"oq-{uuid.uuid4().hex}", f"oq-{uuid.uuid4().hex}"
         self.is_apart = model is not None
         self.model = model
         self._has_view = False

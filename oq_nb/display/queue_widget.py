@@ -18,6 +18,7 @@ from markupsafe import Markup
 
 from oq_nb.display import kernel, live, markup, view
 from oq_nb.display.board_table import groups_html, tables_html
+from oq_nb.display.browser import browser
 from oq_nb.display.buttons import Action
 from oq_nb.display.choice import Choice, Option
 from oq_nb.display.clickable import Press, is_clickable, make_clickable
@@ -138,7 +139,7 @@ class QueueWidget(live.LiveDisplay):
         self._chosen = self._own(widgets.HBox([self._tasks.model, self._button, self._said], layout=line))
         parts = [self._head, self._filters, self._table, self._chosen, self._detail_box, self._more_box]
         root = self._own(widgets.VBox(parts, layout=wide))
-        live.browser.look_for(root)
+        browser.look_for(root)
         root.add_class("oq-queue")
         return root
 

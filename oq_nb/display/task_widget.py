@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from oq_nb.display import kernel, live, markup, view
+from oq_nb.display.browser import browser
 from oq_nb.display.buttons import Action
 from oq_nb.display.clicks import hear_while_busy
 from oq_nb.display.log_fold import LogFold, below_html, fold_html
@@ -147,7 +148,7 @@ class TaskWidget(live.LiveDisplay):
         self._log = self._own(widgets.HTML(layout=whole, style=self._main.style))
         self._row = self._own(widgets.HBox([self._button, self._log_button, self._said], layout=wide))
         root = self._own(widgets.VBox([self._main, self._detail, self._row, self._log], layout=whole))
-        live.browser.look_for(root)
+        browser.look_for(root)
         root.add_class("oq-task")
         return root
 
@@ -191,7 +192,7 @@ class TaskWidget(live.LiveDisplay):
             again = live.stale_html("The task is not affected", f"queue.get('{self._first.task_id}').widget()")
             self._main.value = str(self._main_html(is_live=True) + again)
         # What is published anew is drawn anew, which folds what somebody has unfolded: so it is published first.
-        if not (is_reading and live.browser.is_likely):
+        if not (is_reading and browser.is_likely):
             self._detail.value = str(self._detail_html())
         self._draw_button(state, is_failed)
         self._said.value = str(self._action.html(record) + self._late_html())
@@ -215,7 +216,7 @@ class TaskWidget(live.LiveDisplay):
         reading = self._last_report
         if reading is None or reading.record != record:
             self._last_report = _LastReport(self._queue, record)
-            if not live.browser.is_likely:  # what runs a notebook may be over any moment, and saves what is known
+            if not browser.is_likely:  # what runs a notebook may be over any moment, and saves what is known
                 self._save()
             return True
         if reading.is_read:
@@ -226,7 +227,7 @@ class TaskWidget(live.LiveDisplay):
         """Keep the Retry button where there is a browser; save plain HTML where none is known of."""
         if not self.is_replaceable:
             return
-        has_browser = live.browser.is_likely
+        has_browser = browser.is_likely
         if self._failed_at is None:
             self._failed_at = time.monotonic()
             self._save(keeps_widget=has_browser)

@@ -2,7 +2,7 @@
 
 Both are shown and moved in the thread that waits. A group that nobody waits for is watched: see `Watcher.watch_many`.
 
-Imports of the package: `model`, `text`, `view`, `markup`, `live`; tqdm when a bar is shown in a terminal.
+Imports of the package: `model`, `text`, `view`, `markup`, `browser`, `live`; tqdm when a bar is shown in a terminal.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from oq_nb.display import live, markup, view
+from oq_nb.display.browser import browser
 from oq_nb.display.kernel import in_kernel
 from oq_nb.display.render_loop import loop
 from oq_nb.display.states import status_view
@@ -96,7 +97,7 @@ class GroupDisplay(live.LiveDisplay):
 
     def _build(self, widgets: Any) -> Any:
         self._main = self._own(widgets.HTML(layout=widgets.Layout(width="100%", max_width="48em", margin="0")))
-        live.browser.look_for(self._main)
+        browser.look_for(self._main)
         self._main.add_class("oq-task")
         return self._main
 

@@ -4,10 +4,15 @@ tqdm's widget bar leaves a model behind that is gone after a restart ("model not
 the last word stands in the saved notebook, on GitHub and in what nbconvert makes of it. Outside of a notebook
 this is tqdm's class and nothing more.
 
-Invariants: nothing here raises into a loop; the models of the last `_KEPT` bars live on, because a page that is
-reloaded from an older save still shows them, those before are closed.
+Invariants:
 
-Imports of the package: `markup`, `text`; IPython when a bar is shown in a notebook.
+* Nothing here raises into a loop.
+* The models of the last `_KEPT` bars live on, because a page that is reloaded from an older save still shows them;
+  those before are closed.
+* A bar that ends at once is not replaced before the page has made its view of it (`browser.Shown`): the loop goes on,
+  the drawing thread does it.
+
+Imports of the package: `display`, `text`; IPython when a bar is shown in a notebook.
 """
 
 from __future__ import annotations
@@ -23,8 +28,10 @@ from typing import TYPE_CHECKING, Any
 from tqdm.auto import tqdm as _auto_tqdm
 from tqdm.std import tqdm as _std_tqdm
 
-from oq_nb.display import markup
-from oq_nb.display.safe import as_text
+from oq_nb.display import kernel, markup
+from oq_nb.display.browser import Shown, browser
+from oq_nb.display.output import Output
+from oq_nb.display.render_loop import loop
 from oq_nb.text import printable
 
 __all__ = ["is_widget_bar", "tqdm"]
@@ -54,6 +61,7 @@ else:
     _Base = _auto_tqdm
 _KEPT = 50
 _ended: deque[Any] = deque()
+_late: set[_Late] = set()  # which the drawing thread refers to weakly
 
 
 def is_widget_bar() -> bool:
@@ -65,6 +73,7 @@ class tqdm(_Base):
     """tqdm; in a notebook its output becomes plain HTML when it is closed. Takes everything that tqdm takes."""
 
     _display_id: str | None = None  # None: not to be shown, or not by us
+    _shown: Shown | None = None
     _has_failed = False
     _is_left = False  # before its items were used up
 
@@ -106,34 +115,36 @@ class tqdm(_Base):
         """Have the plain bar that it has become say that its loop was ended by an error."""
         self._has_failed = True
         if self._display_id is not None and self.displayed and self.leave:
-            try:
-                self._publish(self._bundle(), update=True)
-            except Exception:
-                logger.debug("a bar could not be drawn anew", exc_info=True)
+            self._replace()
 
     def _show(self) -> None:
         self.displayed = True
         try:
-            model = {"version_major": 2, "version_minor": 0, "model_id": self.container.model_id}
-            self._publish({"application/vnd.jupyter.widget-view+json": model, **self._bundle()})
+            if browser.note_cell():
+                kernel.cell.follow(loop)
+                browser.look_for(self.container)
+            self._shown = Shown(self.container)
+            view = {kernel.MIME: kernel.view_of(self.container)}
+            kernel.publish({**view, **self._bundle()}, display_id=self._display_id)
         except Exception:
             logger.debug("a bar could not be shown", exc_info=True)
 
     def _freeze(self) -> None:
+        self._replace()
+        _ended.append(self.container)
+        while len(_ended) > _KEPT:
+            _close_models(_ended.popleft())
+
+    def _replace(self) -> None:
+        """Have plain HTML in the place of the widget, now or as soon as the page has made its view."""
         try:
             bundle = self._bundle() if self.leave else {"text/html": "", "text/plain": ""}
-            self._publish(bundle, update=True)
-            _ended.append(self.container)
-            while len(_ended) > _KEPT:
-                _close_models(_ended.popleft())
+            if self._display_id is None or self._shown is None or self._shown.is_replaceable:
+                kernel.publish(bundle, display_id=self._display_id, update=True)
+            else:
+                _Late(self._display_id, bundle, self._shown)
         except Exception:
             logger.debug("a bar could not be made plain", exc_info=True)
-
-    def _publish(self, bundle: dict[str, Any], *, update: bool = False) -> None:
-        from IPython.display import display
-
-        show: Any = display
-        show(bundle, raw=True, display_id=self._display_id, update=update)
 
     def _bundle(self) -> dict[str, Any]:
         """Return what the bar says now, as HTML and as text."""
@@ -154,7 +165,32 @@ class tqdm(_Base):
             f'<label style="display:flex;gap:.6em;align-items:center;max-width:46em"><span style="{nowrap}">{left}'
             f'</span> {bar} <span style="{nowrap}">{right}</span></label>'
         )
-        return {"text/html": as_text(page), "text/plain": text}
+        return {"text/html": page, "text/plain": text}
+
+
+class _Late:
+    """What a bar becomes as soon as the page has made its view; see `Drawable`."""
+
+    is_smooth = False
+
+    def __init__(self, display_id: str, bundle: dict[str, str], shown: Shown) -> None:
+        self._shown = shown
+        self._output = Output()
+        self._output.frozen = lambda: (bundle["text/html"], bundle["text/plain"])
+        self._output.adopt(display_id)
+        _late.add(self)
+        loop.add(self, self._output)
+
+    def draw_if_open(self) -> bool:
+        """Become it if possible; return whether to try again in a second."""
+        if not self._shown.is_replaceable:
+            return True
+        _late.discard(self)
+        loop.dispose_output(self._output)
+        return False
+
+    def look_again(self) -> None:
+        """There is nothing to look at."""
 
 
 def _close_models(container: Any) -> None:

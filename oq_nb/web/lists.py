@@ -194,8 +194,12 @@ def _failures(seen: Overview, chosen: TaskFilter, now: datetime) -> h.Element | 
     if len(groups) > limit:
         more = h.a(href=query_of(TaskFilter("failed")))[f"and {len(groups) - limit:,} kinds more"]
     if unread:
-        more = [more, f" {unread:,} more failed ones are counted but not read."]
+        more = [more, f" {unread:,} more failed {'one is' if unread == 1 else 'ones are'} counted but not read."]
     kinds = counted(len(groups), "kind")
+    if not groups:
+        return h.section("#failures.groups", aria_labelledby="failed")[
+            h.h2("#failed")["Failures"], h.p(".muted")["None of those that were read.", more]
+        ]
     return h.section("#failures.groups", aria_labelledby="failed")[
         h.h2("#failed")[f"{counted(total, 'failure')} of {kinds}"],
         h.table[

@@ -6,6 +6,8 @@ import re
 
 import pytest
 
+VIEW = "application/vnd.jupyter.widget-view+json"
+
 pytestmark = pytest.mark.timeout(300)
 
 BAD, GOOD, LEFT = "#c62f2b", "#20803c", "#75707a"
@@ -69,3 +71,44 @@ def test_a_bar_says_how_its_loop_ended(kernels):
         kernel.wait_for(lambda of=message_id: any(kernel._is_idle(m, of) for m in list(kernel.messages)))
         found[name] = colour_of(kernel)
     assert found == {name: colour for name, (_, colour) in ENDINGS.items()}
+
+
+@pytest.mark.parametrize(
+    ("code", "colour"),
+    [
+        ("for n in oq_nb.track(range(3), queue=None): pass", GOOD),
+        ("try:\n    for n in oq_nb.track(range(9), queue=None): divide(n)\nexcept ZeroDivisionError: pass", BAD),
+        ("for n in oq_nb.track(range(3), queue=None, leave=False): pass", None),
+    ],
+)
+def test_a_bar_that_ends_at_once_is_replaced_when_the_page_has_made_its_view(kernels, code, colour):
+    """JupyterLab would throw away the view half made, and complain on its console."""
+    kernel = kernels()
+    kernel.run(PREPARE + "from oq_nb.display import browser; browser._VIEW_SECONDS = float('inf')")
+    kernel.messages.clear()
+    kernel.run(code, cellId="of JupyterLab")
+    kernel.run("time.sleep(1.2)", cellId="of JupyterLab")  # the drawing thread looks at it once a second
+    [shown] = kernel.of("display_data")
+    root = shown["content"]["data"][VIEW]["model_id"]
+    assert kernel.of("update_display_data") == []
+    kernel.send(root, {"method": "update", "state": {"_view_count": 1}})
+    kernel.wait_for(lambda: kernel.of("update_display_data"))
+    [update] = kernel.of("update_display_data")
+    assert update["content"]["transient"] == shown["content"]["transient"]
+    assert set(update["content"]["data"]) == {"text/html", "text/plain"}
+    if colour is None:
+        assert update["content"]["data"] == {"text/html": "", "text/plain": ""}
+    else:
+        assert colour_of(kernel) == colour
+    kernel.wait_for(lambda: "oq-" not in kernel.run("print([t.name for t in threading.enumerate()])"))
+
+
+def test_a_kernel_that_goes_leaves_the_last_word_of_its_bars(kernels):
+    kernel = kernels()
+    kernel.run("from oq_nb.display import browser; browser._VIEW_SECONDS = float('inf')")
+    kernel.messages.clear()
+    kernel.run("for n in oq_nb.track(range(3), queue=None): pass", cellId="of JupyterLab")
+    kernel.client.shutdown()
+    kernel.wait_for(lambda: kernel.of("update_display_data"))
+    [update] = kernel.of("update_display_data")
+    assert "3/3" in update["content"]["data"]["text/plain"]

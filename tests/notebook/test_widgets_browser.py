@@ -242,6 +242,25 @@ w.start();
     assert complaints(lab, page) == []
 
 
+def test_bars_that_end_while_the_page_still_makes_their_views(open_lab):
+    cells = [
+        "import oq_nb\nfor n in range(12):\n    for m in oq_nb.track(range(3), f'quick {n}', queue=None): pass",
+        "for n in range(12):\n    for m in oq_nb.track(range(3), f'gone {n}', queue=None, leave=False): pass",
+        "for n in range(12):\n    try:\n        for m in oq_nb.track(range(3), f'bad {n}', queue=None): 1 / 0\n"
+        "    except ZeroDivisionError: pass",
+    ]
+    lab, page = open_lab(cells, height=3000)
+    run_all(page)
+    wait_until_run(page, len(cells))
+    page.wait_for_function("() => document.querySelectorAll('.jp-OutputArea-output progress').length === 24")
+    page.wait_for_function("() => document.querySelectorAll('.jp-OutputArea-output .widget-box').length === 0")
+    shoot(page, "bars that ended at once")
+    assert [f"quick {n}: 100%" in output(page, 0).nth(n).inner_text() for n in range(12)] == [True] * 12
+    assert output(page, 1).all_inner_texts() == [""] * output(page, 1).count()
+    assert [f"bad {n}: 0%" in " ".join(output(page, 2).nth(n).inner_text().split()) for n in range(12)] == [True] * 12
+    assert complaints(lab, page) == []
+
+
 # --- a kernel that is restarted, while the task goes on elsewhere
 
 

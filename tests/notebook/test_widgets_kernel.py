@@ -428,7 +428,7 @@ def test_an_output_is_not_replaced_while_a_page_still_makes_its_view(kernels):
     kernel = kernels()
     kernel.run(WORKER)
     kernel.run(HOLDING)
-    kernel.run("from oq_nb.display import live; live._VIEW_SECONDS = float('inf')")  # a page may take its time
+    kernel.run("from oq_nb.display import browser; browser._VIEW_SECONDS = float('inf')")  # a page may take its time
     kernel.run("task = q.submit('hold')\nwhile not task.refresh().progress: time.sleep(0.05)")
     kernel.run("task.widget()", cellId="of JupyterLab")
     saved, shown = (m["content"] for m in kernel.of("display_data"))

@@ -184,3 +184,44 @@ def test_a_body_that_is_too_large_is_not_read(fake_queue, serve, visit):
         "/tasks/cancel", content=b"x" * 2_000_000, headers={"origin": str(client.base_url).rstrip("/")}
     )
     assert answer.status_code == 413
+
+
+def test_tasks_of_which_only_their_number_is_known(fake_queue, serve, visit, monkeypatch):
+    for name, limit in (("_PAGE", 10), ("_INDEX_PAGES", 2), ("_LIVE_LIMIT", 5), ("_ENDED_LIMIT", 2)):
+        monkeypatch.setattr(f"oq_nb.queue.poller.{name}", limit)
+    for _ in range(50):
+        fake_queue.submit("resize")
+    client = visit(serve(fake_queue))
+    answer = until(lambda: (found := client.get("/")) and "more that may be" in found.text and found)
+    pending, unlisted = re.search(
+        r"<b>(\d+)</b> <a [^>]*>pending</a>.*?and (\d+) more that may be", answer.text
+    ).groups()
+    assert int(pending) + int(unlisted) == 50
+    for query in ("status=failed", "status=ended", "status=pending&type=resize", "type=train"):
+        assert client.get(f"/?{query}").status_code == 200
+    assert "Ended lately" not in answer.text and "Failures" not in answer.text
+
+
+def test_a_queue_of_one_task_that_cannot_be_read(fake_queue, serve, visit):
+    task = fake_queue.submit("resize")
+    objects = fake_queue.store.objects
+    objects.put(task.record.key, objects.get(task.record.key).body.replace(b'"pending"', b'"paused"'))
+    client = visit(serve(fake_queue))
+    answer = until(lambda: (found := client.get("/")) and "cannot be read" in found.text and found)
+    assert "and 1 that cannot be read" in answer.text and answer.status_code == 200
+    assert client.get("/?status=ended").status_code == 200
+
+
+def test_failures_that_are_counted_and_not_read(fake_queue, serve, visit, monkeypatch):
+    monkeypatch.setattr("oq_nb.queue.poller._FAILURES_LIMIT", 2)
+    monkeypatch.setattr("oq_nb.queue.poller._COUNT_LIMIT", 0)
+    monkeypatch.setattr("oq_nb.queue.poller._ENDED_LIMIT", 0)
+    for _ in range(3):
+        fail(fake_queue, fake_queue.submit("resize"))
+    client = visit(serve(fake_queue))
+    answer = until(lambda: (found := client.get("/")) and "2 failures of 1 kind" in found.text and found)
+    assert "1 more failed one is counted but not read." in answer.text
+    other = client.get("/?status=failed&type=train").text
+    assert "0 failures" not in other
+    section = html.unescape(re.sub(r"<[^>]*>", " ", other[other.index('id="failures"') :]))
+    assert "None of those that were read. 1 more failed one is counted but not read." in " ".join(section.split())

@@ -20,6 +20,7 @@ from waiting import until
 import oq_nb
 from oq_nb import model
 from oq_nb.display import kernel, live, render_loop
+from oq_nb.display.browser import Browser, browser
 from oq_nb.display.clickable import press_of
 from oq_nb.display.render_loop import loop
 from oq_nb.display.selection import TaskFilter
@@ -282,7 +283,7 @@ def test_a_wrong_interval(fake_queue, interval):
 
 def test_a_failed_task_is_published_once_and_before_its_error_is_shown(fake_queue, fake_store, shown, monkeypatch):
     """What is published anew is drawn anew by the browser, and an error that was unfolded would be folded again."""
-    monkeypatch.setattr(live.browser, "is_there", True)
+    monkeypatch.setattr(browser, "is_there", True)
     task = fake_queue.submit("a", max_retries=0)
     widget = shown(task)
     events = []
@@ -648,10 +649,10 @@ def test_where_a_cell_ends_the_queue_is_looked_at_and_published_unless_a_browser
     claim(fake_queue, fake_queue.list()[0].id)
     until(lambda: board._watch.due > time.monotonic() + 100)
     looks, before = board.state, len(published)
-    monkeypatch.setattr(live.browser, "is_there", True)
+    monkeypatch.setattr(browser, "is_there", True)
     loop.cell_ended()
     assert (board.state, len(published)) == (looks, before), "what is there shows it at its time"
-    monkeypatch.setattr(live.browser, "is_there", False)
+    monkeypatch.setattr(browser, "is_there", False)
     loop.cell_ended()
     assert board.state is not looks
     assert "1 running" in published[-1]
@@ -661,14 +662,14 @@ def test_where_a_cell_ends_the_queue_is_looked_at_and_published_unless_a_browser
 
 
 def test_who_does_not_answer_is_remembered_until_anybody_does():
-    browser = live._Browser()
-    browser.note_silence("a script")
-    browser.note_silence(None)
-    assert browser.is_silent("a script")
-    assert not browser.is_silent("a page")
-    assert not browser.is_silent(None), "a program that shows notebooks may have been asleep"
-    browser._note({"new": 1})
-    assert not browser.is_silent("a script")
+    known = Browser()
+    known.note_silence("a script")
+    known.note_silence(None)
+    assert known.is_silent("a script")
+    assert not known.is_silent("a page")
+    assert not known.is_silent(None), "a program that shows notebooks may have been asleep"
+    known._note({"new": 1})
+    assert not known.is_silent("a script")
 
 
 def test_what_is_shown_is_replaced_only_when_it_differs(shown, fake_queue, monkeypatch):
