@@ -13,6 +13,7 @@ from oq_nb.cli.queue_options import IdArgument, QueueOptions, find, with_queue_o
 from oq_nb.display import view
 from oq_nb.display.states import status_view
 from oq_nb.errors import ConfigurationError
+from oq_nb.model import TaskStatus
 from oq_nb.text import ago, first_line, local_time, printable, shorten
 
 if TYPE_CHECKING:
@@ -245,18 +246,19 @@ def _without_worker(queue: Queue, records: list[TaskRecord], now: datetime) -> s
 
 
 def _row(short: str, record: TaskRecord, now: datetime, *, is_orphan: bool) -> tuple[str, str, str, str, str]:
-    state, said = status_view(record, now), ""
-    if record.progress is not None:
-        said = "  ".join(view.progress_parts(record.progress, state, message_limit=1000))
-    elif record.last_error:
-        is_reason = record.status.value == "cancelled"
-        said = first_line(record.last_error if is_reason else view.last_line(record.last_error))
-    elif record.status.value == "pending" and record.available_at > now:
-        said = f"starts {ago(record.available_at, now)}"
+    state, parts = status_view(record, now), []
+    progress = None if record.is_whole or record.status is TaskStatus.PENDING else record.last_progress
+    if progress is not None:
+        parts += view.progress_parts(progress, state, message_limit=1000)
+    if record.last_error and (record.status.is_terminal or not parts):
+        is_reason = record.status is TaskStatus.CANCELLED
+        parts.append(first_line(record.last_error if is_reason else view.last_line(record.last_error)))
+    elif record.status is TaskStatus.PENDING and record.available_at > now:
+        parts.append(f"starts {ago(record.available_at, now)}")
     elif is_orphan:
-        said = "no worker has this type"
+        parts.append("no worker has this type")
     kind = printable(shorten(record.task_type, 40))
-    return short, state.text, kind, ago(record.updated_at, now), said
+    return short, state.text, kind, ago(record.updated_at, now), "  ".join(parts)
 
 
 def workers(options: QueueOptions, as_json: JsonOption = False) -> int:

@@ -563,8 +563,7 @@ def group_html(counts: Mapping[str, int], total: int, seconds: float) -> Markup:
         seconds: since it has been waited for.
     """
     done, line = view.group_line(counts, total, seconds)
-    bad = counts.get("failed", 0) + counts.get("expired", 0)
-    state = StatusView("done", "bad" if bad else "good") if done == total else StatusView("waiting", "running")
+    state = view.group_state(counts, total)
     percent = done * 100 // total if total else 100
     drawn = bar(percent, state.tone, said=line)
     return _framed(state.tone, fill('<label style="display:block">{} {}<br>{}</label>', pill(state), line, drawn))

@@ -122,6 +122,16 @@ def group_line(counts: Mapping[str, int], total: int, seconds: float) -> tuple[i
     return done, ", ".join([f"{done:,} of {total:,} {noun}", *named, duration(seconds)])
 
 
+def group_state(counts: Mapping[str, int], total: int) -> StatusView:
+    """Return the state of a group: completed when all of it is; ended when all have, some in another way."""
+    named = {name for name, count in counts.items() if count}
+    if total > sum(count for name, count in counts.items() if name not in ("pending", "running")):
+        return StatusView("waiting", "running")
+    if named <= {"completed", "archived"}:
+        return StatusView("completed", "good")
+    return StatusView("ended", "bad" if named & {"failed", "expired"} else "off")
+
+
 def version_line(number: int, record: TaskRecord, before: TaskRecord | None) -> str:
     """Return a line of ``oq history``: what this version of the task changed.
 

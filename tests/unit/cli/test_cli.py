@@ -320,6 +320,19 @@ def test_list_says_of_pending_tasks_that_no_worker_has_their_type(oq, fake_queue
     assert fake_store.requests["GET"] - before == 4, "the tasks of the index: workers are not asked for"
 
 
+def test_list_says_how_far_an_ended_task_came(oq, fake_queue):
+    """A loop that was left at 3 of 10 has completed, an error has a message: how far it was is not in either."""
+    left, broken = running(fake_queue, task_type="track:left"), running(fake_queue, task_type="broken")
+    for task, end in (
+        (left, lambda r, now: transitions.complete(r, now, lease_id=r.lease_id, output=None)),
+        (broken, lambda r, now: transitions.fail(r, now, lease_id=r.lease_id, error="ValueError: row 4")),
+    ):
+        fake_queue.store.update(task.id, end)
+    lines = {name: next(line for line in oq("list")[1].splitlines() if name in line) for name in ("left", "broken")}
+    assert lines["left"].endswith(" ago  45% (450/1000)  Processing file 450 of 1000")
+    assert lines["broken"].endswith(" ago  45% (450/1000)  Processing file 450 of 1000  ValueError: row 4")
+
+
 def test_list_estimates_nothing_for_a_task_that_is_stalled(oq, fake_queue):
     task = running(fake_queue, seconds_ago=600)
     progress = task.record.progress.model_copy(update={"rate": 10.0})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import datetime, timedelta, timezone
+from html import unescape
 from html.parser import HTMLParser
 
 import pytest
@@ -367,6 +368,24 @@ def test_a_group(counts, total, done, said):
     check(html)
     assert said in html
     assert f'value="{done * 100 // total if total else 100}"' in html
+
+
+@pytest.mark.parametrize(
+    ("counts", "word", "tone"),
+    [
+        ({"completed": 3, "failed": 0}, "completed", "good"),
+        ({"completed": 2, "archived": 1}, "completed", "good"),
+        ({"completed": 2, "cancelled": 1}, "ended", "off"),
+        ({"deleted": 3}, "ended", "off"),
+        ({"completed": 2, "expired": 1}, "ended", "bad"),
+        ({"cancelled": 2, "failed": 1}, "ended", "bad"),
+        ({"completed": 2, "running": 1}, "waiting", "running"),
+        ({"failed": 2, "pending": 1}, "waiting", "running"),
+    ],
+)
+def test_the_state_of_a_group(counts, word, tone):
+    assert view.group_state(counts, 3) == StatusView(word, tone)
+    assert f"\N{NO-BREAK SPACE}{word}</span>" in unescape(markup.group_html(counts, 3, 5))
 
 
 def test_what_runs_says_since_when_and_for_how_long():
