@@ -264,7 +264,7 @@ def _pending_notes(record: TaskRecord, now: datetime, word: str, has_worker: boo
     notes: list[str] = []
     retry = f"retry {record.retry_count} of {record.max_retries}"
     if record.available_at > now:
-        when = f"{ago(record.available_at, now)} (at {local_time(record.available_at, now)})"
+        when = f"{ago(record.available_at, now)} (at {local_time(record.available_at)})"
         notes.append(f"It is tried again {when}: {retry}." if record.retry_count else f"It can start {when}.")
     else:
         waited = duration((now - record.available_at).total_seconds())
