@@ -23,10 +23,12 @@ import functools
 import io
 import os
 import sys
+import threading
 import time
 import weakref
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Generator, Iterable, Iterator
 from dataclasses import replace
+from itertools import chain
 from numbers import Number
 from types import FrameType, SimpleNamespace, TracebackType
 from typing import Any, Generic, TypeVar
@@ -108,6 +110,10 @@ class tqdm(notebook_bar.tqdm, Generic[T]):
     _left: Ending | None = None
     _unclear: frames.Exit | None = None
     _is_begun = False
+    _place: frames.Comprehension | None = None  # that iterates over it, where that has a frame of its own
+    _thread_id = 0  # of its thread
+    _over_at: float | None = None  # the position at which it seemed to be over
+    _items: weakref.ref[Generator[Any, None, None]] | None = None  # the generator behind its iterator
     _is_iterated = False
     _is_entered = False
     _context: TaskContext | None = None
@@ -186,10 +192,15 @@ class tqdm(notebook_bar.tqdm, Generic[T]):
             if bar is not None:
                 bar.hurry()
 
+        def look() -> None:
+            bar = me()
+            if bar is not None:
+                bar.look()
+
         nesting.follow_cells()
         if self._context is not None:
             self._outer = self._context.outermost_bar() if self._context.outermost_bar is not None else None
-            if self._outer is None or self._outer.is_done:
+            if self._outer is None or self._outer.is_done or not self._outer.may_be_around():
                 self._outer = None
                 self._context.outermost_bar = me
                 self._sink = RunningTask(self._context, source, throttle_seconds, min_seconds, hurry)
@@ -198,7 +209,7 @@ class tqdm(notebook_bar.tqdm, Generic[T]):
             self._outer = nesting.outermost()
             if self._outer is None and find is not None:
                 kind = task_type if task_type is not None else self._own_type()
-                self._sink = LoopTask(find, kind, source, throttle_seconds, min_seconds, lease_seconds, hurry)
+                self._sink = LoopTask(find, kind, source, throttle_seconds, min_seconds, lease_seconds, hurry, look)
         if self._outer is not None:
             self._outer.name_inner(self)
 
@@ -235,6 +246,28 @@ class tqdm(notebook_bar.tqdm, Generic[T]):
     def is_ended(self) -> bool:
         """Whether the loop is over, or the bar was closed."""
         return self._is_ended
+
+    def may_be_around(self) -> bool:
+        """Return whether what runs here and now may be in the body of the loop, as the stack says."""
+        place = self._place
+        if place is None or self._thread_id != threading.get_ident():
+            return not self._is_ended
+        self.look()
+        return not self._is_ended and frames.may_iterate(place, frames.caller_of())
+
+    def look(self) -> None:
+        """End the bar where a comprehension was ended by an exception that somebody keeps; from any thread."""
+        place, count = self._place, self.n
+        if place is None or self._is_ended:
+            return
+        if not frames.is_over(place, self._thread_id):
+            self._over_at = None
+        elif self._over_at == count or self._thread_id == threading.get_ident():
+            items = self._items() if self._items is not None else None
+            if items is not None:
+                items.close()
+        else:  # another thread's stack: one look may be wrong
+            self._over_at = count
 
     def state(self) -> BarState:
         """Return what the bar says now; from any thread."""
@@ -282,27 +315,33 @@ class tqdm(notebook_bar.tqdm, Generic[T]):
             or self._loop is not None
             or not loops.is_possible()
         ):
-            return self._iterate_as_tqdm()
+            items = self._iterate_as_tqdm()
+            self._items = weakref.ref(items)
+            return items
         self._first = self._offset = self.n
         self._loop = Loop(self.iterable, self._at_boundary, self._at_end, self._begin)
         self.__class__ = _LoopingBar
-        return iter(self._loop)
+        chunks = self._loop.chunks()
+        self._items = weakref.ref(chunks)
+        return chain.from_iterable(chunks)
 
-    def _iterate_as_tqdm(self) -> Iterator[T]:
+    def _iterate_as_tqdm(self) -> Generator[T, None, None]:
         if self.disable:
             yield from self.iterable
             return
         self._ends_later = True
         taken_at = frames.for_place(frames.caller_of())
         ending: Ending | None = None
+        items: Any = super().__iter__()
         try:
-            self._begin()
-            for item in super().__iter__():
+            self._begin(taken_at)
+            for item in items:
                 yield item
                 if self._has_problem:
                     self._raise_problem()
             ending = Ending(int(self.n or 0), is_exhausted=True)
         except GeneratorExit:
+            items.close()  # then it has counted
             ending = self._how_left(taken_at, frames.caller_of())
             raise
         except BaseException as exc:
@@ -347,8 +386,14 @@ class tqdm(notebook_bar.tqdm, Generic[T]):
         self._end(self._how_left(taken_at, dropped_by))
         self.close()
 
-    def _begin(self) -> None:
-        """Note that the bar is iterated over or entered from now on."""
+    def _begin(self, taken_at: frames.Place | None = None) -> None:
+        """Note that the bar is iterated over or entered from now on.
+
+        Args:
+            taken_at: the ``for``, if there is one.
+        """
+        if isinstance(taken_at, frames.Comprehension):
+            self._place, self._thread_id = taken_at, threading.get_ident()
         if not self._is_begun:
             self._is_begun = True
             if self._context is None:  # in a handler, its context knows the outermost one

@@ -7,6 +7,9 @@ Two cases remain open at that moment, and `how_left` says so: a ``for`` that ask
 ``islice`` end, too, with items left), and a loop without a ``for`` of its own (``list(map(work, items))``, a generator
 that is closed). What an exception has passed on its way to the top is known afterwards: `Exit.is_passed_by`.
 
+A comprehension that has a frame of its own keeps its iterator in that frame, and so does the traceback of an exception
+that somebody keeps: nothing is dropped. That it is over is told by the stack of its thread (`may_iterate`, `is_over`).
+
 It rests on what CPython does: `tells_apart` tries it, once, and callers guess nothing where it does not hold.
 
 Pure: no I/O, nothing of the package is imported.
@@ -23,7 +26,19 @@ from functools import cache
 from types import CodeType, FrameType
 from typing import Any
 
-__all__ = ["Exit", "Place", "caller_of", "for_place", "guess", "how_left", "is_asking", "tells_apart"]
+__all__ = [
+    "Comprehension",
+    "Exit",
+    "Place",
+    "caller_of",
+    "for_place",
+    "guess",
+    "how_left",
+    "is_asking",
+    "is_over",
+    "may_iterate",
+    "tells_apart",
+]
 
 #: Where a frame stands when it asks for an item of its ``for`` or ``async for``.
 _TAKES_ITEM = frozenset(dis.opmap[name] for name in ("FOR_ITER", "GET_ANEXT") if name in dis.opmap)
@@ -37,6 +52,8 @@ _PAUSED = frozenset(dis.opmap[name] for name in ("YIELD_VALUE", "YIELD_FROM", "R
 _GENERATOR_EXPRESSION = "<genexpr>"
 _COMPREHENSIONS = frozenset({"<listcomp>", "<setcomp>", "<dictcomp>", _GENERATOR_EXPRESSION})
 _GENERATORS = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
+_CAN_PAUSE = _GENERATORS | inspect.CO_COROUTINE
+_LOOKS = 20  # at a stack that another thread changes meanwhile
 _CACHE = dis.opmap.get("CACHE", -1)
 
 
@@ -186,6 +203,51 @@ def _may_be_passing(frame: FrameType | None, has_raised: bool) -> Exit | None:
     if frame is None or (_opcode(frame) in _LEAVES_LOOP and not has_raised):
         return None
     return Exit(frame.f_code, frame.f_lineno, has_raised, _at(frame))
+
+
+def may_iterate(place: Comprehension, frame: FrameType | None) -> bool:
+    """Return whether a comprehension may be taking items, as the stack of its thread says.
+
+    A generator may be paused. It counts as iterated over while the ``for`` that takes its items may be going on, or the
+    call that does (``sum``).
+
+    Args:
+        place: where the comprehension's ``for`` is.
+        frame: the innermost one of the stack.
+    """
+    code, caller = place.code, place.caller
+    if (code.co_flags & _CAN_PAUSE and not place.is_generator) or code.co_flags & inspect.CO_ASYNC_GENERATOR:
+        return True
+    if place.is_generator and (caller is None or caller[0].co_flags & _CAN_PAUSE):
+        return True
+    while frame is not None:
+        if frame.f_code is code:
+            return True
+        if place.is_generator and caller is not None and frame.f_code is caller[0]:
+            takes_items = caller[0].co_code[caller[1]] in _TAKES_ITEM
+            if takes_items or _at(frame) == caller[1]:
+                return True
+        frame = frame.f_back
+    return False
+
+
+def is_over(place: Comprehension, ident: int) -> bool:
+    """Return whether a comprehension that cannot pause is over, in this thread or another one.
+
+    Args:
+        place: where its ``for`` is.
+        ident: of its thread. Of another thread the answer is most likely right: ask twice.
+    """
+    if place.code.co_flags & _CAN_PAUSE:
+        return False
+    for _ in range(_LOOKS):
+        innermost = sys._current_frames().get(ident)  # noqa: SLF001 - there is no other way to another thread's stack
+        if may_iterate(place, innermost):
+            return False
+        # A frame that runs is called by the same ones all the time: what was seen from it outward was one stack.
+        if sys._current_frames().get(ident) is innermost:  # noqa: SLF001
+            return True
+    return False
 
 
 def _opcode(frame: FrameType) -> int | None:

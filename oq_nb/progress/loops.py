@@ -24,7 +24,7 @@ Pure: no I/O; imports `frames` of this room.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import chain, compress, count, islice
@@ -75,7 +75,7 @@ class Loop(Iterable[T]):
         iterable: anything that ``iter`` takes.
         at_boundary: called between two chunks when `due` has come; returns the next time. It may raise.
         at_end: called once when the loop is over, in the thread that ends it.
-        at_begin: called once before the first item.
+        at_begin: called once before the first item, with where the ``for`` is.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Loop(Iterable[T]):
         iterable: Iterable[T],
         at_boundary: Callable[[], float],
         at_end: Callable[[Ending], None],
-        at_begin: Callable[[], None] = lambda: None,
+        at_begin: Callable[[frames.Place | None], None] = lambda _: None,
     ) -> None:
         self._at_begin = at_begin
         self._at_boundary = at_boundary
@@ -108,7 +108,7 @@ class Loop(Iterable[T]):
         self._has_begun = False
 
     def __iter__(self) -> Iterator[T]:
-        return chain.from_iterable(self._chunks())
+        return chain.from_iterable(self.chunks())
 
     @property
     def count(self) -> int:
@@ -121,7 +121,8 @@ class Loop(Iterable[T]):
         self._is_hurried = True  # first this, then that: the loop does the reverse, so that it misses neither
         self._tickets.clear()
 
-    def _chunks(self) -> Iterator[Iterable[T]]:
+    def chunks(self) -> Generator[Iterable[T], None, None]:
+        """Yield the items in chunks, for ``chain.from_iterable``; closing it ends the loop as dropping it does."""
         __tracebackhide__ = True
         taken_at = frames.for_place(frames.caller_of())
         ending: Ending | None = None
@@ -129,7 +130,7 @@ class Loop(Iterable[T]):
         size, last, is_cut = 1, clock(), False
         asking: Callable[[], bool] = _never  # whether an item was asked for, and has not come
         try:
-            self._at_begin()
+            self._at_begin(taken_at)
             while True:
                 self._tickets = tickets = [True] * (size + 1 if has_length else size - 1)
                 if self._is_hurried or (last >= self._due and self._has_begun):

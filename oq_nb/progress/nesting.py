@@ -30,6 +30,9 @@ class Bar(Protocol):
     def is_ended(self) -> bool:
         """Whether its loop is over, or it was closed."""
 
+    def may_be_around(self) -> bool:
+        """Return whether what runs here and now may be in the body of its loop, as the stack says."""
+
     def fail(self, error: BaseException) -> None:
         """End it, or say that it has failed: an error has left the cell that it was made in."""
 
@@ -81,8 +84,9 @@ def outermost() -> Any:
     task = _current_task()
     for known in _thread.begun:
         is_here = (known.task() if known.task is not None else None) is task
-        if is_here and _is_open(known) and known.cell in (None, _thread.cells[-1]):
-            return known.bar()
+        bar = known.bar()
+        if is_here and _is_open(known) and known.cell in (None, _thread.cells[-1]) and bar and bar.may_be_around():
+            return bar
     return None
 
 

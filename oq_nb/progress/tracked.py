@@ -188,6 +188,7 @@ class LoopTask:
         min_seconds: a loop that is shorter leaves no task, unless `task` is asked for.
         lease_seconds: how long after the process's death the task counts as running.
         hurry: called by the writer when there is a `problem`.
+        look: called by the writer now and then: the bar may find that its loop is over.
 
     Requests: 3 PUT, 1 LIST and 1 DELETE for a loop, and 1 PUT per ``throttle_seconds`` while its position changes,
     else per third of the lease.
@@ -202,11 +203,12 @@ class LoopTask:
         min_seconds: float,
         lease_seconds: float,
         hurry: Hurry = lambda: None,
+        look: Hurry = lambda: None,
     ) -> None:
         self._find_queue = find_queue
         self._task_type = task_type
         self._source = source
-        self._hurry = hurry
+        self._hurry, self._look = hurry, look
         self._position = _Position(source)
         self._throttle_seconds = throttle_seconds
         self._lease_seconds = lease_seconds
@@ -290,6 +292,8 @@ class LoopTask:
 
     def run_due(self) -> float | None:
         """Do what is due: create the task, report to it, end it."""
+        if self._ending is None:
+            self._look()
         if self._over.is_set():
             return None
         now = time.monotonic()
