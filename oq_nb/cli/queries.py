@@ -248,9 +248,12 @@ def _without_worker(queue: Queue, records: list[TaskRecord], now: datetime) -> s
 def _row(short: str, record: TaskRecord, now: datetime, *, is_orphan: bool) -> tuple[str, str, str, str, str]:
     state, parts = status_view(record, now), []
     progress = None if record.is_whole or record.status is TaskStatus.PENDING else record.last_progress
-    if progress is not None:
+    has_error = bool(record.last_error) and (record.status.is_terminal or progress is None)
+    if progress is not None and has_error:  # which says more than the message of before
+        parts += [numbers] if (numbers := view.numbers_line(progress, state)) else []
+    elif progress is not None:
         parts += view.progress_parts(progress, state, message_limit=1000)
-    if record.last_error and (record.status.is_terminal or not parts):
+    if has_error:
         is_reason = record.status is TaskStatus.CANCELLED
         parts.append(first_line(record.last_error if is_reason else view.last_line(record.last_error)))
     elif record.status is TaskStatus.PENDING and record.available_at > now:

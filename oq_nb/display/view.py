@@ -17,8 +17,10 @@ from oq_nb.text import ago, duration, first_line, printable, progress_numbers, s
 
 __all__ = [
     "group_line",
+    "group_state",
     "last_line",
     "last_report",
+    "numbers_line",
     "progress_line",
     "progress_parts",
     "status_lines",
@@ -36,10 +38,11 @@ def progress_line(progress: Progress, state: StatusView | None = None) -> str:
         progress: what was reported.
         state: of its task: nothing is estimated for one that is stalled, or whose lease ran out.
     """
-    return _numbers(progress, state) or "reported"
+    return numbers_line(progress, state) or "reported"
 
 
-def _numbers(progress: Progress, state: StatusView | None = None) -> str:
+def numbers_line(progress: Progress, state: StatusView | None = None) -> str:
+    """Return what `progress_line` does; empty where nothing but a message was reported."""
     is_going_on = state is None or state.word in ("running", "asked to stop")
     return progress_numbers(
         progress.percent,
@@ -54,7 +57,7 @@ def _numbers(progress: Progress, state: StatusView | None = None) -> str:
 
 def progress_parts(progress: Progress, state: StatusView | None = None, *, message_limit: int = 60) -> list[str]:
     """Return what a report says: its numbers as `progress_line` has them, its message, or both."""
-    numbers, message = _numbers(progress, state), printable(shorten(progress.message or "", message_limit))
+    numbers, message = numbers_line(progress, state), printable(shorten(progress.message or "", message_limit))
     return [part for part in (numbers, message) if part] or ["reported"]
 
 
@@ -90,7 +93,7 @@ def status_lines(record: TaskRecord, now: datetime, *, has_worker: bool | None =
     lines = [f"Task: {record.id}", f"Type: {printable(record.task_type)}", f"Status: {state.text}"]
     progress = record.last_progress
     if progress is not None:
-        numbers, is_whole = _numbers(progress, state), record.is_whole
+        numbers, is_whole = numbers_line(progress, state), record.is_whole
         if (numbers or not progress.message) and not is_whole:
             lines.append(f"Progress: {numbers or 'reported'}")
         if progress.message:
@@ -155,7 +158,7 @@ def _change(record: TaskRecord, before: TaskRecord | None) -> str:
         if record.cancel_requested and not before.cancel_requested:
             return "cancellation requested"
         if progress is not None and progress != before.progress:
-            said = [f"{progress.percent}%" if progress.percent is not None else _numbers(progress)]
+            said = [f"{progress.percent}%" if progress.percent is not None else numbers_line(progress)]
             if progress.message:
                 said.append(f'"{printable(shorten(progress.message, 80))}"')
             return f"progress: {', '.join(part for part in said if part) or 'reported'}"
@@ -168,7 +171,7 @@ def _change(record: TaskRecord, before: TaskRecord | None) -> str:
         return "replayed"
     has_ended = record.status.is_terminal and not before.status.is_terminal
     if has_ended and record.last_progress is not None and not record.is_whole:
-        return f"at {_numbers(record.last_progress, status_view(record, record.updated_at))}"
+        return f"at {numbers_line(record.last_progress, status_view(record, record.updated_at))}"
     return ""
 
 
