@@ -246,7 +246,8 @@ def _without_worker(queue: Queue, records: list[TaskRecord], now: datetime) -> s
 
 
 def _row(short: str, record: TaskRecord, now: datetime, *, is_orphan: bool) -> tuple[str, str, str, str, str]:
-    state, parts = status_view(record, now), []
+    state = status_view(record, now)
+    parts: list[str] = []
     progress = None if record.is_whole or record.status is TaskStatus.PENDING else record.last_progress
     has_error = bool(record.last_error) and (record.status.is_terminal or progress is None)
     if progress is not None and has_error:  # which says more than the message of before
