@@ -249,14 +249,13 @@ def _row(short: str, record: TaskRecord, now: datetime, *, is_orphan: bool) -> t
     state = status_view(record, now)
     parts: list[str] = []
     progress = None if record.is_whole or record.status is TaskStatus.PENDING else record.last_progress
-    has_error = bool(record.last_error) and (record.status.is_terminal or progress is None)
-    if progress is not None and has_error:  # which says more than the message of before
+    error = record.last_error if record.status.is_terminal or progress is None else None
+    if progress is not None and error:  # which says more than the message of before
         parts += [numbers] if (numbers := view.numbers_line(progress, state)) else []
     elif progress is not None:
         parts += view.progress_parts(progress, state, message_limit=1000)
-    if has_error:
-        is_reason = record.status is TaskStatus.CANCELLED
-        parts.append(first_line(record.last_error if is_reason else view.last_line(record.last_error)))
+    if error:
+        parts.append(first_line(error if record.status is TaskStatus.CANCELLED else view.last_line(error)))
     elif record.status is TaskStatus.PENDING and record.available_at > now:
         parts.append(f"starts {ago(record.available_at, now)}")
     elif is_orphan:
