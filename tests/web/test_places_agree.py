@@ -16,9 +16,9 @@ from oq_nb.model import Progress, Timestamp, transitions
 def reported(queue, name, *ago_seconds, **progress):
     """Return a running task that has reported at these times, its lease as good as new."""
     task = queue.submit(name)
-    lease = claim(queue, task)
+    lease, now = claim(queue, task), queue.now()
     for seconds in ago_seconds:
-        said = Progress(updated_at=Timestamp.of(queue.now() - timedelta(seconds=seconds)), **progress)
+        said = Progress(updated_at=Timestamp.of(now - timedelta(seconds=seconds)), **progress)
         queue.store.update(task.id, lambda r, now, p=said: transitions.report(r, now, lease_id=lease, progress=p))
     return task.refresh()
 
